@@ -1,0 +1,134 @@
+"""Mutual information and marginal KL of a posterior: exact against the mixture over all training codes, and by minibatch.
+
+    rate = mutual information + marginal KL
+    E[log q(z|x) - log p(z)] = E[log q(z|x) - log q(z)] + E[log q(z) - log p(z)],    q(z) = 1/N sum_n q(z|x_n)
+"""
+
+import functools
+import math
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+import numpy as np
+
+PAIRS_PER_BLOCK = 2**22  # 16 MiB of float32 log densities at a time; larger blocks are at most 10% faster
+MAX_BLOCK = 1024
+
+Progress = Callable[..., Iterable]  # called as progress(iterable, desc=text), as tqdm.tqdm is
+
+
+class Information(NamedTuple):
+    """The three log densities of each code, in nats; their differences are the two parts of the rate."""
+
+    log_posterior: np.ndarray  # [n] log q(z|x), the code's own image
+    log_aggregate: np.ndarray  # [n] log q(z), the mixture over the training images
+    log_prior: np.ndarray  # [n] log p(z)
+
+    @property
+    def mutual_information(self) -> np.ndarray:
+        """log q(z|x) - log q(z), [n]: its mean over the training images is the mutual information."""
+        return self.log_posterior - self.log_aggregate
+
+    @property
+    def marginal_kl(self) -> np.ndarray:
+        """log q(z) - log p(z), [n]: its mean over the training images is KL(q(z), p(z))."""
+        return self.log_aggregate - self.log_prior
+
+    @property
+    def rate(self) -> np.ndarray:
+        """log q(z|x) - log p(z), [n]: the one-sample estimate of each image's rate."""
+        return self.log_posterior - self.log_prior
+
+
+class Estimate(NamedTuple):
+    """A Monte Carlo mean and its standard error."""
+
+    mean: float
+    standard_error: float
+
+
+def estimate(values: np.ndarray) -> Estimate:
+    """Mean over the images; the standard error counts the spread between images too, so it is on the safe side."""
+    values = np.asarray(values, np.float64)
+    spread = values.std(ddof=1) / math.sqrt(len(values)) if len(values) > 1 else math.nan
+    return Estimate(float(values.mean()), float(spread))
+
+
+def posterior_log_density(codes: np.ndarray, means: np.ndarray, stddevs: np.ndarray) -> np.ndarray:
+    """log q(z_i|x_i), each code under its own diagonal Gaussian, in float64.
+
+    Args:
+      codes, means, stddevs: [..., d], row-aligned.
+
+    Returns:
+      [...], nats.
+    """
+    codes, means, stddevs = (np.asarray(values, np.float64) for values in (codes, means, stddevs))
+    squares = np.square((codes - means) / stddevs).sum(-1)
+    return -0.5 * squares - np.log(stddevs).sum(-1) - 0.5 * codes.shape[-1] * math.log(2 * math.pi)
+
+
+def aggregate_log_density(codes: np.ndarray, means: np.ndarray, stddevs: np.ndarray,
+                          progress: Progress | None = None) -> np.ndarray:
+    """log q(z_i) = log 1/N sum_n N(z_i; means_n, stddevs_n^2) over ALL N components.
+
+    Pairs are formed as direct differences: expanding the square into matrix products costs 0.67 nats in float32 at a
+    standard deviation of 0.003. Float64 inputs are computed in float64, all others in float32.
+
+    Args:
+      codes: [n, d].
+      means, stddevs: [N, d], of the mixture's components.
+      progress: called as `progress(blocks, desc=...)` to report on the blocks, as `tqdm.tqdm` is.
+
+    Returns:
+      [n] float64, nats.
+
+    Raises:
+      ValueError: for shapes that do not fit, or values that are no Gaussian.
+    """
+    import tensorflow as tf
+    codes, means, stddevs = _checked(codes, means, stddevs)
+    columns = tf.constant(means.T), tf.constant(1 / stddevs.T), tf.constant(_log_normalisers(stddevs))
+    block = max(1, min(MAX_BLOCK, PAIRS_PER_BLOCK // len(means)))
+    starts = range(0, len(codes), block)
+    log_sums = np.empty(len(codes), np.float64)
+    for start in progress(starts, desc="aggregate posterior") if progress else starts:
+        rows = codes[start:start + block]
+        padded = np.pad(rows, ((0, block - len(rows)), (0, 0)), mode="edge")  # one shape, so compiled once
+        log_sums[start:start + block] = _mixture_block()(tf.constant(padded), *columns)[:len(rows)]
+    return log_sums - math.log(len(means))
+
+
+@functools.cache
+def _mixture_block():
+    """Compiled log sum_n exp(log N(z_b; m_n, s_n^2)) for a block of codes [b, d] and components as columns [d, N]."""
+    import tensorflow as tf
+
+    @tf.function(jit_compile=True, autograph=False)
+    def block(codes, means, inverse_stddevs, log_normalisers):
+        logs = log_normalisers[None, :]
+        for k in range(codes.shape[1]):
+            logs -= 0.5 * tf.square((codes[:, k, None] - means[None, k]) * inverse_stddevs[None, k])
+        return tf.reduce_logsumexp(logs, axis=1)
+
+    return block
+
+
+def _log_normalisers(stddevs: np.ndarray) -> np.ndarray:
+    logs = -np.log(stddevs.astype(np.float64)).sum(1) - 0.5 * stddevs.shape[1] * math.log(2 * math.pi)
+    return logs.astype(stddevs.dtype)
+
+
+def _checked(codes, means, stddevs) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    codes, means, stddevs = np.asarray(codes), np.asarray(means), np.asarray(stddevs)
+    dtype = np.float64 if np.float64 in (codes.dtype, means.dtype, stddevs.dtype) else np.float32
+    if means.ndim != 2 or not len(means) or means.shape != stddevs.shape or codes.shape[1:] != means.shape[1:]:
+        raise ValueError(f"codes {codes.shape}, means {means.shape} and stddevs {stddevs.shape} do not fit: they must be "
+                         "[n, d], [N, d] and [N, d] with N of 1 or more.")
+    for name, values in (("codes", codes), ("means", means), ("stddevs", stddevs)):
+        if not np.isfinite(values).all():
+            raise ValueError(f"{name} hold {np.size(values) - np.isfinite(values).sum()} values that are not finite: the "
+                             "model has diverged; measure an earlier checkpoint.")
+    if not (stddevs > 0).all():
+        raise ValueError(f"stddevs must be above 0; the smallest is {stddevs.min():g}.")
+    return codes.astype(dtype), means.astype(dtype), stddevs.astype(dtype)
