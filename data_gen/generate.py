@@ -1,0 +1,238 @@
+"""Makes a split: draws or reads its images in several processes and writes shards and info.json, whole or not at all."""
+
+import concurrent.futures
+import contextlib
+import fcntl
+import functools
+import math
+import multiprocessing
+import os
+import pathlib
+import shutil
+import signal
+import tempfile
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import tqdm
+
+from data_gen import randomness
+from data_gen.dataset import Dataset
+from data_gen.tetrominoes import Tetrominoes
+from vae_rd import records
+from vae_rd.config import BINARIZATIONS, SPLIT_SIZES, ConfigError, canonical_split
+
+DATASETS: dict[str, type[Dataset]] = {kind.name: kind for kind in (Tetrominoes,)}
+_SHARD_IMAGES = 8192  # images in a shard unless --num_shards says otherwise
+_WORKER_IMAGES = 4096  # below this number of images for each, more processes cost more than they save
+
+
+class _Piece(NamedTuple):
+    """One shard to be written."""
+
+    path: pathlib.Path
+    index: np.ndarray
+
+
+def check(dataset: str, split: str, image_size: int = 32, binarization: str = "none") -> None:
+    """Refuses a data set that is not known, or a split or size that it cannot have, before anything is written.
+
+    Raises:
+        ConfigError: with the known ones, or with the reason.
+    """
+    if dataset not in DATASETS:
+        raise ConfigError(f"dataset={dataset!r} is not known. The known ones are {', '.join(DATASETS)}.")
+    if binarization not in BINARIZATIONS:
+        raise ConfigError(f"binarization={binarization!r}: must be one of {', '.join(BINARIZATIONS)}.")
+    DATASETS[dataset].check(split, image_size)
+
+
+def all_splits(dataset: str, image_size: int = 32) -> list[str]:
+    """Every named split that a data set can have: what `--split=all` makes."""
+    check(dataset, "default", image_size)
+    names = ["default", "checkerboard", "official", *(f"cd_{size}" for size in SPLIT_SIZES if size != "82k"),
+             *(f"cv_{size}" for size in SPLIT_SIZES)]
+    possible = []
+    for name in names:
+        with contextlib.suppress(ConfigError):
+            check(dataset, name, image_size)
+            possible.append(name)
+    return possible
+
+
+def generate(data_dir: str | os.PathLike, dataset: str, split: str, *, data_seed: int = 0, image_size: int = 32,
+             binarization: str = "none", raw_dir: str | os.PathLike | None = None, num_shards: int | None = None,
+             num_workers: int | None = None, overwrite: bool = False, progress: bool = True) -> pathlib.Path:
+    """Makes one split, unless it is there.
+
+    The bytes depend on the arguments up to `raw_dir` and on `num_shards`, never on the number of workers. Everything is
+    written beside and renamed when complete. A second process that makes the same split waits for the first.
+
+    Args:
+        data_dir: folder of all data sets.
+        dataset: name in DATASETS.
+        split: name of the split.
+        data_seed: seed of factor draws, splits and static binarization.
+        image_size: height and width in pixels.
+        binarization: `static` draws every pixel once, with its grey value as the probability; else grey values are kept.
+        raw_dir: folder of the original files; default `<data_dir>/raw`.
+        num_shards: files per partition; default one for every 8192 images.
+        num_workers: processes; default the CPUs that this process may use.
+        overwrite: replaces a split that is there.
+        progress: shows a bar.
+
+    Returns:
+        The folder of the split.
+
+    Raises:
+        ConfigError: if the arguments make no split.
+        RecordsError: if a split is there and is damaged, or original files cannot be used.
+        OSError: if the disk is full or the folder cannot be written.
+    """
+    check(dataset, split, image_size, binarization)
+    split = canonical_split(split)
+    destination = records.split_path(data_dir, dataset, split, data_seed, image_size, binarization)
+    if not overwrite and _is_complete(destination):
+        return destination
+    data = DATASETS[dataset](data_seed, image_size, str(raw_dir or pathlib.Path(data_dir) / "raw"))
+    data.prepare()
+    destination.parent.mkdir(parents=True, exist_ok=True)
+    with _alone(destination, progress):
+        if overwrite or not _is_complete(destination):
+            with _beside(destination) as folder:
+                _write(folder, data, split, binarization == "static", num_shards, num_workers, progress)
+                _publish(folder, destination)
+    return destination
+
+
+def _is_complete(destination: pathlib.Path) -> bool:
+    """Whether the split is there; one that is there and disagrees with its info.json is an error, never overwritten."""
+    if not destination.exists():
+        return False
+    records.check_files(destination, records.read_info(destination))
+    return True
+
+
+def _write(folder: pathlib.Path, data: Dataset, split: str, static: bool, num_shards: int | None,
+           num_workers: int | None, progress: bool) -> None:
+    """Writes all shards and info.json into `folder`."""
+    partitions = dict(zip(records.PARTITIONS, data.split(split)))
+    pieces = {name: _pieces(folder, name, index, num_shards) for name, index in partitions.items()}
+    every = [piece for name in records.PARTITIONS for piece in pieces[name]]
+    total = sum(len(index) for index in partitions.values())
+    workers = num_workers or min(len(os.sched_getaffinity(0)), math.ceil(total / _WORKER_IMAGES))
+    shards = []
+    with _mapper(min(workers, len(every))) as each, tqdm.tqdm(
+            total=total, desc=f"drawing {data.name}/{split}", unit=" images", unit_scale=True, disable=not progress,
+            dynamic_ncols=True) as bar:
+        for shard in each(functools.partial(_write_piece, data, static), every):
+            shards.append(shard)
+            bar.update(shard.examples)
+        content = each(records.content_sha256, [[piece.path for piece in pieces[name]] for name in records.PARTITIONS])
+        content = dict(zip(records.PARTITIONS, content))
+    info = records.Info(
+        dataset=data.name, split=split, seed=data.data_seed, image_size=data.image_size,
+        binarization="static" if static else "none", image_shape=data.image_shape, factor_names=data.factor_names,
+        factor_units=data.factor_units, num_total=data.num_images, num_train=len(partitions["train"]),
+        num_test=len(partitions["test"]), shards=tuple(shards), content_sha256=content)
+    (folder / records.INFO_FILE).write_text(info.to_json())
+
+
+def _pieces(folder: pathlib.Path, partition: str, index: np.ndarray, num_shards: int | None) -> list[_Piece]:
+    count = num_shards or math.ceil(len(index) / _SHARD_IMAGES)
+    if not 1 <= count <= len(index):
+        raise ConfigError(f"num_shards={num_shards}: must be from 1 to the {len(index)} images of the {partition} set.")
+    return [_Piece(folder / records.shard_name(partition, number, count), part)
+            for number, part in enumerate(np.array_split(index, count))]
+
+
+def _write_piece(data: Dataset, static: bool, piece: _Piece) -> records.Shard:
+    images = data.images(piece.index)
+    if static:
+        images = binarize(images, piece.index, data.data_seed)
+    return records.write_shard(piece.path, images, piece.index, data.factors[piece.index])
+
+
+def binarize(images: np.ndarray, index: np.ndarray, data_seed: int) -> np.ndarray:
+    """Draws every pixel as 0 or 255 with its grey value as the probability of 255; the draw belongs to the image's index.
+
+    Args:
+        images: uint8 [n, height, width, channels].
+        index: [n].
+        data_seed: seed of the draws.
+    """
+    drawn = np.empty_like(images)
+    for place, number in enumerate(index):
+        threshold = randomness.stream(data_seed, "binary", int(number)).integers(0, 255, images.shape[1:], np.uint8)
+        drawn[place] = np.where(threshold < images[place], 255, 0)
+    return drawn
+
+
+@contextlib.contextmanager
+def _mapper(workers: int) -> Iterator[Callable[[Callable, Iterable], Iterator[Any]]]:
+    """A `map` that keeps order: over processes, or plain for one worker."""
+    if workers <= 1:
+        yield map
+        return
+    context = multiprocessing.get_context("spawn")  # a fork of a process that has TensorFlow loaded may hang
+    with concurrent.futures.ProcessPoolExecutor(workers, context, _start_worker) as pool:
+        try:
+            yield pool.map
+        except concurrent.futures.process.BrokenProcessPool as error:
+            raise records.RecordsError("a worker process was killed, perhaps for want of memory. Try a smaller "
+                                       "--num_workers.") from error
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _start_worker() -> None:
+    """Leaves Ctrl-C to the parent, and ends with it: a worker whose parent was killed would wait for work for ever."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
+
+
+@contextlib.contextmanager
+def _alone(destination: pathlib.Path, progress: bool) -> Iterator[None]:
+    """Waits until no other process makes this split; where the file system has no locks, both make it, which is harmless."""
+    with (destination.parent / f".{destination.name}.lock").open("w") as file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if progress:
+                print(f"another process is making {destination}: waiting for it", flush=True)
+            fcntl.lockf(file, fcntl.LOCK_EX)
+        except OSError:
+            yield
+            return
+        for leftover in destination.parent.glob(f".{destination.name}.*.unfinished"):
+            shutil.rmtree(leftover, ignore_errors=True)  # of a process that was killed: no living one holds the lock
+        yield
+
+
+@contextlib.contextmanager
+def _beside(destination: pathlib.Path) -> Iterator[pathlib.Path]:
+    """A new folder beside the split, gone when the block ends."""
+    folder = pathlib.Path(tempfile.mkdtemp(prefix=f".{destination.name}.", suffix=".unfinished", dir=destination.parent))
+    try:
+        folder.chmod(destination.parent.stat().st_mode & 0o777)
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _publish(folder: pathlib.Path, destination: pathlib.Path) -> None:
+    """Renames the finished folder into place; what was there goes away, unless another process was faster."""
+    if destination.exists():
+        old = folder.with_name(folder.name.replace(".unfinished", ".old.unfinished"))
+        destination.rename(old)
+        folder.rename(destination)
+        shutil.rmtree(old)
+    else:
+        try:
+            folder.rename(destination)
+        except OSError:
+            if not _is_complete(destination):
+                raise

@@ -1,0 +1,53 @@
+"""Makes data sets on disk: python -m data_gen.main --dataset=tetrominoes --split=cd_25k --data_dir=data --seed=0."""
+
+import sys
+
+from absl import app, flags
+
+from data_gen import generate
+from vae_rd.config import BINARIZATIONS, ConfigError
+from vae_rd.records import RecordsError
+
+_DATASET = flags.DEFINE_string("dataset", "tetrominoes", f"data set: {', '.join(generate.DATASETS)}")
+_SPLIT = flags.DEFINE_string("split", "cv_16k", "default, checkerboard, official, cd_<size>, cv_<size> (a whole number, "
+                                                "or 8k, 16k, ... as in the paper), or all")
+_DATA_DIR = flags.DEFINE_string("data_dir", "data", "folder of all data sets")
+_SEED = flags.DEFINE_integer("seed", 0, "data seed: factor draws, splits, static binarization", 0, 2**31 - 1)
+_IMAGE_SIZE = flags.DEFINE_integer("image_size", 32, "height and width of the images in pixels", 1)
+_BINARIZATION = flags.DEFINE_enum("binarization", "none", BINARIZATIONS,
+                                  "none: grey values; static: every pixel drawn once; dynamic: grey values on disk, drawn "
+                                  "anew in every training step")
+_RAW_DIR = flags.DEFINE_string("raw_dir", None, "folder of the original files (default: <data_dir>/raw)")
+_NUM_SHARDS = flags.DEFINE_integer("num_shards", None, "files per partition (default: one for every 8192 images)", 1)
+_NUM_WORKERS = flags.DEFINE_integer("num_workers", None, "processes (default: one for each CPU)", 1)
+_OVERWRITE = flags.DEFINE_bool("overwrite", False, "replaces a split that is there")
+
+
+def _make_splits() -> None:
+    names = [_SPLIT.value]
+    if _SPLIT.value == "all":
+        names = generate.all_splits(_DATASET.value, _IMAGE_SIZE.value)
+    for name in names:
+        path = generate.generate(
+            _DATA_DIR.value, _DATASET.value, name, data_seed=_SEED.value, image_size=_IMAGE_SIZE.value,
+            binarization=_BINARIZATION.value, raw_dir=_RAW_DIR.value, num_shards=_NUM_SHARDS.value,
+            num_workers=_NUM_WORKERS.value, overwrite=_OVERWRITE.value)
+        print(f"{path} is complete.")
+
+
+def main(argv: list[str]) -> None:
+    """Does what the flags ask; every foreseeable failure is one line of words."""
+    try:
+        if argv[1:]:
+            raise ConfigError(f"{argv[1]!r} is no flag. Write --name=value; --help lists the names.")
+        _make_splits()
+    except (ConfigError, RecordsError) as error:
+        sys.exit(f"error: {error}")
+    except OSError as error:
+        sys.exit(f"error: {error}. Nothing unfinished was left behind: make room or name another --data_dir.")
+    except KeyboardInterrupt:
+        sys.exit("interrupted: nothing unfinished was left behind.")
+
+
+if __name__ == "__main__":
+    app.run(main)

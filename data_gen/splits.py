@@ -1,0 +1,79 @@
+"""Splits as pure functions of factors, cells and seed; they work for every data set.
+
+All random choices of a data set come from ONE random order of its images, so that `cv_*` training sets are nested, and
+`default` has the training set of the `cv_*` split of that size.
+"""
+
+import numpy as np
+
+from data_gen import randomness
+from vae_rd.config import canonical_split, split_size
+
+
+def make_split(name: str, unit_factors: np.ndarray | None, cells: np.ndarray | None, num_images: int, seed: int
+               ) -> tuple[np.ndarray, np.ndarray]:
+    """Training and test images of a split by chance or by factors.
+
+    Args:
+        name: `default`, `checkerboard`, `cd_<size>` or `cv_<size>`.
+        unit_factors: [num_images, num_factors] in [0, 1]; None without factors.
+        cells: whole numbers [num_images, num_factors], the bin of each factor; None where there are no bins.
+        num_images: images in the full data set.
+        seed: the data seed.
+
+    Returns:
+        (train_index, test_index), each rising.
+
+    Raises:
+        ValueError: if the split needs factors and there are none, or if the size does not fit.
+    """
+    name, size = canonical_split(name), split_size(name)
+    order = randomness.stream(seed, "splits").permutation(num_images)
+    if name == "default":
+        chosen, num_train = order, num_images // 2
+    elif name == "checkerboard":
+        even = even_cells(unit_factors, cells)
+        return np.flatnonzero(even), np.flatnonzero(~even)
+    elif name.startswith("cd_"):
+        inside = centred_box(unit_factors, 2 * size, order)
+        chosen, num_train = order[inside[order]], size
+    elif name.startswith("cv_"):
+        chosen, num_train = order, size
+    else:
+        raise ValueError(f"split={name}: no rule of factors or chance makes it.")
+    if not 0 < num_train < len(chosen):
+        raise ValueError(f"split={name}: {num_images} images leave one side empty.")
+    return np.sort(chosen[:num_train]), np.sort(chosen[num_train:])
+
+
+def even_cells(unit_factors: np.ndarray | None, cells: np.ndarray | None) -> np.ndarray:
+    """Checkerboard [num_images]: every axis is cut in two, True where the number of upper halves is even.
+
+    With bins the cut lies on a bin's edge (of an odd number the lower half has one more), else at the middle.
+    """
+    if cells is not None:
+        upper = cells >= (cells.max(axis=0) + 2) // 2
+    else:
+        upper = _needed(unit_factors) >= 0.5
+    return upper.sum(axis=1) % 2 == 0
+
+
+def centred_box(unit_factors: np.ndarray | None, count: int, order: np.ndarray) -> np.ndarray:
+    """Constant density [num_images]: True for the `count` images in the smallest centred cube over the factors.
+
+    Images are ranked by their largest distance from the middle over all factors; ties go by `order`.
+    """
+    unit_factors = _needed(unit_factors)
+    if count > len(unit_factors):
+        raise ValueError(f"{count} images asked of a data set of {len(unit_factors)}.")
+    distance = np.abs(unit_factors - 0.5).max(axis=1)
+    ranked = order[np.argsort(distance[order], kind="stable")]
+    inside = np.zeros(len(unit_factors), bool)
+    inside[ranked[:count]] = True
+    return inside
+
+
+def _needed(unit_factors: np.ndarray | None) -> np.ndarray:
+    if unit_factors is None:
+        raise ValueError("this split is made from factors, and the data set has none.")
+    return unit_factors
