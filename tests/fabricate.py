@@ -1,0 +1,62 @@
+"""Run directories and tables with known, plausible numbers: what tests of the study read instead of trained runs."""
+
+import math
+import os
+import zlib
+
+import numpy as np
+
+from vae_rd.config import Config, split_size
+from vae_rd.runs import FINISHED, METRICS, PARTITIONS, RunDir, run_dir, write_json
+
+FLOOR = 49.0  # nats per image, what grey targets leave to the distortion
+AMPLITUDE, SCALE = 220.0, 8.0  # of the training curve: distortion = floor + AMPLITUDE * exp(-rate / SCALE)
+
+
+def training_point(config: Config) -> tuple[float, float]:
+    """Rate and distortion where the curve's slope is -beta: the minimum of distortion + beta * rate."""
+    scale = SCALE * {1: 1.0, 3: 0.8}.get(config.num_layers, 0.9)
+    rate = scale * math.log(AMPLITUDE / (scale * max(config.beta, 1e-4)))
+    return rate, FLOOR + (12.0 if config.num_layers == 1 else 6.0) + scale * config.beta
+
+
+def test_gap(config: Config) -> float:
+    """By how much test images are worse: grows as beta falls with 1 layer (so the test curve is U-shaped)."""
+    size = split_size(config.split) or 16384
+    size = size if config.split.startswith("cv") or config.split == "checkerboard" else 81920
+    strength = max(0.0, math.log(81920 / size)) * (9.0 if config.num_layers == 1 else 4.0)
+    shape = -math.log10(max(config.beta, 1e-4)) / 3 + 0.7 if config.num_layers == 1 else 0.6
+    return strength * max(0.1, shape) + 0.4
+
+
+test_gap.__test__ = False  # not for pytest
+
+
+def metrics(config: Config, partition: str, spread: float = 0.4) -> dict[str, float]:
+    """The metrics of one partition, with a restart's noise drawn from the run's name."""
+    random = np.random.default_rng(zlib.crc32(f"{config.run_name} {partition[:4]}".encode()))
+    rate, distortion = training_point(config)
+    if partition != "train":
+        rate, distortion = rate + 0.2, distortion + test_gap(config)
+    rate, distortion = np.array([rate, distortion]) + spread * random.standard_normal(2)
+    return dict(zip(METRICS, (rate, distortion, -rate - distortion, distortion + config.beta * rate, 10.0, FLOOR)))
+
+
+def fabricate_run(runs_dir: str | os.PathLike, config: Config, status: str = FINISHED, num_images: int = 1000,
+                  measures: dict | None = None, **changes: float) -> RunDir:
+    """Writes one run directory in the form that training writes; `changes` replaces metrics of every partition."""
+    run = run_dir(runs_dir, config)
+    run.path.mkdir(parents=True)
+    run.config.write_text(config.to_json())
+    block = {name: {"num_images": num_images, **metrics(config, name), **changes} for name in PARTITIONS}
+    run.write_history([{"step": step, "partition": name, **block[name], "wall_seconds": 0.01 * step}
+                       for step in (0, config.train_steps // 2) for name in PARTITIONS])
+    if status == FINISHED:
+        write_json(run.results, {"status": FINISHED, "step": config.train_steps, **block,
+                                 "best": {"step": config.train_steps // 2, **block}, "wall_seconds": 60.0,
+                                 "steps_per_second": 90.0, "num_train": num_images, "num_test": num_images})
+    elif status == "diverged":
+        write_json(run.results, {"status": status, "step": 70, "diverged": {"step": 70, "quantity": "rate"}})
+    if measures:
+        write_json(run.measures, measures)
+    return run

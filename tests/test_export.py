@@ -1,0 +1,75 @@
+"""The export door: files and printed table of a folder of runs, and its refusals."""
+
+import os
+import pathlib
+import subprocess
+import sys
+import time
+
+import pandas as pd
+import pytest
+
+from tests.fabricate import fabricate_run
+from vae_rd.config import Config
+
+ROOT = pathlib.Path(__file__).parents[1]
+SMALL = Config(split="cd_8k", train_steps=100)
+
+
+def export(*flags: str) -> subprocess.CompletedProcess:
+    return subprocess.run([sys.executable, "-m", "vae_rd.export", *flags], cwd=ROOT, capture_output=True, text=True,
+                          env={**os.environ, "PYTHONPATH": str(ROOT)})
+
+
+@pytest.fixture(scope="module")
+def runs_dir(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs")
+    for split in ("cd_8k", "cv_16k"):
+        for beta in (0.1, 1.0, 5.0):
+            for seed in range(2):
+                fabricate_run(folder, SMALL.replace(split=split, beta=beta, seed=seed))
+    fabricate_run(folder, SMALL.replace(beta=9.0), status="unfinished")
+    return folder
+
+
+def test_tables_figure_and_text(runs_dir, tmp_path):
+    done = export(f"--runs_dir={runs_dir}", f"--out_dir={tmp_path}")
+    assert done.returncode == 0, done.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["rd.pdf", "rd.png", "rd_curves.csv", "runs.csv"]
+    assert (tmp_path / "rd.png").read_bytes()[:4] == b"\x89PNG" and (tmp_path / "rd.pdf").read_bytes()[:4] == b"%PDF"
+    assert "beta9-" in done.stdout and "unfinished" in done.stdout and "train distortion" in done.stdout
+    assert len(pd.read_csv(tmp_path / "rd_curves.csv").query("partition == 'test' and checkpoint == 'last'")) == 6
+
+
+def test_where_and_checkpoint_narrow_what_is_drawn(runs_dir, tmp_path):
+    done = export(f"--runs_dir={runs_dir}", f"--out_dir={tmp_path}", "--where=split=cv_16k,beta=0.1,beta=1",
+                  "--checkpoint=best", "--facet=split")
+    assert done.returncode == 0, done.stderr
+    assert "cd_8k" not in done.stdout and "test_compare distortion" in done.stdout
+    assert set(pd.read_csv(tmp_path / "runs.csv")["beta"]) == {0.1, 1.0}
+
+
+@pytest.mark.parametrize("flag, words", [
+    ("--where=split=cv_82k", "no run has split=cv_82k; there are cd_8k, cv_16k"),
+    ("--where=split=random", "The kinds are"), ("--facet=colour", "--facet=colour: must be one or more of dataset"),
+    ("--runs_dir=nowhere", "nowhere holds no finished run"), ("figure3", "is not a flag")])
+def test_refusals_in_one_line(runs_dir, tmp_path, flag, words):
+    done = export(f"--runs_dir={runs_dir}", f"--out_dir={tmp_path}", flag)
+    assert done.returncode == 1 and words in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_folder_that_cannot_be_written_is_named(runs_dir, tmp_path):
+    (tmp_path / "file").write_text("")
+    done = export(f"--runs_dir={runs_dir}", f"--out_dir={tmp_path / 'file'}")
+    assert done.returncode == 1 and "file" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_help_is_quick_and_nothing_loads_tensorflow(runs_dir, tmp_path):
+    start = time.perf_counter()
+    assert "--facet" in export("--help").stdout
+    assert time.perf_counter() - start < 2  # 0.4 s on a quiet machine
+    code = ("import sys; from vae_rd import export; export.flags.FLAGS(['export', '--runs_dir', sys.argv[1], '--out_dir', "
+            "sys.argv[2]]); export.main(['export']); sys.exit('tensorflow' in sys.modules)")
+    done = subprocess.run([sys.executable, "-c", code, str(runs_dir), str(tmp_path)], cwd=ROOT, capture_output=True,
+                          text=True)
+    assert done.returncode == 0, done.stderr

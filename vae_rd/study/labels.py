@@ -1,0 +1,98 @@
+"""Texts inside a plot, each put where it covers neither a curve nor another text."""
+
+import itertools
+from collections.abc import Iterable
+
+import numpy as np
+
+STEP = 2.0  # pixels between the points that stand for a line
+MARKER = 3.5  # radius of a marker with its edge, in points
+AROUND = np.array([(1, 1), (-1, -1), (1, -1), (-1, 1), (0, 1), (0, -1), (1, 0), (-1, 0)], float)
+
+
+class Labeller:
+    """Places texts on one Axes whose limits and layout are final.
+
+    Args:
+        axes: the Axes.
+    """
+
+    def __init__(self, axes):
+        self._axes = axes
+        self._renderer = axes.figure.canvas.get_renderer()  # needs an Agg canvas: look.figure makes one
+        self._taken = np.empty((0, 2))
+        self._point = axes.figure.dpi / 72  # pixels
+
+    def pixels(self, points: np.ndarray) -> np.ndarray:
+        """Data coordinates [n, 2] as pixels."""
+        return self._axes.transData.transform(np.asarray(points, float).reshape(-1, 2))
+
+    def avoid(self, points: np.ndarray) -> None:
+        """Keeps texts off the line through these points [n, 2], in data coordinates, and off its markers."""
+        corners = self.pixels(points)
+        markers = (corners[:, None] + self._point * MARKER * AROUND).reshape(-1, 2)
+        self._taken = np.concatenate([self._taken, _along(corners), markers])
+
+    def beside(self, points: np.ndarray, text: str, size: float) -> list[tuple[float, float]]:
+        """Centres (x, y), in pixels, for a text of this size (points) around each of the points [n, 2], near ones first."""
+        half = np.array([0.3 * size * len(text), 0.6 * size])  # letters are about 0.6 as wide as high
+        return [tuple(point + self._point * direction * (half + distance))
+                for distance, point, direction in itertools.product((3, 6, 10), self.pixels(points), AROUND)]
+
+    def place(self, text: str, places: Iterable[tuple[float, float]], angle: float = 0.0, required: bool = False,
+              **looks) -> bool:
+        """Writes the text at the first place that is free, its near edge or corner there.
+
+        Args:
+            text: what to write.
+            places: (x, y) in pixels, best first.
+            angle: of the text, degrees.
+            required: write it at the least bad place if none is free; otherwise it is left out.
+            **looks: properties of the text.
+
+        Returns:
+            Whether the text was written.
+        """
+        artist = self._axes.text(0, 0, text, ha="center", va="center", rotation_mode="anchor", **looks)
+        box = artist.get_window_extent(self._renderer)
+        half = np.array([box.width, box.height]) / 2 + self._point
+        costs = [(self._cost(np.array(place), half, angle), place) for place in places]
+        cost, place = min(costs, key=lambda pair: pair[0], default=(np.inf, None))
+        if place is None or not np.isfinite(cost) or cost and not required:
+            artist.remove()
+            return False
+        artist.set_position(self._axes.transData.inverted().transform(place))
+        artist.set_rotation(angle)
+        self._taken = np.concatenate([self._taken, _grid(np.array(place), half, angle)])
+        return True
+
+    def _cost(self, centre: np.ndarray, half: np.ndarray, angle: float) -> float:
+        """Number of points that a text of these half sizes would cover; infinite outside the axes."""
+        corners = _grid(centre, half, angle)
+        area = self._axes.get_window_extent(self._renderer)
+        if not ((corners >= (area.x0, area.y0)) & (corners <= (area.x1, area.y1))).all():
+            return np.inf
+        inside = np.abs((self._taken - centre) @ _rotation(angle)) <= half
+        return float(inside.all(axis=1).sum())
+
+
+def _rotation(angle: float) -> np.ndarray:
+    cos, sin = np.cos(np.radians(angle)), np.sin(np.radians(angle))
+    return np.array([[cos, -sin], [sin, cos]])
+
+
+def _along(line: np.ndarray) -> np.ndarray:
+    """Points every STEP pixels along a line [n, 2]."""
+    line = line[np.isfinite(line).all(axis=1)]
+    if len(line) < 2:
+        return line
+    lengths = np.concatenate([[0], np.cumsum(np.hypot(*np.diff(line, axis=0).T))])
+    at = np.linspace(0, lengths[-1], int(lengths[-1] / STEP) + 2)
+    return np.stack([np.interp(at, lengths, line[:, axis]) for axis in range(2)], axis=1)
+
+
+def _grid(centre: np.ndarray, half: np.ndarray, angle: float) -> np.ndarray:
+    """Points that fill a rotated box."""
+    counts = np.maximum(2, (2 * half / (2 * STEP)).astype(int) + 1)
+    offsets = np.stack(np.meshgrid(*(np.linspace(-h, h, n) for h, n in zip(half, counts))), axis=-1).reshape(-1, 2)
+    return centre + offsets @ _rotation(angle).T
