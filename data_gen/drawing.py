@@ -67,18 +67,18 @@ def coverage(corners: np.ndarray, left: np.ndarray, top: np.ndarray, width: int)
     rows = top[:, None] + np.arange(float(width))
     area = np.zeros((len(corners), width, width + 1))
     for edge in range(corners.shape[1]):
-        (x_start, y_start), (x_end, y_end) = start[:, edge, :, None].swapaxes(0, 1), end[:, edge, :, None].swapaxes(0, 1)
+        (x_start, y_start), (x_end, y_end) = start[:, edge].T[..., None], end[:, edge].T[..., None]
         y_low, y_high = np.clip(y_start, rows, rows + 1), np.clip(y_end, rows, rows + 1)
         height = np.where(np.abs(y_end - y_start) < 1e-9, 1e-9, y_end - y_start)
-        x_low = x_start + (x_end - x_start) * (y_low - y_start) / height
-        x_high = x_start + (x_end - x_start) * (y_high - y_start) / height
+        x_low = x_start + (x_end - x_start) * np.clip((y_low - y_start) / height, 0, 1)
+        x_high = x_start + (x_end - x_start) * np.clip((y_high - y_start) / height, 0, 1)
         area += _area_left_of(lines, x_low, x_high, y_low - y_high)
     return np.clip(np.diff(area, axis=2), 0, 1)
 
 
 def _area_left_of(lines: np.ndarray, x_low: np.ndarray, x_high: np.ndarray, height: np.ndarray) -> np.ndarray:
     """Signed height times the mean of max(X - x, 0), x running from x_low to x_high: [n, rows, lines]."""
-    upright = np.abs(x_high - x_low) < 1e-5  # there the closed form is 0 / 0: a slant of 1e-5 pixels is put in its place
+    upright = np.abs(x_high - x_low) < 1e-5  # the closed form is 0 / 0 there: lean the edge by 1e-5 pixels
     middle = (x_low + x_high) / 2
     x_low, x_high = np.where(upright, middle + 5e-6, x_low), np.where(upright, middle - 5e-6, x_high)
     ahead_low = np.maximum(lines[:, None, :] - x_low[:, :, None], 0)
@@ -96,5 +96,5 @@ def _draw_chunk(images: np.ndarray, corners: np.ndarray, colour: np.ndarray, lar
     left, top = np.clip(np.floor(corners.min(axis=1)), 0, size - width).astype(int).T
     share = coverage(corners, left, top, width)
     window = np.rint(share[..., None] * colour[:, None, None, :]).astype(np.uint8)
-    picture = np.arange(len(images))[:, None, None]
-    images[picture, (top[:, None] + np.arange(width))[:, :, None], (left[:, None] + np.arange(width))[:, None, :]] = window
+    picture, row, column = np.ogrid[:len(images), :width, :width]
+    images[picture, top[:, None, None] + row, left[:, None, None] + column] = window

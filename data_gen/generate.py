@@ -1,4 +1,4 @@
-"""Makes a split: draws or reads its images in several processes and writes shards and info.json, whole or not at all."""
+"""Makes a split, whole or not at all: draws or reads its images in several processes, writes shards and info.json."""
 
 import concurrent.futures
 import contextlib
@@ -76,7 +76,7 @@ def generate(data_dir: str | os.PathLike, dataset: str, split: str, *, data_seed
         split: name of the split.
         data_seed: seed of factor draws, splits and static binarization.
         image_size: height and width in pixels.
-        binarization: `static` draws every pixel once, with its grey value as the probability; else grey values are kept.
+        binarization: `static` draws every pixel once, with its grey value as probability; else grey values stay.
         raw_dir: folder of the original files; default `<data_dir>/raw`.
         num_shards: files per partition; default one for every 8192 images.
         num_workers: processes; default the CPUs that this process may use.
@@ -125,7 +125,7 @@ def _write(folder: pathlib.Path, data: Dataset, split: str, static: bool, num_sh
     workers = num_workers or min(len(os.sched_getaffinity(0)), math.ceil(total / _WORKER_IMAGES))
     shards = []
     with _mapper(min(workers, len(every))) as each, tqdm.tqdm(
-            total=total, desc=f"drawing {data.name}/{split}", unit=" images", unit_scale=True, disable=not progress,
+            total=total, desc=f"making {data.name}/{split}", unit=" images", unit_scale=True, disable=not progress,
             dynamic_ncols=True) as bar:
         for shard in each(functools.partial(_write_piece, data, static), every):
             shards.append(shard)
@@ -156,7 +156,7 @@ def _write_piece(data: Dataset, static: bool, piece: _Piece) -> records.Shard:
 
 
 def binarize(images: np.ndarray, index: np.ndarray, data_seed: int) -> np.ndarray:
-    """Draws every pixel as 0 or 255 with its grey value as the probability of 255; the draw belongs to the image's index.
+    """Draws every pixel as 0 or 255, its grey value being the probability of 255; the draw belongs to the index.
 
     Args:
         images: uint8 [n, height, width, channels].
@@ -196,7 +196,7 @@ def _start_worker() -> None:
 
 @contextlib.contextmanager
 def _alone(destination: pathlib.Path, progress: bool) -> Iterator[None]:
-    """Waits until no other process makes this split; where the file system has no locks, both make it, which is harmless."""
+    """Waits until no other process makes this split; on a file system without locks both make it, which is harmless."""
     with (destination.parent / f".{destination.name}.lock").open("w") as file:
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -215,9 +215,10 @@ def _alone(destination: pathlib.Path, progress: bool) -> Iterator[None]:
 @contextlib.contextmanager
 def _beside(destination: pathlib.Path) -> Iterator[pathlib.Path]:
     """A new folder beside the split, gone when the block ends."""
-    folder = pathlib.Path(tempfile.mkdtemp(prefix=f".{destination.name}.", suffix=".unfinished", dir=destination.parent))
+    parent = destination.parent
+    folder = pathlib.Path(tempfile.mkdtemp(".unfinished", f".{destination.name}.", parent))
     try:
-        folder.chmod(destination.parent.stat().st_mode & 0o777)
+        folder.chmod(parent.stat().st_mode & 0o777)
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)

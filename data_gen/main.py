@@ -9,14 +9,14 @@ from vae_rd.config import BINARIZATIONS, ConfigError
 from vae_rd.records import RecordsError
 
 _DATASET = flags.DEFINE_string("dataset", "tetrominoes", f"data set: {', '.join(generate.DATASETS)}")
-_SPLIT = flags.DEFINE_string("split", "cv_16k", "default, checkerboard, official, cd_<size>, cv_<size> (a whole number, "
-                                                "or 8k, 16k, ... as in the paper), or all")
+_SPLIT = flags.DEFINE_string("split", "cv_16k", "default, checkerboard, official, cd_<size>, cv_<size> (size: a whole "
+                                                "number, or 8k, 16k, ... as in the paper), or all")
 _DATA_DIR = flags.DEFINE_string("data_dir", "data", "folder of all data sets")
 _SEED = flags.DEFINE_integer("seed", 0, "data seed: factor draws, splits, static binarization", 0, 2**31 - 1)
 _IMAGE_SIZE = flags.DEFINE_integer("image_size", 32, "height and width of the images in pixels", 1)
 _BINARIZATION = flags.DEFINE_enum("binarization", "none", BINARIZATIONS,
-                                  "none: grey values; static: every pixel drawn once; dynamic: grey values on disk, drawn "
-                                  "anew in every training step")
+                                  "none: grey values; static: every pixel drawn once; dynamic: grey values on disk, "
+                                  "drawn anew in every training step")
 _RAW_DIR = flags.DEFINE_string("raw_dir", None, "folder of the original files (default: <data_dir>/raw)")
 _NUM_SHARDS = flags.DEFINE_integer("num_shards", None, "files per partition (default: one for every 8192 images)", 1)
 _NUM_WORKERS = flags.DEFINE_integer("num_workers", None, "processes (default: one for each CPU)", 1)
@@ -44,7 +44,8 @@ def main(argv: list[str]) -> None:
     except (ConfigError, RecordsError) as error:
         sys.exit(f"error: {error}")
     except OSError as error:
-        sys.exit(f"error: {error}. Nothing unfinished was left behind: make room or name another --data_dir.")
+        sys.exit(f"error: {error}, while working in {_DATA_DIR.value}. Nothing unfinished was left behind: make room, "
+                 "or name another --data_dir.")
     except KeyboardInterrupt:
         sys.exit("interrupted: nothing unfinished was left behind.")
 

@@ -21,7 +21,7 @@ FORMAT_VERSION = 1
 INFO_FILE = "info.json"
 PARTITIONS = ("train", "test")
 SHARD_SUFFIX = ".tfrecord.gz"
-_COMPRESSION_LEVEL = 4  # Tetrominoes: 15 us and 189 bytes an image; level 1: 10 us, 207 bytes; level 9: 119 us, 179 bytes
+_COMPRESSION_LEVEL = 4  # per Tetromino 15 us and 189 bytes; level 1: 10 us, 207 bytes; level 9: 119 us, 179 bytes
 _PARSE_BATCH = 1024
 _REMEDY = "Make the split again with data_gen.main --overwrite."
 
@@ -151,8 +151,8 @@ def read_info(split_dir: str | pathlib.Path) -> Info:
     folder = pathlib.Path(split_dir).resolve()
     place = (dataset_folder(info.dataset, info.seed, info.image_size, info.binarization), info.split)
     _require(place == (folder.parent.name, folder.name), path,
-             f"it describes {'/'.join(place)}, but lies in {folder.parent.name}/{folder.name}: the folder was renamed, or "
-             "the file belongs elsewhere")
+             f"it describes {'/'.join(place)}, but lies in {folder.parent.name}/{folder.name}: the folder was renamed, "
+             "or the file belongs elsewhere")
     for partition in PARTITIONS:
         shards = info.shards_of(partition)
         total = sum(shard.examples for shard in shards)
@@ -174,12 +174,12 @@ def check_files(split_dir: str | pathlib.Path, info: Info) -> None:
         path = folder / shard.file
         _require(path.is_file(), path, f"it is missing, though {INFO_FILE} lists it")
         size = path.stat().st_size
-        _require(size == shard.bytes, path, f"it has {size} bytes where {INFO_FILE} says {shard.bytes}: it is cut short or "
-                                            "damaged")
+        _require(size == shard.bytes, path,
+                 f"it has {size} bytes where {INFO_FILE} says {shard.bytes}: it is cut short or damaged")
     foreign = {path.name for path in folder.glob(f"*{SHARD_SUFFIX}")} - {shard.file for shard in info.shards}
     if foreign:
-        raise RecordsError(f"{folder} holds {', '.join(sorted(foreign))}, which {INFO_FILE} does not list: a file of other "
-                           "data. Move it away.")
+        raise RecordsError(f"{folder} holds {', '.join(sorted(foreign))}, which {INFO_FILE} does not list: a file of "
+                           "other data. Move it away.")
 
 
 def load_partition(split_dir: str | pathlib.Path, info: Info, partition: str
@@ -210,7 +210,8 @@ def load_partition(split_dir: str | pathlib.Path, info: Info, partition: str
         place = slice(start, start + shard.examples)
         _parse_shard(path, images[place], index[place], factors[place])
         start = place.stop
-    _require(bool((np.diff(index) > 0).all()), pathlib.Path(split_dir), f"the {partition} shards are not in index order")
+    _require(bool((np.diff(index) > 0).all()), pathlib.Path(split_dir),
+             f"the {partition} shards are not in index order")
     return images, index, factors
 
 
