@@ -1,18 +1,27 @@
 # shellcheck shell=bash
 # Sourced, never run: puts the shell into the virtual environment that holds vae_rd in its tested versions.
 #
-# An active environment (VIRTUAL_ENV) is used as it is; else .venv in the project's root is made and entered.
-# Installs only if setup.cfg or launch/constraints.txt have changed since the last time: a second start takes no time.
-# Parameters: PYTHON (python3) makes the environment; INSTALL=no enters it and installs nothing.
+# An active environment (VIRTUAL_ENV) is used as it is; else .venv in the project's root is made and entered. Installs
+# only if setup.cfg or launch/constraints.txt have changed since the last time: a second start takes no time.
 
-enter_environment() { # enter_environment <root of the project> [extra of setup.cfg]
-  local root=$1 extra=${2:-}
+environment_parameters() { # for --help
+  cat <<'HELP'
+  PYTHON=python3        makes the environment
+  EXTRAS=cuda           further extras of setup.cfg, with commas; default: cuda where nvidia-smi finds a GPU
+  INSTALL=yes           "no": take the environment as it is, and the python on PATH where there is none
+HELP
+}
+
+enter_environment() { # enter_environment <root of the project> [extra of setup.cfg that the caller needs]
   if [[ -z ${VIRTUAL_ENV:-} ]]; then
-    [[ -f $root/.venv/bin/activate ]] || make_environment "$root/.venv"
+    if [[ ! -f $1/.venv/bin/activate ]]; then
+      if [[ ${INSTALL:-yes} == no ]]; then return; fi
+      make_environment "$1/.venv"
+    fi
     # shellcheck disable=SC1091
-    source "$root/.venv/bin/activate"
+    source "$1/.venv/bin/activate"
   fi
-  [[ ${INSTALL:-yes} == no ]] || install_once "$root" "$extra"
+  if [[ ${INSTALL:-yes} != no ]]; then install_once "$@"; fi
 }
 
 make_environment() { # make_environment <folder>
@@ -29,12 +38,23 @@ make_environment() { # make_environment <folder>
   fi
 }
 
-install_once() { # install_once <root of the project> [extra of setup.cfg]
-  local root=$1 extras=$2 stamp=$VIRTUAL_ENV/vae_rd-installed.txt version
-  if nvidia-smi -L >/dev/null 2>&1; then extras+=${extras:+,}cuda; fi
+install_once() { # install_once <root of the project> [extra]
+  local root=$1 needed=${2:-} stamp=$VIRTUAL_ENV/vae_rd-installed.txt further version extras
+  further=${EXTRAS-$(if nvidia-smi -L >/dev/null 2>&1; then echo cuda; fi)}
+  extras=$needed${needed:+${further:+,}}$further
   version=$(cd "$root" && cat pyproject.toml setup.cfg launch/constraints.txt <(pwd) | sha256sum | cut -c1-64)
-  if grep -Eqs "^$version .*\b$2\b" "$stamp"; then return; fi # with or without further extras
-  echo "Installing vae_rd${extras:+ with extras $extras} into $VIRTUAL_ENV: about 2 GB and a few minutes, once"
+  if [[ -f $stamp ]] && installed "$version" "$extras" <"$stamp"; then return; fi
+  echo "Installing vae_rd${extras:+ with the extras $extras} into $VIRTUAL_ENV: some gigabytes and minutes, once"
+  grep -qs "^$version," "$stamp" || rm -f "$stamp" # lines of another version say nothing about what is there now
   python -m pip install --constraint "$root/launch/constraints.txt" --editable "$root${extras:+[$extras]}"
-  echo "$version installed,$extras" >>"$stamp"
+  echo "$version,$extras," >>"$stamp"
+}
+
+installed() { # installed <version> <extras>: does a line of standard input have them all?
+  local line extra
+  while read -r line; do
+    for extra in "$1" ${2//,/ }; do [[ ,$line == *,$extra,* ]] || continue 2; done
+    return 0
+  done
+  return 1
 }

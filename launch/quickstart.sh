@@ -10,6 +10,9 @@ DATA_DIR=${DATA_DIR:-data}
 RUNS_DIR=${RUNS_DIR:-runs}
 FIGURES_DIR=${FIGURES_DIR:-figures}
 
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+source launch/environment.sh
+
 usage() {
   cat <<HELP
 Usage: [NAME=value ...] bash launch/quickstart.sh
@@ -21,15 +24,13 @@ beta-VAE per beta and draws the rate-distortion curve of training and test set. 
   BETAS=$BETAS   weights of the rate, trained together
   TRAIN_STEPS=$TRAIN_STEPS         optimizer steps of each run
   DATA_DIR=$DATA_DIR  RUNS_DIR=$RUNS_DIR  FIGURES_DIR=$FIGURES_DIR   where things go, relative to the project's root
-  PYTHON=python3  INSTALL=yes   what makes the environment; INSTALL=no: enter it as it is
+$(environment_parameters)
 HELP
 }
 
 if [[ ${1:-} == --help ]]; then usage; exit 0; fi
 if (($# > 0)); then usage >&2; exit 2; fi
 
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
-source launch/environment.sh
 enter_environment "$PWD"
 
 python -m data_gen.main --split="$SPLIT" --data_dir="$DATA_DIR"

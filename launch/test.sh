@@ -1,24 +1,26 @@
 #!/usr/bin/env bash
 # Installs vae_rd with the test extras and runs the whole test suite.
 set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+source launch/environment.sh
 
 usage() {
-  cat <<'HELP'
+  cat <<HELP
 Usage: bash launch/test.sh [arguments of pytest]
 
   bash launch/test.sh                     the whole suite
   bash launch/test.sh -m "not slow"       without the tests that take more than a few seconds
   bash launch/test.sh tests/test_runs.py  one file
 
-Parameters from the environment: PYTHON=python3 makes the virtual environment, INSTALL=no enters it as it is.
-Tests that need a program which is not there (Slurm, a browser, shellcheck) are skipped and say so; .ci/run installs them.
+$(environment_parameters)
+
+Tests that need a program which is not there (Slurm, a browser, shellcheck) are skipped and say so; .ci/run installs
+those programs.
 HELP
 }
 
 if [[ ${1:-} == --help ]]; then usage; exit 0; fi
 
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
-source launch/environment.sh
 enter_environment "$PWD" test
 
 export TF_CPP_MIN_LOG_LEVEL=${TF_CPP_MIN_LOG_LEVEL:-2}
