@@ -19,7 +19,7 @@ import numpy as np
 import tqdm
 
 from data_gen import randomness
-from data_gen.dataset import Dataset
+from data_gen.dataset import Dataset, opened
 from data_gen.tetrominoes import Tetrominoes
 from vae_rd import records
 from vae_rd.config import BINARIZATIONS, SPLIT_SIZES, ConfigError, canonical_split
@@ -32,7 +32,8 @@ _WORKER_IMAGES = 4096  # below this number of images for each, more processes co
 class _Piece(NamedTuple):
     """One shard to be written."""
 
-    path: pathlib.Path
+    partition: str
+    file: str
     index: np.ndarray
 
 
@@ -60,6 +61,19 @@ def all_splits(dataset: str, image_size: int = 32) -> list[str]:
             check(dataset, name, image_size)
             possible.append(name)
     return possible
+
+
+def open_dataset(dataset: str, data_seed: int, image_size: int, raw_dir: str | os.PathLike) -> Dataset:
+    """A full data set, its original files present.
+
+    Raises:
+        ConfigError: if there is no such data set, or not at this size.
+        RecordsError: if its original files are missing and cannot be downloaded, or are not the ones they should be.
+    """
+    check(dataset, "default", image_size)
+    data = opened(DATASETS[dataset], data_seed, image_size, str(raw_dir))
+    data.prepare()
+    return data
 
 
 def generate(data_dir: str | os.PathLike, dataset: str, split: str, *, data_seed: int = 0, image_size: int = 32,
@@ -96,14 +110,14 @@ def generate(data_dir: str | os.PathLike, dataset: str, split: str, *, data_seed
     destination = records.split_path(data_dir, dataset, split, data_seed, image_size, binarization)
     if not overwrite and _is_complete(destination):
         return destination
-    data = DATASETS[dataset](data_seed, image_size, str(raw_dir or pathlib.Path(data_dir) / "raw"))
-    data.prepare()
+    data = open_dataset(dataset, data_seed, image_size, raw_dir or pathlib.Path(data_dir) / "raw")
+    pieces = _pieces(data.split(split), num_shards)
     destination.parent.mkdir(parents=True, exist_ok=True)
     with _alone(destination, progress):
         if overwrite or not _is_complete(destination):
             with _beside(destination) as folder:
-                _write(folder, data, split, binarization == "static", num_shards, num_workers, progress)
-                _publish(folder, destination)
+                _write(folder, data, split, pieces, binarization == "static", num_workers, progress)
+                _publish(folder, destination, overwrite)
     return destination
 
 
@@ -115,44 +129,47 @@ def _is_complete(destination: pathlib.Path) -> bool:
     return True
 
 
-def _write(folder: pathlib.Path, data: Dataset, split: str, static: bool, num_shards: int | None,
+def _pieces(partitions: tuple[np.ndarray, np.ndarray], num_shards: int | None) -> list[_Piece]:
+    """The shards to write: contiguous parts of each partition's index."""
+    pieces = []
+    for partition, index in zip(records.PARTITIONS, partitions):
+        count = num_shards or math.ceil(len(index) / _SHARD_IMAGES)
+        if not 1 <= count <= len(index):
+            raise ConfigError(f"num_shards={num_shards}: must be from 1 to the {len(index)} images of the {partition} "
+                              "set.")
+        pieces += [_Piece(partition, records.shard_name(partition, number, count), part)
+                   for number, part in enumerate(np.array_split(index, count))]
+    return pieces
+
+
+def _write(folder: pathlib.Path, data: Dataset, split: str, pieces: list[_Piece], static: bool,
            num_workers: int | None, progress: bool) -> None:
     """Writes all shards and info.json into `folder`."""
-    partitions = dict(zip(records.PARTITIONS, data.split(split)))
-    pieces = {name: _pieces(folder, name, index, num_shards) for name, index in partitions.items()}
-    every = [piece for name in records.PARTITIONS for piece in pieces[name]]
-    total = sum(len(index) for index in partitions.values())
+    total = sum(len(piece.index) for piece in pieces)
     workers = num_workers or min(len(os.sched_getaffinity(0)), math.ceil(total / _WORKER_IMAGES))
     shards = []
-    with _mapper(min(workers, len(every))) as each, tqdm.tqdm(
+    with _mapper(min(workers, len(pieces))) as each, tqdm.tqdm(
             total=total, desc=f"making {data.name}/{split}", unit=" images", unit_scale=True, disable=not progress,
             dynamic_ncols=True) as bar:
-        for shard in each(functools.partial(_write_piece, data, static), every):
+        for shard in each(functools.partial(_write_piece, folder, data, static), pieces):
             shards.append(shard)
             bar.update(shard.examples)
-        content = each(records.content_sha256, [[piece.path for piece in pieces[name]] for name in records.PARTITIONS])
-        content = dict(zip(records.PARTITIONS, content))
+        files = [[folder / shard.file for shard in shards if shard.partition == name] for name in records.PARTITIONS]
+        content = dict(zip(records.PARTITIONS, each(records.content_sha256, files)))
+    sizes = {name: sum(len(piece.index) for piece in pieces if piece.partition == name) for name in records.PARTITIONS}
     info = records.Info(
         dataset=data.name, split=split, seed=data.data_seed, image_size=data.image_size,
         binarization="static" if static else "none", image_shape=data.image_shape, factor_names=data.factor_names,
-        factor_units=data.factor_units, num_total=data.num_images, num_train=len(partitions["train"]),
-        num_test=len(partitions["test"]), shards=tuple(shards), content_sha256=content)
+        factor_units=data.factor_units, num_total=data.num_images, num_train=sizes["train"], num_test=sizes["test"],
+        shards=tuple(shards), content_sha256=content)
     (folder / records.INFO_FILE).write_text(info.to_json())
 
 
-def _pieces(folder: pathlib.Path, partition: str, index: np.ndarray, num_shards: int | None) -> list[_Piece]:
-    count = num_shards or math.ceil(len(index) / _SHARD_IMAGES)
-    if not 1 <= count <= len(index):
-        raise ConfigError(f"num_shards={num_shards}: must be from 1 to the {len(index)} images of the {partition} set.")
-    return [_Piece(folder / records.shard_name(partition, number, count), part)
-            for number, part in enumerate(np.array_split(index, count))]
-
-
-def _write_piece(data: Dataset, static: bool, piece: _Piece) -> records.Shard:
+def _write_piece(folder: pathlib.Path, data: Dataset, static: bool, piece: _Piece) -> records.Shard:
     images = data.images(piece.index)
     if static:
         images = binarize(images, piece.index, data.data_seed)
-    return records.write_shard(piece.path, images, piece.index, data.factors[piece.index])
+    return records.write_shard(folder / piece.file, images, piece.index, data.factors[piece.index])
 
 
 def binarize(images: np.ndarray, index: np.ndarray, data_seed: int) -> np.ndarray:
@@ -181,8 +198,8 @@ def _mapper(workers: int) -> Iterator[Callable[[Callable, Iterable], Iterator[An
         try:
             yield pool.map
         except concurrent.futures.process.BrokenProcessPool as error:
-            raise records.RecordsError("a worker process was killed, perhaps for want of memory. Try a smaller "
-                                       "--num_workers.") from error
+            raise records.RecordsError("a worker process died: killed for want of memory, or started from a script without "
+                                       "`if __name__ == \"__main__\":`. num_workers=1 starts none.") from error
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 
@@ -224,16 +241,16 @@ def _beside(destination: pathlib.Path) -> Iterator[pathlib.Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _publish(folder: pathlib.Path, destination: pathlib.Path) -> None:
-    """Renames the finished folder into place; what was there goes away, unless another process was faster."""
-    if destination.exists():
+def _publish(folder: pathlib.Path, destination: pathlib.Path, overwrite: bool) -> None:
+    """Renames the finished folder into place; a split that another process put there meanwhile is as good and stays."""
+    if overwrite and destination.exists():
         old = folder.with_name(folder.name.replace(".unfinished", ".old.unfinished"))
         destination.rename(old)
         folder.rename(destination)
         shutil.rmtree(old)
-    else:
-        try:
-            folder.rename(destination)
-        except OSError:
-            if not _is_complete(destination):
-                raise
+        return
+    try:
+        folder.rename(destination)
+    except OSError:
+        if not _is_complete(destination):
+            raise

@@ -21,6 +21,8 @@ _RAW_DIR = flags.DEFINE_string("raw_dir", None, "folder of the original files (d
 _NUM_SHARDS = flags.DEFINE_integer("num_shards", None, "files per partition (default: one for every 8192 images)", 1)
 _NUM_WORKERS = flags.DEFINE_integer("num_workers", None, "processes (default: one for each CPU)", 1)
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "replaces a split that is there")
+_PREVIEW = flags.DEFINE_string("preview", None, "draws samples and the four kinds of split into this file (.png, .pdf), "
+                                                "and makes no split")
 
 
 def _make_splits() -> None:
@@ -35,17 +37,27 @@ def _make_splits() -> None:
         print(f"{path} is complete.")
 
 
+def _draw_preview() -> None:
+    from data_gen import preview  # Matplotlib takes longer to load than a small split to make
+    preview.save(_PREVIEW.value, generate.open_dataset(_DATASET.value, _SEED.value, _IMAGE_SIZE.value,
+                                                       _RAW_DIR.value or f"{_DATA_DIR.value}/raw"))
+    print(f"{_PREVIEW.value} is drawn.")
+
+
 def main(argv: list[str]) -> None:
     """Does what the flags ask; every foreseeable failure is one line of words."""
     try:
         if argv[1:]:
             raise ConfigError(f"{argv[1]!r} is no flag. Write --name=value; --help lists the names.")
-        _make_splits()
+        if _PREVIEW.value:
+            _draw_preview()
+        else:
+            _make_splits()
     except (ConfigError, RecordsError) as error:
         sys.exit(f"error: {error}")
     except OSError as error:
-        sys.exit(f"error: {error}, while working in {_DATA_DIR.value}. Nothing unfinished was left behind: make room, "
-                 "or name another --data_dir.")
+        sys.exit(f"error: {error}, while working on {_PREVIEW.value or _DATA_DIR.value}. Nothing unfinished was left "
+                 "behind: make room, or name another place.")
     except KeyboardInterrupt:
         sys.exit("interrupted: nothing unfinished was left behind.")
 
