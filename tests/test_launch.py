@@ -13,6 +13,7 @@ import pytest
 from packaging.requirements import Requirement
 
 import vae_rd
+from vae_rd.study import experiments
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 COMMANDS = sorted([*ROOT.glob("launch/*.sh"), *ROOT.glob("launch/*.sbatch"), ROOT / ".ci/run"])
@@ -181,6 +182,18 @@ def test_every_package_that_is_imported_is_asked_for_and_the_other_way_round():
 def test_the_version_is_in_one_place():
     assert "version = attr: vae_rd.__version__" in (ROOT / "setup.cfg").read_text()
     assert re.fullmatch(r"\d+\.\d+\.\d+", vae_rd.__version__)
+
+
+def test_the_costs_in_the_readme_are_those_of_the_experiments():
+    rows = dict(re.findall(r"^\| (\w+) (\| [\d,]+ \| \d+ \| [\d,]+ \| \d+) \|$", (ROOT / "launch/README.md").read_text(),
+                           re.MULTILINE))
+    expected = {}
+    for name in experiments.names():
+        if configs := experiments.experiment(name, "paper").configs:
+            runs, hours, gigabytes = experiments.cost(configs)
+            million_steps = sum(config.train_steps for config in configs) / 1e6
+            expected[name] = f"| {runs:,} | {million_steps:.0f} | {hours:,.0f} | {gigabytes:.0f}"
+    assert rows == expected
 
 
 @pytest.mark.slow
