@@ -1,0 +1,193 @@
+"""The frozen, self-validating Config that identifies a run.
+
+Two runs with the same Config are the same run: a field belongs here if, and only if, it changes the numbers.
+Paths, devices and thread counts do not. This module imports nothing heavy, so a sweep can be listed at once.
+"""
+
+import dataclasses
+import hashlib
+import json
+import math
+import re
+from typing import Any
+
+ARCHITECTURES = ("mlp", "cnn")
+PRIORS = ("standard_normal", "mixture")
+RATE_TERMS = ("both", "mutual_information", "marginal_kl")
+BINARIZATIONS = ("none", "static", "dynamic")
+PRECISIONS = ("float32", "tensorfloat32", "bfloat16", "float64")
+STACKABLE_FIELDS = ("beta", "seed")  # the fields in which the members of one column may differ
+
+# The paper's names stand for exactly these sizes (a table, no arithmetic). CD splits exist up to 65k.
+SPLIT_SIZES = {"8k": 8192, "16k": 16384, "25k": 24576, "33k": 32768, "41k": 40960, "49k": 49152, "57k": 57344,
+               "65k": 65536, "82k": 81920}
+SPLIT_KINDS = {"default": "random halves",
+               "checkerboard": "even and odd cells of a checkerboard over the factors",
+               "official": "the partitions as distributed (data sets that have them)",
+               "cd_<size>": "constant density: <size> training and <size> test images from a centred box",
+               "cv_<size>": "constant volume: <size> random training images, all the rest for testing"}
+
+
+class ConfigError(ValueError):
+    """A value that cannot identify a run; the message says rule, value and remedy."""
+
+
+def canonical_split(name: str) -> str:
+    """The one spelling of a split's name: `cv_8192` becomes `cv_8k`; raises ConfigError for a name of no known kind.
+
+    >>> canonical_split("cv_8192")
+    'cv_8k'
+    """
+    if name in ("default", "checkerboard", "official"):
+        return name
+    kind, _, size = name.partition("_")
+    if kind in ("cd", "cv") and size in SPLIT_SIZES and not (kind == "cd" and size == "82k"):
+        return name
+    if kind in ("cd", "cv") and re.fullmatch("[1-9][0-9]*", size):
+        short = {number: key for key, number in SPLIT_SIZES.items()}.get(int(size))
+        return name if short is None or (kind == "cd" and short == "82k") else f"{kind}_{short}"
+    kinds = "; ".join(f"{known}: {meaning}" for known, meaning in SPLIT_KINDS.items())
+    raise ConfigError(f"split={name!r} is not known. The kinds are: {kinds}. <size> is a whole number or one of "
+                      f"{', '.join(SPLIT_SIZES)} (82k for cv only).")
+
+
+def split_size(name: str) -> int | None:
+    """Training images that a `cd_*` or `cv_*` split asks for; None for the kinds that have no size in their name."""
+    kind, _, size = canonical_split(name).partition("_")
+    return SPLIT_SIZES.get(size) or int(size) if kind in ("cd", "cv") else None
+
+
+def _field(default: Any, text: str) -> Any:
+    return dataclasses.field(default=default, metadata={"help": text})
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Everything that decides the numbers of one run; the defaults are the paper's protocol.
+
+    Raises:
+        ConfigError: if a value is out of its range, with the rule, the value and the remedy.
+    """
+
+    dataset: str = _field("tetrominoes", "data set: a folder in --data_dir, or one that data_gen can make")
+    data_seed: int = _field(0, "seed of the data: factor draws and splits (not the restart: that is --seed)")
+    image_size: int = _field(32, "height and width of the images in pixels")
+    binarization: str = _field("none", "targets: none (grey, as in the paper), static (one draw when the data are "
+                                       "generated) or dynamic (a fresh draw in each step)")
+    split: str = _field("cv_16k", "pair of training and test set: default, checkerboard, official, cd_<size>, cv_<size>")
+    architecture: str = _field("mlp", "encoder and decoder: mlp or cnn")
+    num_layers: int = _field(1, "hidden layers in the encoder, and as many in the decoder")
+    hidden_units: int = _field(512, "units in each hidden layer (mlp)")
+    channels: int = _field(64, "channels in each convolution (cnn)")
+    latent_dim: int = _field(10, "dimensions of the latent space")
+    prior: str = _field("standard_normal", "p(z): standard_normal (as in the paper) or mixture (16 learned Gaussians)")
+    beta: float = _field(1.0, "weight of the rate in the objective distortion + beta * rate, both in nats per image")
+    rate_terms: str = _field("both", "part of the rate that is penalised: both (the whole rate), mutual_information or "
+                                     "marginal_kl (the minibatch estimate of that part)")
+    train_steps: int = _field(257_000, "optimizer steps")
+    batch_size: int = _field(128, "images in a training batch, summed over all replicas")
+    learning_rate: float = _field(1e-3, "learning rate of Adam")
+    seed: int = _field(0, "restart: initialisation, batch order and noise (never the data)")
+    precision: str = _field("float32", "arithmetic: float32, tensorfloat32 (GPUs), bfloat16 (mixed) or float64")
+    eval_every: int | None = _field(None, "steps between evaluations (default: train_steps / 20)")
+    eval_images: int | None = _field(None, "images per partition in the evaluations between the first and the last, "
+                                           "a fixed seeded subset (default: all)")
+
+    def __post_init__(self):
+        for field in dataclasses.fields(self):
+            object.__setattr__(self, field.name, _typed(field, getattr(self, field.name)))
+        object.__setattr__(self, "split", canonical_split(self.split))
+        for name, known in (("architecture", ARCHITECTURES), ("prior", PRIORS), ("rate_terms", RATE_TERMS),
+                            ("binarization", BINARIZATIONS), ("precision", PRECISIONS)):
+            _check(getattr(self, name) in known, name, f"one of {', '.join(known)}", getattr(self, name))
+        _check(re.fullmatch("[a-z][a-z0-9_]*", self.dataset), "dataset",
+               "a name of small letters, digits and underscores", self.dataset)
+        _check(math.isfinite(self.beta) and self.beta >= 0, "beta", "a finite number, 0 or more", self.beta)
+        _check(math.isfinite(self.learning_rate) and self.learning_rate > 0, "learning_rate",
+               "a finite number above 0", self.learning_rate)
+        for name in ("image_size", "num_layers", "hidden_units", "channels", "latent_dim", "train_steps", "batch_size"):
+            _check(getattr(self, name) >= 1, name, "a whole number, 1 or more", getattr(self, name))
+        for name in ("data_seed", "seed"):
+            _check(0 <= getattr(self, name) < 2**31, name, "a whole number from 0 to 2**31 - 1", getattr(self, name))
+        for name in ("eval_every", "eval_images"):
+            _check(getattr(self, name) is None or getattr(self, name) >= 1, name, "a whole number, 1 or more",
+                   getattr(self, name))
+        if self.eval_every == self._default_eval_every:
+            object.__setattr__(self, "eval_every", None)
+        unused = "hidden_units" if self.architecture == "cnn" else "channels"
+        _check(getattr(self, unused) == _defaults()[unused], unused,
+               f"left at {_defaults()[unused]} with architecture={self.architecture}, which does not use it",
+               getattr(self, unused))
+        _check(self.architecture == "mlp" or self.image_size % 2**self.num_layers == 0, "image_size",
+               f"a multiple of 2**num_layers = {2**self.num_layers} for the cnn, whose every layer halves it",
+               self.image_size)
+        _check(self.rate_terms == "both" or self.batch_size >= 2, "batch_size",
+               f"2 or more with rate_terms={self.rate_terms}, whose estimator compares the images of a batch",
+               self.batch_size)
+
+    @property
+    def _default_eval_every(self) -> int:
+        return max(1, self.train_steps // 20)
+
+    @property
+    def evaluation_interval(self) -> int:
+        """Steps from one evaluation to the next."""
+        return self.eval_every or self._default_eval_every
+
+    @property
+    def non_default(self) -> dict[str, Any]:
+        """The fields that differ from their defaults: what the run's hash is made of."""
+        return {name: value for name, value in dataclasses.asdict(self).items() if value != _defaults()[name]}
+
+    @property
+    def run_name(self) -> str:
+        """Name of the run directory: a readable part and 8 characters of hash over the non-default fields.
+
+        A field that is added later, with a default that keeps today's behaviour, leaves every name as it is.
+        """
+        digest = hashlib.sha256(json.dumps(self.non_default, sort_keys=True).encode()).hexdigest()[:8]
+        return (f"{self.dataset}-{self.split}-{self.architecture}{self.num_layers}-beta{self.beta:g}"
+                f"-seed{self.seed}-{digest}")
+
+    def replace(self, **changes: Any) -> "Config":
+        """A Config with some fields changed, validated again."""
+        return dataclasses.replace(self, **changes)
+
+    def to_json(self) -> str:
+        """Every field, as the text of `config.json`."""
+        return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> "Config":
+        """The Config of a `config.json`; fields that the text lacks take their defaults."""
+        return cls.from_dict(json.loads(text))
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "Config":
+        """A Config from a mapping; unknown names are refused, with the known ones listed."""
+        unknown = sorted(set(values) - set(_defaults()))
+        if unknown:
+            raise ConfigError(f"unknown configuration field(s) {', '.join(unknown)}; the known ones are "
+                              f"{', '.join(_defaults())}. A newer vae_rd may have written them: update, or remove them.")
+        return cls(**values)
+
+
+def _defaults() -> dict[str, Any]:
+    return {field.name: field.default for field in dataclasses.fields(Config)}
+
+
+def _check(holds: Any, name: str, rule: str, value: Any) -> None:
+    if not holds:
+        raise ConfigError(f"{name}={value!r}: must be {rule}.")
+
+
+def _typed(field: dataclasses.Field, value: Any) -> Any:
+    """The value in its field's own type (1 becomes 1.0 for a float), so that equal Configs hash alike."""
+    if value is None and field.type == (int | None):
+        return None
+    kind = int if field.type == (int | None) else field.type
+    good = {str: isinstance(value, str),
+            int: isinstance(value, int) and not isinstance(value, bool),
+            float: isinstance(value, (int, float)) and not isinstance(value, bool)}[kind]
+    _check(good, field.name, {str: "text", int: "a whole number", float: "a number"}[kind], value)
+    return kind(value)

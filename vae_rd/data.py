@@ -1,0 +1,112 @@
+"""A split in memory, and the seeded index streams over it: training batches, evaluation subsets, test halves."""
+
+import functools
+import os
+from typing import NamedTuple
+
+import numpy as np
+
+from vae_rd import records
+
+ENTROPY_BLOCK = 4096  # images per block: 12.6 million pixels, 50 MB of float32
+_STREAMS = {"batches": 1, "evaluation_noise": 2, "evaluation_subset": 3, "select_half": 4, "binarization": 5}
+
+
+class Partition(NamedTuple):
+    """The training or the test set, in the order of `index`."""
+
+    images: np.ndarray  # [num, height, width, channels] uint8
+    index: np.ndarray  # [num] int64, position in the full data set: the image's identity across splits
+    factors: np.ndarray  # [num, num_factors] float32, physical units
+
+
+class Split(NamedTuple):
+    """A named pair of training and test set."""
+
+    info: records.Info
+    train: Partition
+    test: Partition
+
+
+def load(split_dir: str | os.PathLike) -> Split:
+    """Reads and verifies a split.
+
+    Raises:
+        records.RecordsError: if a shard or info.json is missing, damaged or disagrees.
+    """
+    info = records.read_info(split_dir)
+    train, test = (Partition(*records.load_partition(split_dir, info, name)) for name in ("train", "test"))
+    return Split(info, train, test)
+
+
+def random(purpose: str, *key: int) -> np.random.Generator:
+    """The stateless random stream of a purpose: the same (purpose, key) gives the same numbers."""
+    first, second = (*key, 0, 0)[:2]
+    return np.random.Generator(np.random.Philox(key=[first, second], counter=[0, 0, 0, _STREAMS[purpose]]))
+
+
+def batch_indices(num_images: int, batch_size: int, seed: int, first_step: int, num_steps: int) -> np.ndarray:
+    """Rows of the training set in batches [num_steps, batch_size] int32: a continuous stream of seeded permutations.
+
+    Position p of the stream is element p % num_images of permutation p // num_images, so any step can be reached
+    directly, no image is dropped and every image is seen once in each pass.
+    """
+    positions = np.arange(first_step * batch_size, (first_step + num_steps) * batch_size)
+    passes, places = np.divmod(positions, num_images)
+    rows = np.empty(len(positions), np.int32)
+    for number in range(passes[0], passes[-1] + 1):
+        here = passes == number
+        rows[here] = _permutation(num_images, seed, number)[places[here]]
+    return rows.reshape(num_steps, batch_size)
+
+
+@functools.lru_cache(maxsize=16)  # a column holds one permutation per distinct seed
+def _permutation(num_images: int, seed: int, number: int) -> np.ndarray:
+    return random("batches", seed, number).permutation(num_images).astype(np.int32)
+
+
+def evaluation_noise(index: np.ndarray, latent_dim: int) -> np.ndarray:
+    """The one posterior sample's noise [num, latent_dim] of every evaluation and measure, keyed by the image's index."""
+    table = random("evaluation_noise", latent_dim).standard_normal((int(index.max()) + 1, latent_dim), np.float32)
+    return table[index]
+
+
+def evaluation_subset(index: np.ndarray, size: int | None) -> np.ndarray:
+    """Rows (ascending) of the fixed seeded subset of at most `size` images; all of them for None."""
+    if size is None or size >= len(index):
+        return np.arange(len(index))
+    return np.sort(_ranking("evaluation_subset", index)[:size])
+
+
+def select_half(index: np.ndarray) -> np.ndarray:
+    """Which test images [num] belong to the fixed seeded half that selects the best evaluation (early stopping)."""
+    selected = np.zeros(len(index), bool)
+    selected[_ranking("select_half", index)[:len(index) // 2]] = True
+    return selected
+
+
+def binarized(partition: Partition) -> Partition:
+    """The partition with each pixel drawn once, black or white, with its grey value as probability; keyed by index."""
+    images = np.empty_like(partition.images)
+    for row, index in enumerate(partition.index):
+        draws = random("binarization", int(index)).random(partition.images.shape[1:], np.float32)
+        images[row] = np.where(draws * 255 < partition.images[row], 255, 0)
+    return partition._replace(images=images)
+
+
+def entropy_floor(images: np.ndarray) -> np.ndarray:
+    """Lowest distortion that any likelihood of independent Bernoulli pixels can reach, [num], nats per image.
+
+    The sum over pixels of -x log x - (1 - x) log(1 - x): zero for black and white images, not for grey ones.
+    """
+    grey = np.arange(1, 255) / 255
+    table = np.zeros(256, np.float32)
+    table[1:255] = -grey * np.log(grey) - (1 - grey) * np.log1p(-grey)
+    blocks = [table[images[start:start + ENTROPY_BLOCK]].sum((1, 2, 3), dtype=np.float64)
+              for start in range(0, len(images), ENTROPY_BLOCK)]
+    return np.concatenate(blocks) if blocks else np.zeros(0)
+
+
+def _ranking(purpose: str, index: np.ndarray) -> np.ndarray:
+    keys = random(purpose).random(int(index.max()) + 1)
+    return np.argsort(keys[index], kind="stable")

@@ -1,0 +1,166 @@
+"""The beta-VAE: its distributions, its per-image terms, its objective and its training step."""
+
+from typing import NamedTuple
+
+import keras
+import tensorflow as tf
+import tensorflow_probability as tfp
+
+from vae_rd.model import networks, priors
+
+tfd = tfp.distributions
+
+
+class Coded(NamedTuple):
+    """A batch of images, encoded and decoded."""
+
+    rate: tf.Tensor  # [batch], KL(q(z|x), p(z)), nats
+    distortion: tf.Tensor  # [batch], -log p(x|z), summed over pixels and channels, nats
+    posterior: tfd.Distribution  # q(z|x): batch [batch], event [latent_dim]
+    codes: tf.Tensor  # [batch, latent_dim], one sample of each posterior
+
+
+class Terms(NamedTuple):
+    """What the model says of each image of a batch, in nats per image."""
+
+    rate: tf.Tensor  # [batch], KL(q(z|x), p(z))
+    distortion: tf.Tensor  # [batch], -log p(x|z), summed over pixels and channels
+    penalty: tf.Tensor  # [batch], the part of the rate that the objective weighs: all of it but for `rate_terms`
+    objective: tf.Tensor  # [batch], what is minimised
+
+
+class InformationTerms(NamedTuple):
+    """The two parts of the rate at each code; their sum is log q(z|x) - log p(z)."""
+
+    mutual_information: tf.Tensor  # [batch], log q(z|x) - log q(z)
+    marginal_kl: tf.Tensor  # [batch], log q(z) - log p(z)
+
+
+@keras.saving.register_keras_serializable("vae_rd")
+class VAE(keras.Model):
+    """A beta-VAE with diagonal Gaussian posterior and Bernoulli likelihood.
+
+    Args:
+        image_shape: (height, width, channels).
+        num_train: size N of the training set; the minibatch estimator of `rate_terms` needs it.
+        beta: weight of the rate; kept as a (constant) weight, so that a column of models can be stacked.
+        seed: of the initial weights, and of the noise in `fit`.
+        The other arguments are the fields of `vae_rd.config.Config`.
+    """
+
+    def __init__(self, *, image_shape, num_train=1, architecture="mlp", num_layers=1, hidden_units=512, channels=64,
+                 latent_dim=10, prior="standard_normal", beta=1.0, rate_terms="both", precision="float32", seed=0,
+                 **kwargs):
+        dtype = "float64" if precision == "float64" else "float32"
+        super().__init__(dtype=dtype, **kwargs)
+        shape = {"image_shape": tuple(image_shape), "architecture": architecture, "num_layers": num_layers,
+                 "hidden_units": hidden_units, "channels": channels, "latent_dim": latent_dim, "precision": precision,
+                 "seed": seed}
+        self._arguments = {**shape, "num_train": num_train, "prior": prior, "beta": beta, "rate_terms": rate_terms}
+        self.latent_dim, self.rate_terms, self.num_train, self.seed = latent_dim, rate_terms, num_train, seed
+        self.encoder = networks.build_encoder(**shape)
+        self.decoder = networks.build_decoder(**shape)
+        self.prior_layer = priors.PRIORS[prior](latent_dim, seed=seed, dtype=dtype)
+        self.beta = self.add_weight(name="beta", shape=(), initializer=keras.initializers.Constant(beta), trainable=False)
+        self.trackers = {name: keras.metrics.Mean(name) for name in ("rate", "distortion", "objective")}
+        self.built = True
+
+    def posterior(self, images):
+        """q(z|x) for images [batch, height, width, channels]: batch [batch], event [latent_dim]."""
+        mean, log_scale = (tf.cast(head, self.variable_dtype) for head in self.encoder(images))
+        return tfd.Independent(tfd.Normal(mean, tf.exp(log_scale)), 1)
+
+    def prior(self):
+        """p(z): event [latent_dim]."""
+        return self.prior_layer.distribution()
+
+    def likelihood(self, codes):
+        """p(x|z) for codes [..., latent_dim]: batch [...], event [height, width, channels]."""
+        leading = tf.shape(codes)[:-1]
+        logits = self.decoder(tf.reshape(codes, [-1, self.latent_dim]))
+        logits = tf.cast(tf.reshape(logits, tf.concat([leading, logits.shape[1:]], 0)), self.variable_dtype)
+        return tfd.Independent(tfd.Bernoulli(logits), 3)
+
+    def terms(self, images, noise):
+        """Rate, distortion and objective of each image.
+
+        Args:
+            images: [batch, height, width, channels] in [0, 1]; grey values are allowed, as in the paper.
+            noise: [batch, latent_dim], standard normal.
+        """
+        rate, distortion, posterior, codes = self.rate_and_distortion(images, noise)
+        penalty = rate if self.rate_terms == "both" else getattr(self.information(posterior, codes), self.rate_terms)
+        return Terms(rate, distortion, penalty, objective(distortion, penalty, tf.convert_to_tensor(self.beta)))
+
+    def rate_and_distortion(self, images, noise):
+        """Rate [batch], distortion [batch], posterior and codes [batch, latent_dim]: all that evaluation needs."""
+        posterior = self.posterior(images)
+        codes = posterior.mean() + posterior.stddev() * noise
+        rate = kl_divergence(posterior, self.prior(), codes)
+        return Coded(rate, -self.likelihood(codes).log_prob(images), posterior, codes)
+
+    def information(self, posterior, codes):
+        """Minibatch estimate of the two parts of the rate (Esmaeili et al. 2019, eq. 9; B of num_train images)."""
+        log_marginal = minibatch_log_marginal(posterior, codes, self.num_train)
+        return InformationTerms(posterior.log_prob(codes) - log_marginal, log_marginal - self.prior().log_prob(codes))
+
+    def call(self, images):
+        """Reconstructions [batch, height, width, channels]: the likelihood's mean at the posterior's mean."""
+        return self.likelihood(self.posterior(images).mean()).mean()
+
+    def train_step(self, images):
+        """One step of `fit`; the column's own loop runs the same `terms` on stacked weights."""
+        with tf.GradientTape() as tape:
+            terms = self.terms(images, self._noise(images, self.optimizer.iterations))
+            loss = tf.reduce_mean(terms.objective)
+        weights = self.trainable_variables
+        self.optimizer.apply_gradients(zip(tape.gradient(loss, weights), weights))
+        return self._track(terms)
+
+    def test_step(self, images):
+        """One step of `evaluate`: metrics are means over images, not over batches."""
+        return self._track(self.terms(images, self._noise(images, -1)))
+
+    @property
+    def metrics(self):
+        """The trackers that `fit` resets after every epoch."""
+        return list(self.trackers.values())
+
+    def get_config(self):
+        """The constructor's arguments."""
+        return dict(self._arguments)
+
+    def _noise(self, images, step):
+        seed = tf.random.fold_in([self.seed, 0], tf.cast(step, tf.int32))
+        return tf.random.stateless_normal([tf.shape(images)[0], self.latent_dim], seed, dtype=self.variable_dtype)
+
+    def _track(self, terms):
+        for name, tracker in self.trackers.items():
+            tracker.update_state(getattr(terms, name))
+        return {name: tracker.result() for name, tracker in self.trackers.items()}
+
+
+def objective(distortion, rate, beta):
+    """The beta-VAE's objective per image, in nats (the paper's eq. 2; `rate` is one of its parts under `rate_terms`)."""
+    return distortion + beta * rate
+
+
+def kl_divergence(posterior, prior, codes):
+    """KL(q(z|x), p(z)) per image: in closed form where TFP knows one, else log q - log p at the codes."""
+    try:
+        return posterior.kl_divergence(prior)
+    except NotImplementedError:
+        return posterior.log_prob(codes) - prior.log_prob(codes)
+
+
+def minibatch_log_marginal(posterior, codes, num_train):
+    """log q(z) at each code, estimated from its own batch (Esmaeili et al. 2019): [batch].
+
+    q(z_b) ~ 1/N q(z_b|x_b) + (N-1)/(N(B-1)) * sum over b' != b of q(z_b|x_b').
+    """
+    log_densities = posterior.log_prob(codes[:, tf.newaxis])  # [code, posterior]
+    batch = tf.cast(tf.shape(codes)[0], log_densities.dtype)
+    size = tf.cast(num_train, log_densities.dtype)
+    log_other = tf.math.log((size - 1) / (size * (batch - 1)))
+    log_weights = tf.linalg.set_diag(tf.fill(tf.shape(log_densities), log_other), tf.fill(tf.shape(codes)[:1], -tf.math.log(size)))
+    return tf.reduce_logsumexp(log_densities + log_weights, axis=1)

@@ -1,0 +1,227 @@
+"""The run directory: every file name in it, its lock, and reading and writing its files whole or not at all."""
+
+import contextlib
+import csv
+import fcntl
+import io
+import json
+import os
+import pathlib
+import socket
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from vae_rd.config import Config
+
+CHECKPOINT_NAMES = ("last", "best")  # the two states of a run that are measured
+PARTITIONS = ("train", "test", "test_select", "test_compare")  # the last two: halves of test, for early stopping
+METRICS = ("rate", "distortion", "elbo", "objective", "active_units", "entropy_floor")  # per partition, in this order
+HISTORY_COLUMNS = ("step", "partition", "num_images", *METRICS, "wall_seconds")
+FINISHED, DIVERGED, UNFINISHED, MISSING = "finished", "diverged", "unfinished", "missing"
+
+
+class RunError(RuntimeError):
+    """A run directory that cannot be used as asked; the message says what is wrong and what to do."""
+
+
+class RunDir(NamedTuple):
+    """The paths in one run directory; nothing else in the project knows them."""
+
+    path: pathlib.Path
+
+    @property
+    def config(self) -> pathlib.Path:
+        """The Config, written before training starts."""
+        return self.path / "config.json"
+
+    @property
+    def history(self) -> pathlib.Path:
+        """One row per evaluation and partition."""
+        return self.path / "history.csv"
+
+    @property
+    def results(self) -> pathlib.Path:
+        """The terminal file: its presence says that training has ended."""
+        return self.path / "results.json"
+
+    @property
+    def model(self) -> pathlib.Path:
+        """The final model, in Keras's own format."""
+        return self.path / "model.keras"
+
+    @property
+    def measures(self) -> pathlib.Path:
+        """What `vae_rd.evaluate` measured: {checkpoint: {measure: {...}}}."""
+        return self.path / "measures.json"
+
+    @property
+    def checkpoints(self) -> pathlib.Path:
+        """Folder of the state to continue from, and of the best weights so far."""
+        return self.path / "checkpoints"
+
+    @property
+    def last_checkpoint(self) -> pathlib.Path:
+        """Weights, optimizer slots, step and best-so-far of the last checkpoint."""
+        return self.checkpoints / "last.npz"
+
+    @property
+    def failure(self) -> pathlib.Path:
+        """The traceback of the attempt that failed last; removed when a later attempt ends well."""
+        return self.path / "failure.log"
+
+    @property
+    def lock(self) -> pathlib.Path:
+        """Locked, with host and process id as text, while a process works on the run."""
+        return self.path / "lock"
+
+    def best_weights(self, step: int) -> pathlib.Path:
+        """Weights of the evaluation with the lowest objective so far, named by its step."""
+        return self.checkpoints / f"best-{step:09d}.npz"
+
+    def per_example(self, partition: str, checkpoint: str = "last") -> pathlib.Path:
+        """Values per image of `train` or `test`: index, rate, distortion and what the measures add."""
+        suffix = "" if checkpoint == "last" else f"_{checkpoint}"
+        return self.path / f"per_example_{partition}{suffix}.npz"
+
+    def picture(self, name: str) -> pathlib.Path:
+        """A picture that a measure drew."""
+        return self.path / f"{name}.png"
+
+    def event_files(self) -> list[pathlib.Path]:
+        """TensorBoard's files: a view, rewritten from the history on every start."""
+        return sorted(self.path.glob("events.out.tfevents.*"))
+
+    def read_config(self) -> Config:
+        """The run's Config; raises RunError if the folder holds none."""
+        if not self.config.is_file():
+            raise RunError(f"{self.path} is not a run directory: it has no {self.config.name}. Name a folder that "
+                           "vae_rd.main made, or train it first.")
+        return Config.from_json(self.config.read_text())
+
+    def read_results(self) -> dict[str, Any] | None:
+        """The content of results.json; None while training has not ended."""
+        return json.loads(self.results.read_text()) if self.results.is_file() else None
+
+    def read_measures(self) -> dict[str, Any]:
+        """The content of measures.json; empty before the first measurement."""
+        return json.loads(self.measures.read_text()) if self.measures.is_file() else {}
+
+    def read_history(self) -> list[dict[str, Any]]:
+        """The rows of history.csv with numbers as numbers; empty before the first evaluation."""
+        if not self.history.is_file():
+            return []
+        with self.history.open(newline="") as file:
+            return [{name: value if name == "partition" else int(value) if name in ("step", "num_images")
+                     else float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+
+    def write_history(self, rows: list[dict[str, Any]]) -> None:
+        """Replaces history.csv by these rows."""
+        text = io.StringIO()
+        writer = csv.DictWriter(text, HISTORY_COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        write_text(self.history, text.getvalue())
+
+    def status(self) -> str:
+        """`finished`, `diverged`, `unfinished` (begun, not ended) or `missing`."""
+        results = self.read_results()
+        if results is not None:
+            return results["status"]
+        return UNFINISHED if self.config.is_file() else MISSING
+
+
+def find_runs(runs_dir: str | os.PathLike) -> list[RunDir]:
+    """Every run directory directly inside `runs_dir`, by name."""
+    root = pathlib.Path(runs_dir)
+    if not root.is_dir():
+        return []
+    return [RunDir(path) for path in sorted(root.iterdir()) if (path / "config.json").is_file()]
+
+
+def run_dir(runs_dir: str | os.PathLike, config: Config) -> RunDir:
+    """The directory of the run that this Config identifies; it need not exist."""
+    return RunDir(pathlib.Path(runs_dir) / config.run_name)
+
+
+@contextlib.contextmanager
+def whole_file(path: pathlib.Path) -> Iterator[pathlib.Path]:
+    """A path beside `path` to write to; renamed onto it if the block ends well, removed if it does not."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.stem}.", suffix=path.suffix, dir=path.parent)
+    os.close(handle)
+    beside = pathlib.Path(name)
+    try:
+        yield beside
+        with beside.open("rb") as written:
+            os.fsync(written.fileno())
+        beside.chmod(0o666 & ~_umask())
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def write_text(path: pathlib.Path, text: str) -> None:
+    """Writes a text file, whole or not at all."""
+    with whole_file(path) as beside:
+        beside.write_text(text)
+
+
+def write_json(path: pathlib.Path, content: Any) -> None:
+    """Writes a JSON file, whole or not at all; NaN and infinities become null, as JSON has none."""
+    write_text(path, json.dumps(_finite(content), indent=2) + "\n")
+
+
+def write_arrays(path: pathlib.Path, arrays: dict[str, np.ndarray]) -> None:
+    """Writes plain arrays as .npz, whole or not at all; object arrays are refused."""
+    with whole_file(path) as beside:
+        np.savez(beside, allow_pickle=False, **arrays)
+
+
+def read_arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
+    """The arrays of a .npz; raises RunError for a file that is damaged or holds anything but plain arrays."""
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
+    except (ValueError, EOFError, OSError, zipfile.BadZipFile) as error:
+        raise RunError(f"{path} cannot be read: {error}. It is damaged or not ours: remove it, and the run continues "
+                       "without it.") from error
+
+
+@contextlib.contextmanager
+def locked(run: RunDir) -> Iterator[None]:
+    """Holds the run's lock, without waiting; raises RunError, naming the holder, if another process has it."""
+    run.path.mkdir(parents=True, exist_ok=True)
+    with run.lock.open("a+") as file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            file.seek(0)
+            raise RunError(f"{run.path} is in use by {file.read().strip() or 'another process'}. Two processes cannot "
+                           "work on one run: wait for it, or stop it.") from error
+        file.seek(0)
+        file.truncate()
+        file.write(f"host {socket.gethostname()}, process {os.getpid()}\n")
+        file.flush()
+        yield
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _finite(content: Any) -> Any:
+    if isinstance(content, dict):
+        return {str(key): _finite(value) for key, value in content.items()}
+    if isinstance(content, (list, tuple)):
+        return [_finite(value) for value in content]
+    if isinstance(content, np.ndarray):
+        return _finite(content.tolist())
+    if isinstance(content, np.generic):
+        content = content.item()
+    return None if isinstance(content, float) and not np.isfinite(content) else content

@@ -1,0 +1,1 @@
+"""Training: columns of models, evaluation, checkpoints and the loop that composes them."""

@@ -1,0 +1,250 @@
+"""A column: models that differ only in beta and seed, their weights stacked along a leading axis and trained together.
+
+A column of one is the single run; there is no second trainer. The members' computation is written once, in
+`VAE.terms`: each member runs it with its own slice of the stacked weights, put in place by a Keras StatelessScope.
+"""
+
+from typing import NamedTuple
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from vae_rd import data, model
+from vae_rd.config import STACKABLE_FIELDS, Config
+
+EVALUATION_BATCH = 1024
+_NOISE_STREAM, _BINARIZATION_STREAM = 0, 1
+
+
+class Evaluated(NamedTuple):
+    """What the members say of each image of a partition, in the partition's order."""
+
+    rate: np.ndarray  # [members, num], nats per image
+    distortion: np.ndarray  # [members, num], nats per image
+    mean: np.ndarray  # [members, num, latent_dim], of the posterior
+    stddev: np.ndarray  # [members, num, latent_dim], of the posterior
+    log_posterior: np.ndarray  # [members, num], log q(z|x) at the image's code, nats
+    log_prior: np.ndarray  # [members, num], log p(z) at the image's code, nats
+
+
+class Column:
+    """Members trained as one program.
+
+    Args:
+        configs: one Config per member; they differ in STACKABLE_FIELDS only.
+        images: the training images, [num, height, width, channels] uint8, kept as they are.
+        strategy: a `tf.distribute` strategy; weights are mirrored, each batch is split over the replicas.
+        jit: compile each replica's forward and backward pass by XLA.
+        stacked: run the members as batched products, not one after the other: for GPUs, where launches dominate
+            (XLA's batched products on CPU cost 30 times as much; convolutions have no batched form).
+    """
+
+    def __init__(self, configs: list[Config], images: np.ndarray, *, strategy: tf.distribute.Strategy, jit: bool,
+                 stacked: bool):
+        self.configs, self.strategy, self._stacked = configs, strategy, stacked
+        self.shared = configs[0]
+        _check_configs(configs, strategy.num_replicas_in_sync)
+        self.seeds = sorted({config.seed for config in configs})
+        self._seed_of_member = [self.seeds.index(config.seed) for config in configs]
+        self._images = tf.constant(images)
+        self.template = model.build(self.shared, images.shape[1:], len(images))
+        self._template_weights = [*self.template.trainable_variables, self.template.beta]
+        with strategy.scope():
+            self.weights = [keras.Variable(value, name=name, trainable=name != "beta", dtype=value.dtype)
+                            for name, value in self._initial_weights().items()]
+            self._trainable = self.weights[:-1]
+            self.optimizer = keras.optimizers.Adam(self.shared.learning_rate)
+            self.optimizer.build(self._trainable)
+        alone = strategy.num_replicas_in_sync == 1
+        self._gradients = tf.function(self._gradients_of_batch, jit_compile=jit)
+        self._update = tf.function(self._update_alone, jit_compile=jit) if alone else self._update_together
+        self._terms = tf.function(self._evaluate_batch, jit_compile=jit)
+
+    @property
+    def weight_names(self) -> list[str]:
+        """A name per weight, unique and independent of how many models were built before."""
+        parts = {"encoder": self.template.encoder, "decoder": self.template.decoder, "prior": self.template.prior_layer}
+        names = [f"{part}.{number}.{weight.name}" for part, layer in parts.items()
+                 for number, weight in enumerate(layer.trainable_variables)]
+        return [*names, "beta"]
+
+    def _initial_weights(self) -> dict[str, np.ndarray]:
+        """Weights [members, ...], each member initialised as if it were alone (with its own fans and seed)."""
+        shape, num_train = self.template.encoder.input_shape[1:], self.template.num_train
+        by_seed = {seed: [weight.numpy() for weight in
+                          model.build(self.shared.replace(seed=seed), shape, num_train).trainable_variables]
+                   for seed in self.seeds}
+        members = [[*by_seed[config.seed], np.asarray(config.beta, self.template.variable_dtype)] for config in self.configs]
+        return {name: np.stack(values) for name, values in zip(self.weight_names, zip(*members))}
+
+    # Training
+
+    @tf.function(reduce_retracing=True)
+    def train(self, batches: tf.Tensor, first_step: tf.Tensor) -> tf.Tensor:
+        """Runs the steps of `batches` [steps, seeds, batch]; returns mean rate and distortion [steps, 2, members]."""
+        trace = tf.TensorArray(self.template.variable_dtype, tf.shape(batches)[0], element_shape=[2, len(self.configs)])
+        for number in tf.range(tf.shape(batches)[0]):
+            parts = self.strategy.run(self._replica_step, (batches[number], first_step + number))
+            trace = trace.write(number, self.strategy.reduce("SUM", parts, axis=None))
+        return trace.stack()
+
+    def batches(self, first_step: int, num_steps: int) -> tf.Tensor:
+        """Rows of the training images for each seed: [steps, seeds, batch] int32."""
+        rows = [data.batch_indices(len(self._images), self.shared.batch_size, seed, first_step, num_steps)
+                for seed in self.seeds]
+        return tf.constant(np.stack(rows, axis=1))
+
+    def _replica_step(self, batch, step):
+        """One replica's part: its slice of the batch of every seed, [seeds, batch / replicas]."""
+        context = tf.distribute.get_replica_context()
+        width = self.shared.batch_size // context.num_replicas_in_sync
+        first = context.replica_id_in_sync_group * width
+        images = tf.gather(self._images, batch[:, first:first + width])
+        noise = tf.stack([self._noise(seed, step) for seed in self.seeds])[:, first:first + width]
+        if self.shared.binarization == "dynamic":
+            uniform = tf.stack([self._uniform(seed, step) for seed in self.seeds])[:, first:first + width]
+            images = tf.where(uniform * 255 < tf.cast(images, uniform.dtype), tf.uint8.max, tf.uint8.min)
+        return self._update(images, noise)
+
+    # Noise is drawn for the global batch and sliced, so that it does not depend on the number of replicas, and
+    # outside the compiled part: XLA's float draws differ from the graph's for the same seed.
+    def _noise(self, seed, step):
+        return tf.random.stateless_normal([self.shared.batch_size, self.shared.latent_dim],
+                                          _fold(seed, step, _NOISE_STREAM), dtype=self.template.variable_dtype)
+
+    def _uniform(self, seed, step):
+        return tf.random.stateless_uniform([self.shared.batch_size, *self._images.shape[1:]],
+                                           _fold(seed, step, _BINARIZATION_STREAM), dtype=self.template.variable_dtype)
+
+    def _update_alone(self, images, noise):
+        """Gradient and optimizer in one compiled program: nothing to sum over replicas between them."""
+        gradients, sums = self._gradients_of_batch(images, noise)
+        self.optimizer.apply_gradients(zip(gradients, self._trainable))
+        return sums
+
+    def _update_together(self, images, noise):
+        gradients, sums = self._gradients(images, noise)
+        self.optimizer.apply_gradients(zip(gradients, self._trainable))
+        return sums
+
+    def _gradients_of_batch(self, images, noise):
+        """Gradients of this replica's share of the mean objective, and of mean rate and distortion [2, members]."""
+        values = [weight.value for weight in self.weights]
+        with tf.GradientTape() as tape:
+            tape.watch(values[:-1])
+            terms = self._member_terms(values, [images[place] for place in self._seed_of_member],
+                                       [noise[place] for place in self._seed_of_member])
+            # Replicas are summed by the optimizer, members do not meet: each weight slice sees its own member's mean.
+            loss = tf.reduce_sum(terms.objective) / self.shared.batch_size
+        sums = tf.stack([tf.reduce_sum(terms.rate, 1), tf.reduce_sum(terms.distortion, 1)]) / self.shared.batch_size
+        return tape.gradient(loss, values[:-1]), sums
+
+    def _member_terms(self, values, images, noise):
+        """`VAE.terms` of every member, each field [members, batch]; images and noise are lists over members."""
+        return self._map_members(lambda pixels, draws: self.template.terms(_unit_interval(pixels, draws.dtype), draws),
+                                 values, images, noise)
+
+    def _map_members(self, function, values, *inputs):
+        """function(*inputs of a member) with the member's weights in place, its outputs stacked over members."""
+        def member(arguments):
+            weights, own = arguments
+            with keras.StatelessScope(state_mapping=list(zip(self._template_weights, weights))):
+                return function(*own)
+
+        if self._stacked:
+            stacked_inputs = tuple(tf.stack(parts) for parts in inputs)
+            return tf.vectorized_map(member, (values, stacked_inputs), fallback_to_while_loop=False)
+        slices = zip(*(tf.unstack(value) for value in values))  # unstack: its gradient is one stack, not M paddings
+        outputs = [member((weights, own)) for weights, own in zip(slices, zip(*inputs))]
+        return tf.nest.map_structure(lambda *parts: tf.stack(parts), *outputs)
+
+    # Evaluation
+
+    def evaluate(self, partition: data.Partition, report=lambda done: None) -> Evaluated:
+        """Rate, distortion and posterior of every image, ragged tail included, one posterior sample per image.
+
+        Args:
+            partition: any images; their `index` keys the noise.
+            report: called with the number of images done after each batch.
+        """
+        noise = data.evaluation_noise(partition.index, self.shared.latent_dim)
+        batches = []
+        for start in range(0, len(partition.index), EVALUATION_BATCH):
+            images, draws = (values[start:start + EVALUATION_BATCH] for values in (partition.images, noise))
+            parts = self._terms(tf.constant(_padded(images)), tf.constant(_padded(draws), self.template.variable_dtype))
+            batches.append([part.numpy()[:, :len(images)] for part in parts])
+            report(len(images))
+        return Evaluated(*(np.concatenate(parts, axis=1) for parts in zip(*batches)))
+
+    def _evaluate_batch(self, images, noise):
+        members = len(self.configs)
+        return self._map_members(self._describe, [weight.value for weight in self.weights],
+                                 [images] * members, [noise] * members)
+
+    def _describe(self, images, noise):
+        coded = self.template.rate_and_distortion(_unit_interval(images, noise.dtype), noise)
+        posterior, codes = coded.posterior, coded.codes
+        return Evaluated(coded.rate, coded.distortion, posterior.mean(), posterior.stddev(), posterior.log_prob(codes),
+                         self.template.prior().log_prob(codes))
+
+    # State
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Weights and Adam's moments, [members, ...] each, by name."""
+        values = {name: weight.numpy() for name, weight in zip(self.weight_names, self.weights)}
+        for name, slots in self._slots().items():
+            values |= {f"{name}.{weight}": slot.numpy() for weight, slot in zip(self.weight_names, slots)}
+        return values
+
+    def restore(self, state: dict[str, np.ndarray], step: int) -> None:
+        """Puts back what `state` gave; the optimizer's step count is the column's step."""
+        self.set_weights(state)
+        for name, slots in self._slots().items():
+            for weight, slot in zip(self.weight_names, slots):
+                slot.assign(state[f"{name}.{weight}"])
+        self.optimizer.iterations.assign(step)
+
+    def set_weights(self, state: dict[str, np.ndarray]) -> None:
+        """Puts weights [members, ...] in place and leaves the optimizer alone."""
+        for name, weight in zip(self.weight_names, self.weights):
+            weight.assign(state[name])
+
+    def member_model(self, member: int) -> model.VAE:
+        """A plain single model with the member's weights."""
+        single = model.build(self.configs[member], self.template.encoder.input_shape[1:], self.template.num_train)
+        for variable, weight in zip([*single.trainable_variables, single.beta], self.weights):
+            variable.assign(weight.numpy()[member])
+        return single
+
+    def _slots(self) -> dict[str, list]:
+        return {"momentum": self.optimizer._momentums, "velocity": self.optimizer._velocities}
+
+
+def _check_configs(configs: list[Config], num_replicas: int) -> None:
+    """Raises ValueError for members that cannot share a program."""
+    shared = configs[0]
+    common = {config.replace(**{name: getattr(shared, name) for name in STACKABLE_FIELDS}) for config in configs}
+    if len(common) > 1:
+        raise ValueError(f"the members of a column may differ in {' and '.join(STACKABLE_FIELDS)} only; train the "
+                         "others as a column of their own.")
+    if shared.batch_size % num_replicas:
+        raise ValueError(f"batch_size={shared.batch_size} does not divide over {num_replicas} replicas: choose a "
+                         "multiple, or fewer devices.")
+    if shared.rate_terms != "both" and num_replicas > 1:
+        raise ValueError(f"rate_terms={shared.rate_terms} compares all images of a batch, which {num_replicas} replicas "
+                         "do not hold together: train it on one device (--strategy=one_device).")
+
+
+def _fold(seed, step, stream):
+    return tf.random.fold_in(tf.random.fold_in([seed, stream], step), stream)
+
+
+def _unit_interval(images, dtype):
+    return tf.cast(images, dtype) / 255
+
+
+def _padded(batch: np.ndarray) -> np.ndarray:
+    """The batch, its first row repeated up to the full size: one compiled shape serves the ragged tail too."""
+    missing = EVALUATION_BATCH - len(batch)
+    return np.concatenate([batch, np.repeat(batch[:1], missing, axis=0)]) if missing else batch

@@ -1,0 +1,76 @@
+"""Where a training runs: devices, replicas, arithmetic and threads; none of it is part of a run's identity."""
+
+import os
+from typing import NamedTuple
+
+import tensorflow as tf
+
+from vae_rd.config import Config
+from vae_rd.training import cluster
+
+STRATEGIES = ("auto", "one_device", "mirrored", "multi_worker")
+
+
+class Placement(NamedTuple):
+    """A strategy, and how the column's members are run on it."""
+
+    strategy: tf.distribute.Strategy
+    chief: bool  # the one process that evaluates and writes
+    jit: bool
+    stacked: bool
+
+
+def configure(precision: str, num_threads: int | None = None) -> None:
+    """Sets up arithmetic, determinism, memory growth and threads; before TensorFlow first uses a device.
+
+    Args:
+        precision: of the Config; float32 means float32: TensorFloat-32 is off unless it is asked for.
+        num_threads: threads per operation; None: every core that this process may use. They change the last bits.
+    """
+    tf.config.experimental.enable_op_determinism()
+    tf.config.experimental.enable_tensor_float_32_execution(precision == "tensorfloat32")
+    tf.config.threading.set_intra_op_parallelism_threads(num_threads or len(os.sched_getaffinity(0)))
+    tf.config.threading.set_inter_op_parallelism_threads(num_threads or len(os.sched_getaffinity(0)))
+    for device in tf.config.list_physical_devices("GPU"):
+        tf.config.experimental.set_memory_growth(device, True)
+
+
+def place(config: Config, strategy: str = "auto", jit: bool | None = None) -> Placement:
+    """Chooses the strategy, and per architecture how the step is compiled (measured: see BUILD_NOTES.md).
+
+    Raises:
+        ValueError: for a strategy that this machine or this start cannot serve.
+    """
+    chosen = _strategy(strategy)
+    on_gpu = bool(tf.config.list_logical_devices("GPU"))
+    if jit is None:
+        jit = on_gpu or config.architecture == "mlp"  # on CPU the graph's native convolutions beat XLA's
+    return Placement(chosen, cluster.rank() == 0, jit, stacked=on_gpu and config.architecture == "mlp")
+
+
+def machine() -> dict[str, object]:
+    """What the bits of a run depend on besides its Config: threads and devices."""
+    return {"intra_op_threads": tf.config.threading.get_intra_op_parallelism_threads(),
+            "devices": [device.name for device in tf.config.list_logical_devices()]}
+
+
+def _strategy(name: str) -> tf.distribute.Strategy:
+    if name not in STRATEGIES:
+        raise ValueError(f"strategy={name!r} is not known; choose one of {', '.join(STRATEGIES)}.")
+    several = cluster.num_workers() > 1
+    if name == "multi_worker" and not several:
+        raise ValueError("strategy='multi_worker' needs TF_CONFIG with several workers, or a start by srun with several "
+                         "tasks; neither is here.")
+    if several and name in ("auto", "multi_worker"):  # before any device is touched, or collectives cannot be set up
+        return tf.distribute.MultiWorkerMirroredStrategy(cluster_resolver=_resolver())
+    gpus = tf.config.list_logical_devices("GPU")
+    if name == "mirrored" or name == "auto" and len(gpus) > 1:
+        return tf.distribute.MirroredStrategy([device.name for device in gpus or tf.config.list_logical_devices("CPU")])
+    return tf.distribute.get_strategy()  # TensorFlow's default strategy: one device, no copies
+
+
+def _resolver() -> tf.distribute.cluster_resolver.ClusterResolver:
+    """The workers by name (TensorFlow's own Slurm resolver needs GPUs, and a node for each worker)."""
+    spec = tf.train.ClusterSpec({"worker": cluster.workers()})
+    return tf.distribute.cluster_resolver.SimpleClusterResolver(spec, task_type="worker", task_id=cluster.rank(),
+                                                                rpc_layer="grpc")

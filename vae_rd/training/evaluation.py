@@ -1,0 +1,100 @@
+"""Evaluation: every image of the training and the test set once, per image first, one mean at the end."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from vae_rd import data
+from vae_rd.config import Config
+from vae_rd.measures import information
+from vae_rd.model.vae import objective
+from vae_rd.training.column import Column, Evaluated
+
+ACTIVE_VARIANCE = 0.01  # a latent dimension is active when its posterior mean varies more than this over images
+
+
+class PerExample(NamedTuple):
+    """One member's values for each image of a partition, in nats per image."""
+
+    index: np.ndarray  # [num] int64, identity of the image
+    rate: np.ndarray  # [num]
+    distortion: np.ndarray  # [num]
+    objective: np.ndarray  # [num], what the run minimises; its mutual information term is the exact one
+    entropy_floor: np.ndarray  # [num], lowest distortion that the image allows
+    mean: np.ndarray  # [num, latent_dim], of the posterior
+
+    def rows(self, chosen: np.ndarray) -> "PerExample":
+        """The values of some images."""
+        return PerExample(*(values[chosen] for values in self))
+
+    def metrics(self) -> dict[str, float]:
+        """Means over the images, the vocabulary's names; `active_units` is a count of latent dimensions."""
+        rate, distortion = self.rate.mean(dtype=np.float64), self.distortion.mean(dtype=np.float64)
+        return {"num_images": len(self.index), "rate": float(rate), "distortion": float(distortion),
+                "elbo": float(-(distortion + rate)), "objective": float(self.objective.mean(dtype=np.float64)),
+                "active_units": int((self.mean.var(axis=0, dtype=np.float64) > ACTIVE_VARIANCE).sum()),
+                "entropy_floor": float(self.entropy_floor.mean())}
+
+
+class Evaluator:
+    """Evaluates the members of a column on one split.
+
+    Args:
+        split: the data; with dynamic binarization a fixed draw per image takes the place of the grey values.
+        config: of any member; says the subset between the first evaluation and the last.
+    """
+
+    def __init__(self, split: data.Split, config: Config):
+        self._config = config
+        self._whole = {name: getattr(split, name) for name in ("train", "test")}
+        if config.binarization == "dynamic":
+            self._whole = {name: data.binarized(partition) for name, partition in self._whole.items()}
+        self._floor = {name: data.entropy_floor(partition.images) for name, partition in self._whole.items()}
+        self._select = data.select_half(split.test.index)
+
+    def num_images(self, whole: bool) -> int:
+        """Images that `evaluate` looks at: training and test set together."""
+        return sum(len(self._rows(name, whole)) for name in self._whole)
+
+    def evaluate(self, column: Column, *, whole: bool, report=lambda done: None) -> list[dict[str, PerExample]]:
+        """Per member: {"train", "test", "test_select", "test_compare"}: values of each image.
+
+        Args:
+            column: the members.
+            whole: the whole sets; else the subset of `eval_images` per partition.
+            report: called with the number of images done, now and then; may raise to stop.
+        """
+        rows = {name: self._rows(name, whole) for name in self._whole}
+        evaluated = {name: column.evaluate(self._partition(name, rows[name]), report) for name in rows}
+        mixture = None
+        if self._config.rate_terms != "both":  # the exact aggregate posterior mixes ALL training codes
+            complete = len(rows["train"]) == len(self._whole["train"].index)
+            mixture = evaluated["train"] if complete else column.evaluate(self._whole["train"])
+        members = []
+        for member, config in enumerate(column.configs):
+            values = {name: self._per_example(name, rows[name], evaluated[name], mixture, member, config) for name in rows}
+            select = self._select[rows["test"]]
+            members.append(values | {"test_select": values["test"].rows(select), "test_compare": values["test"].rows(~select)})
+        return members
+
+    def _rows(self, name: str, whole: bool) -> np.ndarray:
+        return data.evaluation_subset(self._whole[name].index, None if whole else self._config.eval_images)
+
+    def _partition(self, name: str, rows: np.ndarray) -> data.Partition:
+        partition = self._whole[name]
+        if len(rows) == len(partition.index):
+            return partition
+        return data.Partition(partition.images[rows], partition.index[rows], partition.factors[rows])
+
+    def _per_example(self, name, rows, evaluated: Evaluated, mixture, member: int, config: Config) -> PerExample:
+        own = Evaluated(*(values[member] for values in evaluated))
+        index = self._whole[name].index[rows]
+        penalty = own.rate
+        if mixture is not None:
+            noise = data.evaluation_noise(index, config.latent_dim)
+            log_marginal = information.aggregate_log_density(own.mean + own.stddev * noise, mixture.mean[member],
+                                                             mixture.stddev[member])
+            parts = {"mutual_information": own.log_posterior - log_marginal, "marginal_kl": log_marginal - own.log_prior}
+            penalty = parts[config.rate_terms]
+        return PerExample(index, own.rate, own.distortion, objective(own.distortion, penalty, config.beta),
+                          self._floor[name][rows], own.mean)

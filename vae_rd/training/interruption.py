@@ -1,0 +1,45 @@
+"""Signals: Ctrl-C, SIGTERM and SIGUSR1 ask the loop to save its state and to stop at the next safe place."""
+
+import contextlib
+import signal
+from collections.abc import Iterator
+
+TO_BE_CONTINUED = 85  # exit status after SIGTERM or SIGUSR1: the scheduler may start the same command again
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+
+
+class Interrupted(Exception):
+    """Training was asked to stop, and its state is saved."""
+
+    def __init__(self, number: int):
+        super().__init__(f"stopped by {signal.Signals(number).name}; the same command continues")
+        self.exit_status = 130 if number == signal.SIGINT else TO_BE_CONTINUED
+
+
+class Request:
+    """The signal that came first, if any."""
+
+    number: int | None = None
+
+    def raise_if_received(self) -> None:
+        """Raises Interrupted once a signal has come."""
+        if self.number is not None:
+            raise Interrupted(self.number)
+
+
+@contextlib.contextmanager
+def listening() -> Iterator[Request]:
+    """Collects signals in the block instead of dying of them; a second Ctrl-C ends the program at once."""
+    request = Request()
+
+    def receive(number, frame):
+        if request.number is not None and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        request.number = number
+
+    before = {number: signal.signal(number, receive) for number in _SIGNALS}
+    try:
+        yield request
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,48 @@
+"""From Configs to finished, measured runs: devices, data, training, measures; what both entry points call."""
+
+import os
+import pathlib
+
+from vae_rd import data, measures, records, runs
+from vae_rd.config import STACKABLE_FIELDS, Config
+from vae_rd.training import devices, finished, loop
+
+
+def finish(configs: list[Config], *, runs_dir: str | os.PathLike, data_dir: str | os.PathLike, strategy: str = "auto",
+           jit: bool | None = None, measure: tuple[str, ...] = (), retry: bool = False, progress: bool = True) -> None:
+    """Trains what has not ended and measures what is not measured, in one process.
+
+    Args:
+        configs: members of one column: they differ in beta and seed only.
+        runs_dir: gets one directory per run.
+        data_dir: folder of the data sets; the split must be there.
+        strategy: one of devices.STRATEGIES.
+        jit: compile by XLA; None: what was measured to be faster.
+        measure: names in the table of measures.
+        retry: start diverged runs again.
+        progress: show bars.
+
+    Raises:
+        interruption.Interrupted, runs.RunError, records.RecordsError, ValueError: as the parts do.
+    """
+    shared = configs[0]
+    placement = devices.place(shared, strategy, jit)
+    split = data.load(records.split_path(data_dir, shared.dataset, shared.split, shared.data_seed, shared.image_size,
+                                         shared.binarization))
+    pathlib.Path(runs_dir).mkdir(parents=True, exist_ok=True)
+    loop.train(configs, split, runs_dir=runs_dir, placement=placement, retry=retry, progress=progress)
+    if placement.chief:
+        for config in configs:
+            run = runs.run_dir(runs_dir, config)
+            if measure and run.status() == runs.FINISHED:
+                opened = finished.open_run(run.path, data_dir, split=split)
+                measures.measure_run(opened, measure, progress=progress)
+
+
+def columns(configs: list[Config], size: int) -> list[list[Config]]:
+    """Cuts Configs into columns: those that differ in STACKABLE_FIELDS only, at most `size` together, in order."""
+    groups: dict[Config, list[Config]] = {}
+    for config in configs:
+        shared = config.replace(**{name: Config.__dataclass_fields__[name].default for name in STACKABLE_FIELDS})
+        groups.setdefault(shared, []).append(config)
+    return [group[start:start + size] for group in groups.values() for start in range(0, len(group), size)]
