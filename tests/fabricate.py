@@ -1,10 +1,12 @@
 """Run directories and tables with known, plausible numbers: what tests of the study read instead of trained runs."""
 
+import dataclasses
 import math
 import os
 import zlib
 
 import numpy as np
+import pandas as pd
 
 from vae_rd.config import Config, split_size
 from vae_rd.runs import FINISHED, METRICS, PARTITIONS, RunDir, run_dir, write_json
@@ -60,3 +62,12 @@ def fabricate_run(runs_dir: str | os.PathLike, config: Config, status: str = FIN
     if measures:
         write_json(run.measures, measures)
     return run
+
+
+def fabricate_table(configs: list[Config], point) -> pd.DataFrame:
+    """A table of runs as `tables.collect` returns it, with `point(config, partition, checkpoint)` as the values."""
+    rows = [{"run": config.run_name, "status": FINISHED, "note": "", **dataclasses.asdict(config),
+             "partition": partition, "checkpoint": checkpoint, "step": config.train_steps, "num_images": 1000,
+             "num_train": split_size(config.split) or 81920, **point(config, partition, checkpoint)}
+            for config in configs for partition in PARTITIONS for checkpoint in ("last", "best")]
+    return pd.DataFrame(rows)

@@ -68,8 +68,8 @@ def test_help_is_quick_and_nothing_loads_tensorflow(runs_dir, tmp_path):
     start = time.perf_counter()
     assert "--facet" in export("--help").stdout
     assert time.perf_counter() - start < 2  # 0.4 s on a quiet machine
-    code = ("import sys; from vae_rd import export; export.flags.FLAGS(['export', '--runs_dir', sys.argv[1], '--out_dir', "
-            "sys.argv[2]]); export.main(['export']); sys.exit('tensorflow' in sys.modules)")
+    code = ("import sys; from vae_rd import export; export.flags.FLAGS(['export', '--runs_dir', sys.argv[1], "
+            "'--out_dir', sys.argv[2]]); export.main(['export']); sys.exit('tensorflow' in sys.modules)")
     done = subprocess.run([sys.executable, "-c", code, str(runs_dir), str(tmp_path)], cwd=ROOT, capture_output=True,
                           text=True)
     assert done.returncode == 0, done.stderr

@@ -5,7 +5,7 @@ import pytest
 
 from tests.fabricate import fabricate_run
 from vae_rd.config import Config
-from vae_rd.study import look, plots, tables
+from vae_rd.study import look, plots, tables, words
 from vae_rd.study.labels import Labeller
 
 SMALL = Config(split="cd_8k", train_steps=100)
@@ -108,10 +108,10 @@ def test_a_taken_place_is_left_alone():
     assert not labeller.place("outside", [(-50.0, 10.0)], required=True)
 
 
-@pytest.mark.parametrize("values, words", [
+@pytest.mark.parametrize("values, text", [
     ({"architecture": "mlp", "num_layers": 1}, "1-layer MLP"), ({"num_layers": 3}, "3 layers"),
     ({"num_layers": 1}, "1 layer"), ({"dataset": "fashion_mnist", "split": "cv_8k"}, "Fashion-MNIST, CV(8k)"),
     ({"dataset": "mine", "split": "checkerboard"}, "mine, checkerboard"), ({"train_steps": 257000}, "steps 257,000"),
     ({"rate_terms": "marginal_kl"}, "marginal KL only"), ({}, "")])
-def test_words_for_values(values, words):
-    assert look.describe(values) == words
+def test_words_for_values(values, text):
+    assert words.describe(values) == text

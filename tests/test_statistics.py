@@ -1,4 +1,4 @@
-"""Intervals and tests against SciPy, by simulated coverage and error rates, with naive readings as negative controls."""
+"""Intervals and tests against SciPy, by simulated coverage and error rates; naive readings as negative controls."""
 
 import numpy as np
 import pytest
@@ -113,8 +113,9 @@ def test_an_interior_minimum_is_found_placed_and_measured():
 
 def test_interior_minimum_is_two_scipy_tests_and_a_bonferroni_factor():
     values = rows([2, 0, 0.5, 3], trials=1)[0]
-    expected = min(max(scipy.stats.ttest_rel(values[:, j], values[:, end], alternative="less").pvalue for end in (0, -1))
-                   for j in (1, 2))
+    tests = [[scipy.stats.ttest_rel(values[:, j], values[:, end], alternative="less") for end in (0, -1)]
+             for j in (1, 2)]
+    expected = min(max(test.pvalue for test in ends) for ends in tests)
     assert statistics.interior_minimum(values).p_value == pytest.approx(min(1, 2 * expected))
 
 

@@ -34,7 +34,7 @@ class Labeller:
         self._taken = np.concatenate([self._taken, _along(corners), markers])
 
     def beside(self, points: np.ndarray, text: str, size: float) -> list[tuple[float, float]]:
-        """Centres (x, y), in pixels, for a text of this size (points) around each of the points [n, 2], near ones first."""
+        """Centres (x, y), in pixels, for a text of this size (points) beside the points [n, 2]; near ones first."""
         half = np.array([0.3 * size * len(text), 0.6 * size])  # letters are about 0.6 as wide as high
         return [tuple(point + self._point * direction * (half + distance))
                 for distance, point, direction in itertools.product((3, 6, 10), self.pixels(points), AROUND)]

@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from vae_rd.study import look, plane
+from vae_rd.study import look, plane, words
 
 PANELS_ACROSS = 3
 
@@ -34,7 +34,7 @@ def rd_figure(curves: pd.DataFrame, facet: Sequence[str] = ("dataset", "split"),
         for axes, (values, _) in zip(grid, panels):
             constant = {name: value for name, value in zip(facet, values) if name in titled}
             network = {} if len(looks) > 1 else curves[["architecture", "num_layers"]].iloc[0].to_dict()
-            axes.set_title(look.describe({**network, **constant}))
+            axes.set_title(words.describe({**network, **constant}))
         _key(figure, partitions)
         _finish(figure, grid, drawn, label_series=len(looks) > 1)
     return figure
@@ -54,7 +54,7 @@ def _looks(curves: pd.DataFrame, names: list[str]) -> dict[tuple, tuple[str, str
     values = curves[names].drop_duplicates().sort_values(names) if names else pd.DataFrame(index=[0])
     keys = list(values.itertuples(index=False, name=None)) or [()]
     colours = look.COLOURS if len(keys) <= len(look.COLOURS) else look.ordered_colours(len(keys))
-    return {key: (look.describe(dict(zip(names, key))), colours[place], look.MARKERS[place % len(look.MARKERS)])
+    return {key: (words.describe(dict(zip(names, key))), colours[place], look.MARKERS[place % len(look.MARKERS)])
             for place, key in enumerate(keys)}
 
 
@@ -89,7 +89,7 @@ def _draw_panel(axes, panel: pd.DataFrame, names: list[str], looks: dict) -> lis
 def _key(figure: Figure, partitions: Sequence[str]) -> None:
     """What the line styles mean, below the panels."""
     marks = {"color": "0.25", "marker": "o"}
-    handles = [Line2D([], [], label=look.PARTITIONS[name], **marks,
+    handles = [Line2D([], [], label=words.PARTITIONS[name], **marks,
                       **(plane.TRAIN_LINE if name == "train" else plane.TEST_LINE)) for name in partitions]
     handles.append(Line2D([], [], linestyle="none", marker="*", markersize=8, markerfacecolor="white",
                           markeredgecolor="0.25", label=f"\u03b2 = {plane.STAR_BETA:g}"))

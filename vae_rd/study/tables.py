@@ -72,8 +72,9 @@ def where(table: pd.DataFrame, conditions: list[str]) -> pd.DataFrame:
 def curves(table: pd.DataFrame) -> pd.DataFrame:
     """The table `rd_curves.csv`: a row per curve point, that is per Config without its seed, partition and checkpoint.
 
-    Columns: POINT_COLUMNS, num_train, then for every metric and measure its `_mean`, `_std` (ddof=1), `_n` (restarts that have
-    it), `_low` and `_high` (95% interval of the mean, Student's t; empty with one restart). Finished runs only.
+    Columns: POINT_COLUMNS, num_train, then for every metric and measure its `_mean`, `_std` (ddof=1), `_n` (restarts
+    that have it), `_low` and `_high` (95% interval of the mean, Student's t; empty with one restart). Only of finished
+    runs.
     """
     rows = finished(table)
     quantities = [*METRICS, *(name for name in table.columns if name not in _LEADING)]

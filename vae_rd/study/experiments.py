@@ -1,0 +1,238 @@
+"""The paper's figures and further experiments as lists of Configs, at three scales, with what they cost.
+
+An experiment is a product of small lists: networks x splits x betas x restarts. Runs that several figures share are
+equal Configs, so they are trained once.
+"""
+
+import itertools
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+from vae_rd.config import SPLIT_SIZES, Config, ConfigError
+
+ONE_LAYER, THREE_LAYERS = {"architecture": "mlp", "num_layers": 1}, {"architecture": "mlp", "num_layers": 3}
+MLPS = (ONE_LAYER, THREE_LAYERS)
+CNNS = tuple({**network, "architecture": "cnn"} for network in MLPS)
+PAPER_BETAS = (0.001, 0.005, 0.01, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0, 2.0, 3.0, 5.0)
+OTHER_DATASETS = ("fashion_mnist", "smallnorb", "mnist", "shapes3d")  # the panels of figure 7, in its order
+
+
+class Scale(NamedTuple):
+    """What an experiment's lists hold at one scale; each split plays the same part at every scale."""
+
+    name: str
+    base: Config  # the protocol; an experiment changes what it varies
+    mlp: dict[str, int]  # widths of the networks, where they are not the protocol's
+    cnn: dict[str, int]
+    betas: tuple[float, ...]
+    few_betas: tuple[float, ...]  # where a figure has many curves
+    restarts: int
+    large: str  # the split on which nothing is to be gained by memorising: CV(82k) in the paper
+    small: str  # the one on which models memorise: CV(16k)
+    cv: tuple[str, ...]  # constant volume, by size
+    cd: tuple[str, ...]  # constant density, by size
+    other: str  # the one small training set of figure 7
+    other_sizes: tuple[str, ...]  # its appendix: a range of sizes
+    latent_dims: tuple[int, ...]
+
+
+class Experiment(NamedTuple):
+    """Runs to train, and what to measure on them."""
+
+    name: str
+    scale: str
+    text: str  # one line: what it shows
+    configs: tuple[Config, ...]
+    measures: tuple[str, ...]  # names in the table of measures, for `vae_rd.evaluate --measures`
+    checkpoints: tuple[str, ...] = ("last",)  # which states of the runs the measures and figures need
+
+    @property
+    def run_names(self) -> list[str]:
+        """Names of the run directories, in the order of the Configs."""
+        return [config.run_name for config in self.configs]
+
+
+class Cost(NamedTuple):
+    """What a set of runs is expected to take; start-up and measures come on top."""
+
+    runs: int
+    hours: float  # on 2 CPU cores
+    gigabytes: float  # of run directories
+
+
+_SMOKE = Scale("smoke", Config(train_steps=40, image_size=16, eval_images=256), {"hidden_units": 32}, {"channels": 4},
+               betas=(0.01, 0.1, 1.0), few_betas=(0.1, 1.0), restarts=1, large="cv_4000", small="cv_500",
+               cv=("cv_500", "cv_4000"), cd=("cd_500", "cd_4000"), other="cv_500", other_sizes=("cv_500", "cv_1000"),
+               latent_dims=(2, 10))
+_LAPTOP = Scale("laptop", Config(train_steps=3000, eval_images=4096), {}, {},
+                betas=(0.001, 0.01, 0.1, 0.3, 1.0, 5.0), few_betas=(0.001, 0.1, 1.0, 5.0), restarts=3, large="cv_16k",
+                small="cv_1000", cv=("cv_1000", "cv_4000", "cv_16k"), cd=("cd_1000", "cd_16k"), other="cv_1000",
+                other_sizes=("cv_1000", "cv_4000"), latent_dims=(2, 5, 10, 32))
+_PAPER = Scale("paper", Config(), {}, {}, betas=PAPER_BETAS, few_betas=PAPER_BETAS, restarts=5, large="cv_82k",
+               small="cv_16k", cv=tuple(f"cv_{size}" for size in SPLIT_SIZES),
+               cd=tuple(f"cd_{size}" for size in SPLIT_SIZES if size != "82k"), other="cv_8k",
+               other_sizes=("cv_8k", "cv_16k", "cv_33k"), latent_dims=(2, 5, 10, 20, 32, 64))
+SCALES = {scale.name: scale for scale in (_SMOKE, _LAPTOP, _PAPER)}
+
+# Milliseconds per optimizer step at the protocol's sizes (32x32x3 images, batch 128), on 2 quiet cores (Zen 5).
+STEP_MS = {("mlp", 1): 11.0, ("mlp", 3): 16.0, ("cnn", 1): 16.0, ("cnn", 3): 55.0}
+EVALUATION_SHARE = 1 / 3  # of a step's time, to evaluate as many images: forward, without backward and Adam
+COPIES = 5  # of the weights in a run directory: model.keras, best, and last with Adam's two slots
+BYTES_PER_IMAGE = 2 * 32  # of per-example values, for last and best
+# Images and channels of the data sets, as far as they are known without their files; others count as Tetrominoes.
+DATASET_SIZES = {"tetrominoes": (163_840, 3), "tetrominoes_released": (163_840, 3), "mnist": (70_000, 1),
+                 "fashion_mnist": (70_000, 1), "smallnorb": (48_600, 1), "shapes3d": (480_000, 3),
+                 "dsprites": (737_280, 1)}
+
+
+def experiment(name: str, scale: str = "paper") -> Experiment:
+    """One experiment at one scale.
+
+    Raises:
+        ConfigError: for a name or a scale that is not known, with the known ones.
+    """
+    if name not in _EXPERIMENTS:
+        raise ConfigError(f"experiment={name!r} is not known. The experiments are: "
+                          f"{'; '.join(f'{known}: {entry[0]}' for known, entry in _EXPERIMENTS.items())}.")
+    if scale not in SCALES:
+        raise ConfigError(f"scale={scale!r} is not known. The scales are {', '.join(SCALES)}.")
+    text, make, *rest = _EXPERIMENTS[name]
+    return Experiment(name, scale, text, tuple(dict.fromkeys(make(SCALES[scale]))), *rest)
+
+
+def names() -> list[str]:
+    """The names of all experiments."""
+    return list(_EXPERIMENTS)
+
+
+def product(scale: Scale, networks: Iterable[dict], splits: Iterable[str], betas: Iterable[float] | None = None,
+            **constant) -> list[Config]:
+    """networks x splits x betas x restarts of one scale, other fields constant; restarts of a point lie together."""
+    widths = {"mlp": scale.mlp, "cnn": scale.cnn}
+    points = itertools.product(splits, networks, betas or scale.betas, range(scale.restarts))
+    return [scale.base.replace(**network, **widths[network["architecture"]], **constant, split=split, beta=beta,
+                               seed=seed) for split, network, beta, seed in points]
+
+
+def cost(configs: Iterable[Config]) -> Cost:
+    """Expected hours and disk of some runs: steps times the measured step time, evaluations, and the files written."""
+    configs = list(configs)
+    seconds = sum(step_seconds(config) * (config.train_steps + EVALUATION_SHARE * _images_evaluated(config) /
+                                          config.batch_size) for config in configs)
+    size = sum(4 * COPIES * num_parameters(config) + BYTES_PER_IMAGE * _dataset(config)[0] for config in configs)
+    return Cost(len(configs), seconds / 3600, size / 1e9)
+
+
+def step_seconds(config: Config) -> float:
+    """Expected seconds per optimizer step on 2 cores: the measured ones, scaled by parameters (mlp) or work (cnn)."""
+    protocol = Config(architecture=config.architecture, num_layers=min(config.num_layers, 3))
+    one, three = (STEP_MS[config.architecture, layers] for layers in (1, 3))
+    milliseconds = one + (three - one) / 2 * (protocol.num_layers - 1)
+    if config.architecture == "mlp":
+        share = num_parameters(config) / num_parameters(protocol)
+    else:
+        share = (config.image_size / 32) ** 2 * config.channels / protocol.channels
+    return milliseconds / 1000 * share * config.batch_size / protocol.batch_size
+
+
+def num_parameters(config: Config) -> int:
+    """Weights and biases of encoder and decoder."""
+    pixels, channels = config.image_size**2, _dataset(config)[1]
+    layers, codes = config.num_layers, config.latent_dim
+
+    def dense(inputs, outputs):
+        return inputs * outputs + outputs
+
+    if config.architecture == "mlp":
+        units = config.hidden_units
+        return (dense(pixels * channels, units) + 2 * (layers - 1) * dense(units, units) + 2 * dense(units, codes)
+                + dense(codes, units) + dense(units, pixels * channels))
+    width, kernel = config.channels, 16
+    flat = pixels // 4**layers * width
+    return (dense(kernel * channels, width) + 2 * (layers - 1) * dense(kernel * width, width) + 2 * dense(flat, codes)
+            + dense(codes, flat) + dense(kernel * width, channels))
+
+
+def _images_evaluated(config: Config) -> int:
+    """Over all evaluations of a run: whole partitions at the first and the last one."""
+    total = _dataset(config)[0]
+    between = max(0, config.train_steps // config.evaluation_interval - 1)
+    return 2 * total + between * min(total, 2 * (config.eval_images or total))
+
+
+def _dataset(config: Config) -> tuple[int, int]:
+    return DATASET_SIZES.get(config.dataset, DATASET_SIZES["tetrominoes"])
+
+
+def _small_and_large(scale: Scale) -> list[Config]:
+    return product(scale, MLPS, (scale.large, scale.small))
+
+
+def _small(scale: Scale) -> list[Config]:
+    return product(scale, MLPS, (scale.small,))
+
+
+def _sizes(scale: Scale) -> list[Config]:
+    return product(scale, MLPS, (*scale.cv, *scale.cd), scale.few_betas)
+
+
+def _kinds(scale: Scale) -> list[Config]:
+    return product(scale, MLPS, (scale.large, scale.small, "checkerboard"), scale.few_betas)
+
+
+def _networks(scale: Scale) -> list[Config]:
+    return product(scale, (*MLPS, *CNNS), (scale.small,), scale.few_betas)
+
+
+def _others(scale: Scale) -> list[Config]:
+    return [config for dataset in OTHER_DATASETS
+            for config in product(scale, MLPS, (scale.other,), scale.few_betas, dataset=dataset)]
+
+
+def _other_sizes(scale: Scale) -> list[Config]:
+    return [config for dataset in OTHER_DATASETS
+            for config in product(scale, MLPS, scale.other_sizes, scale.few_betas, dataset=dataset)]
+
+
+def _rate_terms(scale: Scale) -> list[Config]:
+    return [config for terms in ("both", "mutual_information", "marginal_kl")
+            for config in product(scale, MLPS, (scale.small,), scale.few_betas, rate_terms=terms)]
+
+
+def _latent_dims(scale: Scale) -> list[Config]:
+    return [config for size in scale.latent_dims
+            for config in product(scale, MLPS, (scale.small,), scale.few_betas, latent_dim=size)]
+
+
+def _one_per_split(scale: Scale) -> list[Config]:
+    """Distances belong to the split: one run of each carries them."""
+    return [config for config in product(scale, (ONE_LAYER,), ("default", "checkerboard", *scale.cv, *scale.cd), (1.0,))
+            if config.seed == 0]
+
+
+def _no_runs(scale: Scale) -> list[Config]:
+    return []
+
+
+_PREVIEW = "no runs: python -m data_gen.main --preview=samples.png draws it"
+# name: (what it shows, its Configs, measures[, checkpoints])
+_EXPERIMENTS: dict[str, tuple[str, Callable[[Scale], list[Config]], tuple[str, ...]]] = {
+    "figure1": (f"samples of the data ({_PREVIEW})", _no_runs, ()),
+    "figure2": (f"the four kinds of split ({_PREVIEW})", _no_runs, ()),
+    "figure3": ("train and test curves on a large and a small training set, with reconstructions", _small_and_large,
+                ("neighbours",)),
+    "figure4": ("test curves by training-set size, at constant volume and at constant density", _sizes, ()),
+    "figure5": ("constant volume, large and small, against the checkerboard", _kinds, ("neighbours",)),
+    "figure6": ("MLP against CNN on the small training set", _networks, ()),
+    "figure7": ("four other data sets, a small training set of each", _others, ()),
+    "figure7_sizes": ("the other data sets over a range of training-set sizes", _other_sizes, ()),
+    "figure8": ("mutual information and marginal KL against beta", _small, ("information",)),
+    "early_stopping": ("last against early-stopped models on the small training set", _small, (), ("last", "best")),
+    "log_likelihood": ("log p(x) against beta, with what cannot be trusted marked", _small_and_large,
+                       ("log_marginal",)),
+    "nearest_neighbours": ("distance of test images to the training set, by split", _one_per_split, ("neighbours",)),
+    "rate_terms": ("training without the mutual information or without the marginal KL", _rate_terms, ("information",)),
+    "memorisation": ("reconstructions against training images and the infinite-capacity decoder", _small_and_large,
+                     ("neighbours", "memorisation")),
+    "latent_dim": ("size of the latent space (beyond the paper)", _latent_dims, ("information",)),
+}

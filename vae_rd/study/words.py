@@ -1,0 +1,49 @@
+"""Words for values: how titles, labels and statements name data sets, splits, networks and partitions."""
+
+from typing import Any
+
+DATASETS = {"tetrominoes": "Tetrominoes", "tetrominoes_released": "Tetrominoes (released)", "mnist": "MNIST",
+            "fashion_mnist": "Fashion-MNIST", "smallnorb": "SmallNORB", "shapes3d": "3dShapes", "dsprites": "dSprites"}
+PARTITIONS = {"train": "train", "test": "test", "test_select": "test (selecting half)",
+              "test_compare": "test (other half)"}
+RATE_TERMS = {"both": "whole rate", "mutual_information": "MI only", "marginal_kl": "marginal KL only"}
+NAMES = {"latent_dim": "latent dim", "train_steps": "steps"}
+
+
+def split_words(split: str) -> str:
+    """A split's name as in the paper: `cv_16k` is CV(16k)."""
+    kind, _, size = split.partition("_")
+    return f"{kind.upper()}({size})" if size else split
+
+
+def describe(values: dict[str, Any]) -> str:
+    """Words for some fields of a Config: {"architecture": "mlp", "num_layers": 3} is `3-layer MLP`.
+
+    >>> describe({"split": "cv_16k", "latent_dim": 5})
+    'CV(16k), latent dim 5'
+    """
+    values = dict(values)
+    words = []
+    if "dataset" in values:
+        name = values.pop("dataset")
+        words.append(DATASETS.get(name, name))
+    if "split" in values:
+        words.append(split_words(values.pop("split")))
+    words += _network_words(values)
+    if "rate_terms" in values:
+        words.append(RATE_TERMS[values.pop("rate_terms")])
+    words += [f"{NAMES.get(name, name.replace('_', ' '))} {_number(value)}" for name, value in values.items()]
+    return ", ".join(words)
+
+
+def _network_words(values: dict[str, Any]) -> list[str]:
+    architecture, layers = values.pop("architecture", None), values.pop("num_layers", None)
+    if layers is None:
+        return [architecture.upper()] if architecture else []
+    if architecture is None:
+        return [f"{layers} layer{'s' if layers > 1 else ''}"]
+    return [f"{layers}-layer {architecture.upper()}"]
+
+
+def _number(value: Any) -> str:
+    return f"{value:,}" if isinstance(value, int) else f"{value:g}" if isinstance(value, float) else str(value)
