@@ -6,15 +6,17 @@ import pathlib
 
 import numpy as np
 
-from data_gen import splits
+from data_gen import randomness, splits
+from data_gen.raw_files import RawFile, provide
 from vae_rd.config import ConfigError, canonical_split, split_size
 
 
 class Dataset(abc.ABC):
-    """A full data set: images by index, with factors where it has them. One subclass per data set.
+    """A full data set: images by index, with factors where it has them. One subclass and one file per data set.
 
-    A subclass names itself, its number of images and its factors, and implements `images`. Splits by factors
-    (`checkerboard`, `cd_*`) need `unit_factors`, and set `factor_splits`; `official` needs `num_official_train`.
+    A subclass names itself and its number of images and implements `images`. Everything else has a default: no factors,
+    no original files, no partitions. `ordered_factors` are those of the factors that have an order, so that splits by
+    factors (`checkerboard`, `cd_*`) make sense; classes have no middle and no neighbours and take no part in them.
 
     Args:
         data_seed: seed of everything random in the data.
@@ -28,10 +30,11 @@ class Dataset(abc.ABC):
     native_size: int | None = None  # of the original images; None where they can be drawn at any size
     factor_names: tuple[str, ...] = ()
     factor_units: tuple[str, ...] = ()
-    factor_splits: bool = False
+    ordered_factors: tuple[str, ...] = ()
     num_official_train: int | None = None  # images before this index are the training partition as distributed
+    files: tuple[RawFile, ...] = ()  # original files, all needed
 
-    def __init__(self, data_seed: int = 0, image_size: int = 32, raw_dir: str | pathlib.Path | None = None):
+    def __init__(self, data_seed: int = 0, image_size: int = 32, raw_dir: str | pathlib.Path = "raw"):
         self.data_seed, self.image_size, self.raw_dir = data_seed, image_size, raw_dir
 
     def __reduce__(self):
@@ -47,15 +50,18 @@ class Dataset(abc.ABC):
         """float32 [num_images, number of factors], in `factor_units`."""
         return np.zeros((self.num_images, 0), np.float32)
 
-    @property
-    def unit_factors(self) -> np.ndarray | None:
-        """[num_images, ordered factors] in [0, 1]: what `cd_*` and, without cells, `checkerboard` go by."""
-        return None
+    @functools.cached_property
+    def cells(self) -> np.ndarray | None:
+        """Bins [num_images, ordered factors]: what `checkerboard` goes by. Default: the levels of discrete factors."""
+        if not self.ordered_factors:
+            return None
+        columns = [self.factors[:, self.factor_names.index(name)] for name in self.ordered_factors]
+        return np.stack([np.unique(column, return_inverse=True)[1] for column in columns], axis=1)
 
     @property
-    def cells(self) -> np.ndarray | None:
-        """Bins [num_images, ordered factors] of the factors, where they have any: what `checkerboard` goes by."""
-        return None
+    def unit_factors(self) -> np.ndarray | None:
+        """[num_images, ordered factors] in [0, 1]: what `cd_*` goes by. Default: level k of n lies at (k + 1/2) / n."""
+        return None if self.cells is None else (self.cells + 0.5) / (self.cells.max(axis=0) + 1)
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -63,10 +69,19 @@ class Dataset(abc.ABC):
         return self.image_size, self.image_size, self.channels
 
     def prepare(self) -> None:
-        """Makes sure, before anything is written, that the original files are there; nothing to do for drawn data."""
+        """Makes sure, before anything is written, that the original files are there and are the original ones.
+
+        Raises:
+            RecordsError: if one is another file, or is missing and cannot be downloaded.
+        """
+        provide(self.files, self.raw_dir, self.name)
+
+    def path(self, file: RawFile) -> pathlib.Path:
+        """Where an original file lies, once `prepare` has found it."""
+        return file.locate(self.raw_dir, self.name)
 
     def split(self, name: str) -> tuple[np.ndarray, np.ndarray]:
-        """Rising (train_index, test_index) of a split that `check` lets pass."""
+        """Rising (train_index, test_index) of a split that `check` lets pass; `cv_*` pools the official partitions."""
         if name == "official":
             return np.split(np.arange(self.num_images), [self.num_official_train])
         return splits.make_split(name, self.unit_factors, self.cells, self.num_images, self.data_seed)
@@ -81,7 +96,7 @@ class Dataset(abc.ABC):
         name, size = canonical_split(split), split_size(split)
         if name == "official" and cls.num_official_train is None:
             raise ConfigError(f"split=official: {cls.name} is not distributed in partitions. Use default or cv_<size>.")
-        if (name == "checkerboard" or name.startswith("cd_")) and not cls.factor_splits:
+        if (name == "checkerboard" or name.startswith("cd_")) and not cls.ordered_factors:
             raise ConfigError(f"split={name}: it is made from ordered factors, and {cls.name} has none. Use default, "
                               f"cv_<size>{' or official' if cls.num_official_train else ''}.")
         largest = cls.num_images // 2 if name.startswith("cd_") else cls.num_images - 1
@@ -94,7 +109,19 @@ class Dataset(abc.ABC):
                               f"a divisor of the {native} pixels of {cls.name} (averaged), or more (padded)."))
 
 
+def resized(images: np.ndarray, size: int) -> np.ndarray:
+    """uint8 [n, size, size, channels]: means over whole blocks of pixels where smaller, a black frame where larger."""
+    count, native, _, channels = images.shape
+    if size >= native:
+        before, after = (size - native) // 2, (size - native + 1) // 2
+        return np.pad(images, ((0, 0), (before, after), (before, after), (0, 0)))
+    block = native // size
+    blocks = images.reshape(count, size, block, size, block, channels)
+    total = blocks.sum(axis=(2, 4), dtype=np.uint32)
+    return ((total + block * block // 2) // (block * block)).astype(np.uint8)
+
+
 @functools.lru_cache(maxsize=1)
-def opened(kind: type[Dataset], data_seed: int, image_size: int, raw_dir: str | None) -> Dataset:
+def opened(kind: type[Dataset], data_seed: int, image_size: int, raw_dir: str) -> Dataset:
     """The data set of these arguments, opened once in each process."""
     return kind(data_seed, image_size, raw_dir)

@@ -20,11 +20,18 @@ import tqdm
 
 from data_gen import randomness
 from data_gen.dataset import Dataset, opened
+from data_gen.dsprites import DSprites
+from data_gen.fashion_mnist import FashionMnist
+from data_gen.mnist import Mnist
+from data_gen.released import TetrominoesReleased
+from data_gen.shapes3d import Shapes3d
+from data_gen.smallnorb import SmallNorb
 from data_gen.tetrominoes import Tetrominoes
 from vae_rd import records
 from vae_rd.config import BINARIZATIONS, SPLIT_SIZES, ConfigError, canonical_split
 
-DATASETS: dict[str, type[Dataset]] = {kind.name: kind for kind in (Tetrominoes,)}
+DATASETS: dict[str, type[Dataset]] = {kind.name: kind for kind in (
+    Tetrominoes, TetrominoesReleased, Mnist, FashionMnist, SmallNorb, Shapes3d, DSprites)}
 _SHARD_IMAGES = 8192  # images in a shard unless --num_shards says otherwise
 _WORKER_IMAGES = 4096  # below this number of images for each, more processes cost more than they save
 
@@ -133,6 +140,8 @@ def _pieces(partitions: tuple[np.ndarray, np.ndarray], num_shards: int | None) -
     """The shards to write: contiguous parts of each partition's index."""
     pieces = []
     for partition, index in zip(records.PARTITIONS, partitions):
+        if not len(index):
+            raise ConfigError(f"the {partition} set of this split has no images. Ask for a larger one.")
         count = num_shards or math.ceil(len(index) / _SHARD_IMAGES)
         if not 1 <= count <= len(index):
             raise ConfigError(f"num_shards={num_shards}: must be from 1 to the {len(index)} images of the {partition} "
@@ -198,8 +207,8 @@ def _mapper(workers: int) -> Iterator[Callable[[Callable, Iterable], Iterator[An
         try:
             yield pool.map
         except concurrent.futures.process.BrokenProcessPool as error:
-            raise records.RecordsError("a worker process died: killed for want of memory, or started from a script without "
-                                       "`if __name__ == \"__main__\":`. num_workers=1 starts none.") from error
+            raise records.RecordsError("a worker process died: killed for want of memory, or started from a script "
+                                       "without `if __name__ == \"__main__\":`. num_workers=1 starts none.") from error
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 

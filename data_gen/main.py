@@ -21,8 +21,8 @@ _RAW_DIR = flags.DEFINE_string("raw_dir", None, "folder of the original files (d
 _NUM_SHARDS = flags.DEFINE_integer("num_shards", None, "files per partition (default: one for every 8192 images)", 1)
 _NUM_WORKERS = flags.DEFINE_integer("num_workers", None, "processes (default: one for each CPU)", 1)
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "replaces a split that is there")
-_PREVIEW = flags.DEFINE_string("preview", None, "draws samples and the four kinds of split into this file (.png, .pdf), "
-                                                "and makes no split")
+_PREVIEW = flags.DEFINE_string("preview", None, "draws samples and the four kinds of split into this file (.png, "
+                                                ".pdf), and makes no split")
 
 
 def _make_splits() -> None:

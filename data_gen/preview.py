@@ -26,7 +26,7 @@ def sample_images(data: Dataset) -> np.ndarray:
 
 
 def two_factor_points(seed: int) -> tuple[np.ndarray, dict[str, dict[str, np.ndarray]]]:
-    """Unit factors [600, 2], stratified, and the index of training and test points under each split of FIGURE_SPLITS."""
+    """Unit factors [600, 2], stratified, and the index of training and test points under each of FIGURE_SPLITS."""
     cells = np.stack(np.unravel_index(np.arange(np.prod(_GRID)), _GRID), axis=1)
     points = (cells + randomness.stream(seed, "preview").random(cells.shape)) / _GRID
     splits = {name: dict(zip(("train", "test"), make_split(name, points, cells, len(points), seed)))
@@ -87,6 +87,7 @@ def save(path: str | pathlib.Path, data: Dataset) -> None:
     picture = figure(data.name, sample_images(data), *two_factor_points(data.data_seed))
     known = picture.canvas.get_supported_filetypes()
     if path.suffix[1:] not in known:
-        raise ConfigError(f"preview={str(path)!r}: must end in one of {', '.join('.' + kind for kind in sorted(known))}.")
+        known = ", ".join(f".{kind}" for kind in sorted(known))
+        raise ConfigError(f"preview={str(path)!r}: must end in one of {known}.")
     with whole_file(path) as beside:
         picture.savefig(beside, dpi=150)

@@ -25,7 +25,7 @@ class Tetrominoes(Dataset):
     channels = 3
     factor_names = ("rotation", "hue", "scale", "x", "y")
     factor_units = ("degrees", "hue", "pixels", "pixels", "pixels")
-    factor_splits = True
+    ordered_factors = factor_names
 
     @functools.cached_property
     def factors(self) -> np.ndarray:

@@ -1,0 +1,121 @@
+"""Original distribution files: finding, checking, downloading and opening them."""
+
+import gzip
+import hashlib
+import http.client
+import pathlib
+import urllib.error
+import urllib.request
+import zlib
+from collections.abc import Iterable
+from typing import BinaryIO, NamedTuple
+
+import tqdm
+
+from vae_rd.records import RecordsError
+from vae_rd.runs import whole_file
+
+_TIMEOUT = 30  # seconds without an answer, after which a machine counts as one without a network
+_BLOCK = 1 << 20
+
+
+class RawFile(NamedTuple):
+    """One file as its authors distribute it.
+
+    A `.gz` file also counts when it is decompressed, or compressed anew, as long as its content is the same. Checksums
+    are SHA-256, or MD5 where they have 32 digits.
+    """
+
+    name: str
+    url: str
+    bytes: int | None
+    checksum: str
+    content_checksum: str | None = None  # of the decompressed file, where known
+
+    def locate(self, raw_dir: str | pathlib.Path, dataset: str) -> pathlib.Path | None:
+        """The file on disk, in `<raw_dir>/<dataset>` or in `raw_dir` itself; None if it is in neither."""
+        folders = pathlib.Path(raw_dir) / dataset, pathlib.Path(raw_dir)
+        places = [folder / name for folder in folders for name in (self.name, self.name.removesuffix(".gz"))]
+        return next((path for path in places if path.is_file()), None)
+
+    def check(self, path: pathlib.Path) -> None:
+        """Compares a file on disk with the original.
+
+        Raises:
+            RecordsError: with what was expected and what was found.
+        """
+        kind = "md5" if len(self.checksum) == 32 else "sha256"
+        with path.open("rb") as file:
+            found = _digest(file, kind)
+        if found in (self.checksum, self.content_checksum):
+            return
+        if path.suffix == ".gz" and self.content_checksum:
+            with open_raw(path) as file:
+                if _digest(file, kind) == self.content_checksum:
+                    return
+        size = "" if self.bytes is None else f" and {self.bytes} bytes"
+        raise RecordsError(f"{path} is not the original: expected {kind} {self.checksum}{size}, found {found} and "
+                           f"{path.stat().st_size} bytes. It is cut short, damaged or another file: remove it, and "
+                           f"fetch {self.url}.")
+
+
+def provide(files: Iterable[RawFile], raw_dir: str | pathlib.Path, dataset: str) -> None:
+    """Checks the files that are there and downloads those that are not into `<raw_dir>/<dataset>`.
+
+    Raises:
+        RecordsError: if one is not the original; where there is no network, saying what to put where.
+    """
+    missing = []
+    for file in files:
+        path = file.locate(raw_dir, dataset)
+        if path is None:
+            missing.append(file)
+        else:
+            file.check(path)
+    for number, file in enumerate(missing):
+        try:
+            _download(file, pathlib.Path(raw_dir) / dataset / file.name)
+        except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
+            wanted = "\n  ".join(file.url for file in missing[number:])
+            raise RecordsError(f"{file.name} of {dataset} is not in {raw_dir} and cannot be downloaded ({error}). "
+                               f"Where there is a network, fetch\n  {wanted}\nand put it into "
+                               f"{pathlib.Path(raw_dir) / dataset}, or name its folder with --raw_dir.") from error
+
+
+def _download(file: RawFile, path: pathlib.Path) -> None:
+    """Downloads a file and checks it before it gets its name."""
+    print(f"downloading {file.url}", flush=True)
+    with urllib.request.urlopen(file.url, timeout=_TIMEOUT) as source, whole_file(path) as beside:
+        with beside.open("wb") as target, tqdm.tqdm(total=file.bytes, desc=file.name, unit="B", unit_scale=True) as bar:
+            while block := source.read(_BLOCK):
+                target.write(block)
+                bar.update(len(block))
+        file.check(beside)
+
+
+def open_raw(path: pathlib.Path) -> BinaryIO:
+    """Opens a file for reading, decompressed if its name ends in `.gz`."""
+    return gzip.open(path) if path.suffix == ".gz" else path.open("rb")
+
+
+def read_exactly(file: BinaryIO, count: int, path: pathlib.Path) -> bytes:
+    """Reads `count` bytes; raises RecordsError if the file is shorter or its compression is damaged."""
+    try:
+        content = file.read(count)
+    except (EOFError, OSError, zlib.error) as error:
+        raise RecordsError(f"{path} cannot be read: {error}. It is cut short or damaged: fetch it again.") from error
+    if len(content) < count:
+        raise RecordsError(f"{path} ends too early: {count} bytes were to come and there are {len(content)}. It is cut "
+                           "short: fetch it again.")
+    return content
+
+
+def _digest(file: BinaryIO, kind: str) -> str:
+    """Checksum of what is left to read; no checksum where the compression is damaged."""
+    digest = hashlib.new(kind)
+    try:
+        while block := file.read(_BLOCK):
+            digest.update(block)
+    except (EOFError, gzip.BadGzipFile, zlib.error):
+        return "none: the compression is damaged"
+    return digest.hexdigest()
