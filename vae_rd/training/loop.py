@@ -36,7 +36,7 @@ class Member:
 
 
 def train(configs: list[Config], split: data.Split, *, runs_dir: str | os.PathLike, placement: devices.Placement,
-          retry: bool = False, progress: bool = True) -> None:
+          retry: bool = False, skip_busy: bool = False, progress: bool = True) -> None:
     """Trains the runs that have not ended, as columns of those that stand at the same step.
 
     Args:
@@ -45,21 +45,35 @@ def train(configs: list[Config], split: data.Split, *, runs_dir: str | os.PathLi
         runs_dir: gets one directory per run.
         placement: where, from `devices.place`.
         retry: start diverged runs again, from nothing.
+        skip_busy: leave runs alone that another process works on, instead of refusing.
         progress: show a bar with the time left.
 
     Raises:
         interruption.Interrupted: after a signal, with everything saved.
         runs.RunError: if another process works on one of the runs, or a directory disagrees with its Config.
     """
-    configs = list(dict.fromkeys(configs))
     with contextlib.ExitStack() as stack:
+        configs = list(dict.fromkeys(configs))
         if placement.chief:
-            for config in sorted(configs, key=lambda config: config.run_name):  # one order for all processes
-                stack.enter_context(runs.locked(runs.run_dir(runs_dir, config)))
+            busy = _lock(configs, runs_dir, skip_busy, stack)
+            configs = [config for config in configs if config not in busy]
         members = [prepare(config, runs.run_dir(runs_dir, config), retry, write=placement.chief) for config in configs]
         request = stack.enter_context(interruption.listening())
         for group in _groups([member for member in members if member.active], runs_dir):
             _Training(group, split, placement, request, progress).run()
+
+
+def _lock(configs: list[Config], runs_dir, skip_busy: bool, stack: contextlib.ExitStack) -> list[Config]:
+    """Locks the runs without waiting, in one order for all processes; returns those that others hold."""
+    busy = []
+    for config in sorted(configs, key=lambda config: config.run_name):
+        try:
+            stack.enter_context(runs.locked(runs.run_dir(runs_dir, config)))
+        except runs.RunError:
+            if not skip_busy:
+                raise
+            busy.append(config)
+    return busy
 
 
 def prepare(config: Config, run: runs.RunDir, retry: bool, write: bool = True) -> Member:

@@ -4,12 +4,13 @@ import os
 import pathlib
 
 from vae_rd import data, measures, records, runs
-from vae_rd.config import STACKABLE_FIELDS, Config
+from vae_rd.config import Config
 from vae_rd.training import devices, finished, loop
 
 
 def finish(configs: list[Config], *, runs_dir: str | os.PathLike, data_dir: str | os.PathLike, strategy: str = "auto",
-           jit: bool | None = None, measure: tuple[str, ...] = (), retry: bool = False, progress: bool = True) -> None:
+           jit: bool | None = None, measure: tuple[str, ...] = (), checkpoint: str = "last", retry: bool = False,
+           skip_busy: bool = False, progress: bool = True) -> None:
     """Trains what has not ended and measures what is not measured, in one process.
 
     Args:
@@ -19,7 +20,9 @@ def finish(configs: list[Config], *, runs_dir: str | os.PathLike, data_dir: str 
         strategy: one of devices.STRATEGIES.
         jit: compile by XLA; None: what was measured to be faster.
         measure: names in the table of measures.
+        checkpoint: state of the runs to measure: last or best.
         retry: start diverged runs again.
+        skip_busy: leave runs alone that another process works on, instead of refusing.
         progress: show bars.
 
     Raises:
@@ -30,19 +33,11 @@ def finish(configs: list[Config], *, runs_dir: str | os.PathLike, data_dir: str 
     split = data.load(records.split_path(data_dir, shared.dataset, shared.split, shared.data_seed, shared.image_size,
                                          shared.binarization))
     pathlib.Path(runs_dir).mkdir(parents=True, exist_ok=True)
-    loop.train(configs, split, runs_dir=runs_dir, placement=placement, retry=retry, progress=progress)
+    loop.train(configs, split, runs_dir=runs_dir, placement=placement, retry=retry,
+               skip_busy=skip_busy, progress=progress)
     if placement.chief:
         for config in configs:
             run = runs.run_dir(runs_dir, config)
             if measure and run.status() == runs.FINISHED:
-                opened = finished.open_run(run.path, data_dir, split=split)
+                opened = finished.open_run(run.path, data_dir, checkpoint, split)
                 measures.measure_run(opened, measure, progress=progress)
-
-
-def columns(configs: list[Config], size: int) -> list[list[Config]]:
-    """Cuts Configs into columns: those that differ in STACKABLE_FIELDS only, at most `size` together, in order."""
-    groups: dict[Config, list[Config]] = {}
-    for config in configs:
-        shared = config.replace(**{name: Config.__dataclass_fields__[name].default for name in STACKABLE_FIELDS})
-        groups.setdefault(shared, []).append(config)
-    return [group[start:start + size] for group in groups.values() for start in range(0, len(group), size)]

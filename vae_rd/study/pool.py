@@ -1,0 +1,99 @@
+"""Worker processes: commands run side by side, each pinned to its GPU or its cores, watched until all have ended."""
+
+import os
+import pathlib
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+POLL_SECONDS = 0.5
+
+
+class Task(NamedTuple):
+    """A command, and the file that takes what it prints."""
+
+    command: list[str]
+    log: pathlib.Path
+
+
+class Seat(NamedTuple):
+    """Where one worker runs."""
+
+    cores: tuple[int, ...]
+    gpu: str | None
+
+
+def seats(num_workers: int) -> list[Seat]:
+    """Shares the GPUs, or without any the cores, among workers; all of them if there is one worker."""
+    cores = sorted(os.sched_getaffinity(0))
+    share = max(1, len(cores) // num_workers)
+    groups = [tuple(cores[number * share % len(cores):][:share]) for number in range(num_workers)]
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    gpus = visible.split(",") if visible else [name[6:] for name in sorted(os.listdir("/dev"))
+                                               if name.startswith("nvidia") and name[6:].isdigit()]
+    if num_workers == 1:
+        return [Seat(tuple(cores), None)]
+    return [Seat(group, gpus[number % len(gpus)] if gpus else None) for number, group in enumerate(groups)]
+
+
+class Pool:
+    """Runs tasks on seats; a signal to this process is passed on, and no further task is begun.
+
+    Args:
+        tasks: in order of their start.
+        where: a seat per worker.
+        watch: called between polls, to show progress.
+    """
+
+    def __init__(self, tasks: list[Task], where: list[Seat], watch: Callable[[], None]):
+        self._waiting, self._free, self._watch = list(enumerate(tasks)), list(where), watch
+        self._working: dict[int, tuple[subprocess.Popen, Seat]] = {}
+        self.statuses: dict[int, int] = {}  # by task number; tasks that were never begun have none
+        self.received: int | None = None
+
+    def run(self) -> dict[int, int]:
+        """Exit statuses by task number, once all have ended or a signal has stopped them."""
+        handled = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+        before = {number: signal.signal(number, self._receive) for number in handled}
+        try:
+            while self._working or (self._waiting and self.received is None):
+                self._begin()
+                self._collect()
+                self._watch()
+                time.sleep(POLL_SECONDS)
+        finally:
+            for process, _ in self._working.values():
+                process.kill()
+            for number, handler in before.items():
+                signal.signal(number, handler)
+        return self.statuses
+
+    def _begin(self) -> None:
+        while self._waiting and self._free and self.received is None:
+            number, task = self._waiting.pop(0)
+            seat = self._free.pop(0)
+            self._working[number] = (_start(task, seat), seat)
+
+    def _collect(self) -> None:
+        for number, (process, seat) in list(self._working.items()):
+            if process.poll() is not None:
+                self.statuses[number] = process.returncode
+                self._free.append(seat)
+                del self._working[number]
+
+    def _receive(self, number, frame):
+        self.received = number
+        for process, _ in self._working.values():
+            process.send_signal(number)
+
+
+def _start(task: Task, seat: Seat) -> subprocess.Popen:
+    task.log.parent.mkdir(parents=True, exist_ok=True)
+    environment = dict(os.environ) if seat.gpu is None else os.environ | {"CUDA_VISIBLE_DEVICES": seat.gpu}
+    with task.log.open("a") as log:
+        # A session of its own: Ctrl-C reaches the worker once, through the pool, and not a second time by the terminal.
+        return subprocess.Popen(task.command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
+                                env=environment, start_new_session=True,
+                                preexec_fn=lambda: os.sched_setaffinity(0, seat.cores))

@@ -1,0 +1,261 @@
+"""Runs experiments: python -m vae_rd.sweep --experiment=figure3 --scale=laptop; all of it, a piece, or its status."""
+
+import collections
+import os
+import pathlib
+import sys
+
+from absl import app, flags
+
+from data_gen import generate
+from vae_rd import runs
+from vae_rd.config import Config, ConfigError
+from vae_rd.records import RecordsError, split_path
+from vae_rd.study import columns, experiments, pool
+
+_EXPERIMENT = flags.DEFINE_list("experiment", None, f"one or several of {', '.join(experiments.names())}")
+_SCALE = flags.DEFINE_enum("scale", "laptop", list(experiments.SCALES), "smoke (minutes), laptop (hours), paper (the full protocol)")
+_LIST = flags.DEFINE_bool("list", False, "print the runs and what they cost, and stop")
+_STATUS = flags.DEFINE_bool("status", False, "print how far the runs are, wherever they are trained, and stop")
+_TASK = flags.DEFINE_integer("task", 0, "number of the piece to run, from 0", 0)
+_NUM_TASKS = flags.DEFINE_integer("num_tasks", 1, "pieces that the experiment is cut into; may change between calls", 1)
+_WORKERS = flags.DEFINE_integer("workers", 1, "processes on this machine, each on its GPU or its share of the cores", 1)
+_COLUMN_SIZE = flags.DEFINE_string("column_size", "auto", "runs trained together by one process: a number, or auto: as "
+                                                          "memory allows")
+_RETRY = flags.DEFINE_bool("retry", False, "run diverged and failed runs again")
+_DATA_DIR = flags.DEFINE_string("data_dir", "data", "folder of the data sets; missing splits are generated")
+_RUNS_DIR = flags.DEFINE_string("runs_dir", "runs", "folder that gets one directory per run")
+_RAW_DIR = flags.DEFINE_string("raw_dir", None, "folder of original data files (default: <data_dir>/raw)")
+_MEASURE = flags.DEFINE_bool("measure", True, "make the measures that the experiment needs")
+_COLUMN = flags.DEFINE_integer("column", None, "for the workers: train this one column in this process", 0)
+
+FAILED, IN_USE = "failed", "in use"
+
+
+class _Sweep:
+    """The runs of some experiments, and how far each is."""
+
+    def __init__(self):
+        wanted = [experiments.experiment(name, _SCALE.value) for name in _EXPERIMENT.value]
+        self.configs = list(dict.fromkeys(config for one in wanted for config in one.configs))
+        self.measures = tuple(dict.fromkeys(name for one in wanted for name in one.measures)) if _MEASURE.value else ()
+        self.checkpoints = tuple(dict.fromkeys(name for one in wanted for name in one.checkpoints))
+        self.piece = columns.piece(self.configs, _TASK.value, _NUM_TASKS.value)
+        self.columns = columns.columns(self.piece, _column_size(), at_least=_WORKERS.value)
+
+    def run(self, config: Config) -> runs.RunDir:
+        return runs.run_dir(_RUNS_DIR.value, config)
+
+    def state(self, config: Config) -> str:
+        run = self.run(config)
+        status = run.status()
+        return FAILED if status == runs.UNFINISHED and run.failure.is_file() else status
+
+    def counts(self) -> collections.Counter:
+        return collections.Counter(self.state(config) for config in self.configs)
+
+    def pending(self, column: list[Config]) -> list[Config]:
+        """Members with something left to do: training, or a measure."""
+        left_alone = () if _RETRY.value else (runs.DIVERGED, FAILED)
+        return [config for config in column if self.state(config) not in left_alone and not self._complete(config)]
+
+    def seconds_done(self, config: Config) -> float:
+        """Expected seconds of the part of a run that is done."""
+        status = self.state(config)
+        share = 1.0 if status in (runs.FINISHED, runs.DIVERGED) else 0.0
+        if status == runs.UNFINISHED:
+            share = max((row["step"] for row in self.run(config).read_history()), default=0) / config.train_steps
+        return share * 3600 * experiments.cost([config]).hours
+
+    def _complete(self, config: Config) -> bool:
+        run = self.run(config)
+        if run.status() == runs.DIVERGED:
+            return not _RETRY.value
+        made = run.read_measures()
+        return run.status() == runs.FINISHED and all(name in made.get(checkpoint, {}) for name in self.measures
+                                                     for checkpoint in self.checkpoints)
+
+
+def _column_size() -> int | None:
+    if _COLUMN_SIZE.value == "auto":
+        return None
+    if not _COLUMN_SIZE.value.isdigit() or int(_COLUMN_SIZE.value) < 1:
+        raise ConfigError(f"column_size={_COLUMN_SIZE.value!r}: must be a whole number, 1 or more, or auto.")
+    return int(_COLUMN_SIZE.value)
+
+
+def _list(sweep: _Sweep) -> None:
+    for number, column in enumerate(sweep.columns):
+        for config in column:
+            print(f"{number:4}  {config.run_name}")
+    print(_plan(sweep.piece, len(sweep.columns)))
+
+
+def _plan(configs: list[Config], num_columns: int) -> str:
+    cost = experiments.cost(configs)
+    return (f"{cost.runs} runs in {num_columns} columns: about {cost.hours:,.1f} hours on 2 cores and "
+            f"{cost.gigabytes:,.1f} GB on disk")
+
+
+def _status(sweep: _Sweep) -> None:
+    counts = sweep.counts()
+    print(f"{len(sweep.configs)} runs: " + ", ".join(f"{count} {state}" for state, count in sorted(counts.items())))
+    done, total = sum(map(sweep.seconds_done, sweep.configs)), 3600 * experiments.cost(sweep.configs).hours
+    print(f"{100 * done / total if total else 100:.1f}% of the training is done, about {(total - done) / 3600:,.2f} hours on "
+          "2 cores are left")
+    for config in sweep.configs:
+        if sweep.state(config) in (FAILED, runs.DIVERGED):
+            print(f"  {_trouble(sweep, config)}")
+
+
+def _trouble(sweep: _Sweep, config: Config) -> str:
+    run = sweep.run(config)
+    if run.status() == runs.DIVERGED:
+        what = run.read_results()["diverged"]
+        return f"{config.run_name}: diverged, {what['quantity']} not finite at step {what['step']}"
+    if run.failure.is_file():
+        lines = run.failure.read_text().strip().splitlines() or [""]
+        return f"{config.run_name}: failed, {lines[-1]} (see {run.failure})"
+    return f"{config.run_name}: {run.status()}"
+
+
+def _run_piece(sweep: _Sweep) -> int:
+    """Runs what is left of the piece in worker processes; returns the exit status."""
+    from tqdm import tqdm
+    work = {number: pending for number, column in enumerate(sweep.columns) if (pending := sweep.pending(column))}
+    todo = [config for pending in work.values() for config in pending]
+    if not todo:
+        print("nothing is left to do in this piece.")
+        return _end_report(sweep, {}, {}, None)
+    print(_plan(todo, len(work)), flush=True)
+    if sweep.measures:
+        print(f"afterwards the measures {', '.join(sweep.measures)}", flush=True)
+    _make_data(todo)
+    numbers = list(work)
+    tasks = [pool.Task(_command(number), _log(sweep, number)) for number in numbers]
+    before = sum(map(sweep.seconds_done, todo))
+    total = 3600 * experiments.cost(todo).hours
+    with tqdm(total=round(total), initial=round(before), desc=f"{len(todo)} runs", unit="s", leave=True, dynamic_ncols=True,
+              mininterval=2 if os.isatty(2) else 60,
+              bar_format="{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}") as bar:
+        def watch():
+            ended = sum(sweep.state(config) in (runs.FINISHED, runs.DIVERGED) for config in todo)
+            bar.set_postfix_str(f"{ended} of {len(todo)} ended", refresh=False)
+            bar.update(round(sum(map(sweep.seconds_done, todo))) - bar.n)
+        crew = pool.Pool(tasks, pool.seats(_WORKERS.value), _seldom(watch))
+        statuses = crew.run()
+        watch()
+    return _end_report(sweep, work, {numbers[task]: status for task, status in statuses.items()}, crew.received)
+
+
+def _seldom(watch, seconds: float = 2.0):
+    """The function, called at most every so many seconds: reading thousands of histories takes a while."""
+    import time
+    last = [0.0]
+
+    def call():
+        if time.monotonic() - last[0] >= seconds:
+            watch()
+            last[0] = time.monotonic()
+    return call
+
+
+def _command(number: int) -> list[str]:
+    return [sys.executable, "-m", "vae_rd.sweep", f"--experiment={','.join(_EXPERIMENT.value)}", f"--scale={_SCALE.value}",
+            f"--column_size={_COLUMN_SIZE.value}", f"--data_dir={_DATA_DIR.value}", f"--runs_dir={_RUNS_DIR.value}",
+            f"--task={_TASK.value}", f"--num_tasks={_NUM_TASKS.value}", f"--workers={_WORKERS.value}",
+            f"--retry={_RETRY.value}", f"--measure={_MEASURE.value}", f"--column={number}"]
+
+
+def _log(sweep: _Sweep, number: int) -> pathlib.Path:
+    return pathlib.Path(_RUNS_DIR.value) / "logs" / f"{sweep.columns[number][0].run_name}.log"
+
+
+def _make_data(configs: list[Config]) -> None:
+    for dataset, split, data_seed, image_size, binarization in dict.fromkeys(
+            (config.dataset, config.split, config.data_seed, config.image_size, config.binarization) for config in configs):
+        if not (split_path(_DATA_DIR.value, dataset, split, data_seed, image_size, binarization) / "info.json").is_file():
+            generate.check(dataset, split, image_size, binarization)
+            generate.generate(_DATA_DIR.value, dataset, split, data_seed=data_seed, image_size=image_size,
+                              binarization=binarization, raw_dir=_RAW_DIR.value)
+
+
+def _end_report(sweep: _Sweep, work: dict, statuses: dict[int, int], received: int | None) -> int:
+    mine = sweep.piece
+    states = collections.Counter(sweep.state(config) for config in mine)
+    remaining = [config for config in mine if config in sweep.pending([config])]
+    print(f"{len(mine)} runs in this piece: {states[runs.FINISHED]} finished, {states[runs.DIVERGED]} diverged, "
+          f"{states[FAILED]} failed, {len(remaining)} remaining")
+    for config in mine:
+        if sweep.state(config) in (FAILED, runs.DIVERGED):
+            print(f"  {_trouble(sweep, config)}")
+    broken = {number: status for number, status in statuses.items() if status not in (0, 85, 130)}
+    for number, status in broken.items():
+        cause = f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
+        print(f"  column {number} {cause}: {_last_line(_log(sweep, number))} (see {_log(sweep, number)})")
+    if received is not None:
+        print("stopped by a signal; the same command continues")
+        return 130 if received == 2 else 85
+    return 1 if broken or states[FAILED] else 0
+
+
+def _last_line(log: pathlib.Path) -> str:
+    lines = log.read_text(errors="replace").strip().splitlines() if log.is_file() else []
+    return lines[-1][:200] if lines else "nothing was printed"
+
+
+def _run_column(sweep: _Sweep) -> None:
+    """One column in this process; runs that another process works on are left to it."""
+    if _COLUMN.value >= len(sweep.columns):
+        raise ConfigError(f"column={_COLUMN.value}: must be below {len(sweep.columns)}, the number of columns.")
+    configs = sweep.pending(sweep.columns[_COLUMN.value])
+    if not configs:
+        return
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    from vae_rd.training import devices, loop, start  # imports TensorFlow: seconds
+    from vae_rd.training.interruption import Interrupted
+    devices.configure(configs[0].precision)
+    try:
+        for checkpoint in sweep.checkpoints:
+            start.finish(configs, runs_dir=_RUNS_DIR.value, data_dir=_DATA_DIR.value, measure=sweep.measures,
+                         checkpoint=checkpoint, retry=_RETRY.value, skip_busy=True)
+    except (Interrupted, KeyboardInterrupt):
+        raise
+    except Exception as error:
+        for config in configs:
+            if sweep.run(config).status() != runs.FINISHED:
+                loop.record_failure(sweep.run(config), error)
+        raise
+
+
+def main(argv: list[str]) -> None:
+    """Does what the flags ask; every foreseeable failure is one line of words."""
+    try:
+        if argv[1:]:
+            raise ConfigError(f"{argv[1]!r} is no flag. Write --name=value; --help lists the names.")
+        if not _EXPERIMENT.value:
+            raise ConfigError(f"--experiment is missing; the experiments are {', '.join(experiments.names())}.")
+        if _TASK.value >= _NUM_TASKS.value:
+            raise ConfigError(f"task={_TASK.value}: must be below num_tasks={_NUM_TASKS.value}; the first is 0.")
+        sweep = _Sweep()
+        if _LIST.value:
+            _list(sweep)
+        elif _STATUS.value:
+            _status(sweep)
+        elif _COLUMN.value is not None:
+            _run_column(sweep)
+        else:
+            sys.exit(_run_piece(sweep))
+    except (ConfigError, RecordsError, runs.RunError, ValueError) as error:
+        sys.exit(f"error: {error}")
+    except OSError as error:
+        sys.exit(f"error: {error}. What is on disk is whole; make room, or name another folder, and run the same command.")
+    except Exception as error:
+        if status := getattr(error, "exit_status", None):
+            print(error, file=sys.stderr)
+            sys.exit(status)
+        raise
+
+
+if __name__ == "__main__":
+    app.run(main)
