@@ -11,7 +11,7 @@ from data_gen import generate
 from vae_rd import runs
 from vae_rd.config import Config, ConfigError
 from vae_rd.records import RecordsError, split_path
-from vae_rd.study import columns, experiments, pool
+from vae_rd.study import experiments, pieces, pool
 
 _EXPERIMENT = flags.DEFINE_list("experiment", None, f"one or several of {', '.join(experiments.names())}")
 _SCALE = flags.DEFINE_enum("scale", "laptop", list(experiments.SCALES), "smoke (minutes), laptop (hours), paper (the full protocol)")
@@ -40,8 +40,8 @@ class _Sweep:
         self.configs = list(dict.fromkeys(config for one in wanted for config in one.configs))
         self.measures = tuple(dict.fromkeys(name for one in wanted for name in one.measures)) if _MEASURE.value else ()
         self.checkpoints = tuple(dict.fromkeys(name for one in wanted for name in one.checkpoints))
-        self.piece = columns.piece(self.configs, _TASK.value, _NUM_TASKS.value)
-        self.columns = columns.columns(self.piece, _column_size(), at_least=_WORKERS.value)
+        self.piece = pieces.piece(self.configs, _TASK.value, _NUM_TASKS.value)
+        self.columns = pieces.columns(self.piece, _column_size(), at_least=_WORKERS.value)
 
     def run(self, config: Config) -> runs.RunDir:
         return runs.run_dir(_RUNS_DIR.value, config)
@@ -122,16 +122,17 @@ def _trouble(sweep: _Sweep, config: Config) -> str:
 def _run_piece(sweep: _Sweep) -> int:
     """Runs what is left of the piece in worker processes; returns the exit status."""
     from tqdm import tqdm
-    work = {number: pending for number, column in enumerate(sweep.columns) if (pending := sweep.pending(column))}
-    todo = [config for pending in work.values() for config in pending]
+    without_data = _make_data([config for column in sweep.columns for config in sweep.pending(column)])
+    work = {number: [config for config in pending if config not in without_data]
+            for number, column in enumerate(sweep.columns) if (pending := sweep.pending(column))}
+    numbers = [number for number, pending in work.items() if pending]
+    todo = [config for number in numbers for config in work[number]]
     if not todo:
-        print("nothing is left to do in this piece.")
-        return _end_report(sweep, {}, {}, None)
-    print(_plan(todo, len(work)), flush=True)
+        print("nothing is left to do in this piece." if not without_data else "nothing can be done in this piece.")
+        return _end_report(sweep, {}, None) or bool(without_data)
+    print(_plan(todo, len(numbers)), flush=True)
     if sweep.measures:
         print(f"afterwards the measures {', '.join(sweep.measures)}", flush=True)
-    _make_data(todo)
-    numbers = list(work)
     tasks = [pool.Task(_command(number), _log(sweep, number)) for number in numbers]
     before = sum(map(sweep.seconds_done, todo))
     total = 3600 * experiments.cost(todo).hours
@@ -145,7 +146,8 @@ def _run_piece(sweep: _Sweep) -> int:
         crew = pool.Pool(tasks, pool.seats(_WORKERS.value), _seldom(watch))
         statuses = crew.run()
         watch()
-    return _end_report(sweep, work, {numbers[task]: status for task, status in statuses.items()}, crew.received)
+    ended = {numbers[task]: status for task, status in statuses.items()}
+    return _end_report(sweep, ended, crew.received) or bool(without_data)
 
 
 def _seldom(watch, seconds: float = 2.0):
@@ -171,16 +173,26 @@ def _log(sweep: _Sweep, number: int) -> pathlib.Path:
     return pathlib.Path(_RUNS_DIR.value) / "logs" / f"{sweep.columns[number][0].run_name}.log"
 
 
-def _make_data(configs: list[Config]) -> None:
-    for dataset, split, data_seed, image_size, binarization in dict.fromkeys(
-            (config.dataset, config.split, config.data_seed, config.image_size, config.binarization) for config in configs):
-        if not (split_path(_DATA_DIR.value, dataset, split, data_seed, image_size, binarization) / "info.json").is_file():
-            generate.check(dataset, split, image_size, binarization)
+def _make_data(configs: list[Config]) -> list[Config]:
+    """Generates the splits that are missing; returns the runs whose data cannot be had, after saying why."""
+    variants: dict[tuple, list[Config]] = {}
+    for config in configs:
+        variants.setdefault((config.dataset, config.split, config.data_seed, config.image_size, config.binarization),
+                            []).append(config)
+    missing = []
+    for (dataset, split, data_seed, image_size, binarization), group in variants.items():
+        if (split_path(_DATA_DIR.value, dataset, split, data_seed, image_size, binarization) / "info.json").is_file():
+            continue
+        try:
             generate.generate(_DATA_DIR.value, dataset, split, data_seed=data_seed, image_size=image_size,
                               binarization=binarization, raw_dir=_RAW_DIR.value)
+        except (ConfigError, RecordsError) as error:
+            print(f"{len(group)} runs on {dataset}/{split} are left out: {error}", flush=True)
+            missing += group
+    return missing
 
 
-def _end_report(sweep: _Sweep, work: dict, statuses: dict[int, int], received: int | None) -> int:
+def _end_report(sweep: _Sweep, statuses: dict[int, int], received: int | None) -> int:
     mine = sweep.piece
     states = collections.Counter(sweep.state(config) for config in mine)
     remaining = [config for config in mine if config in sweep.pending([config])]

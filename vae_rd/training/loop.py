@@ -30,7 +30,8 @@ class Member:
     def __init__(self, config: Config, run: runs.RunDir):
         self.config, self.run, self.active = config, run, run.read_results() is None
         self.progress, self.state = checkpoints.load(run) or (checkpoints.START, None)
-        self.history = [row for row in run.read_history() if row["step"] <= self.progress.step]
+        last = min(self.progress.step, config.train_steps - 1)  # the final evaluation is made again, for its values
+        self.history = [row for row in run.read_history() if row["step"] <= last]
         self.per_example: dict[str, dict[str, PerExample]] = {}  # of the final evaluations: last and best
         self.board: board.Board | None = None
 
