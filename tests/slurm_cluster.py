@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "squeue", "scontrol", "scancel")
+NODES = ("127.0.0.1", "127.0.0.2")  # names under which programs on one node find the other: both are this machine
 SEARCH = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
 # cred_expire is how long a requeued job waits before it may start again: 2 minutes, were it not set here.
 CONFIGURATION = """\
@@ -36,10 +37,10 @@ SchedulerParameters=batch_sched_delay=0,sched_interval=2,bf_interval=2
 ReturnToService=2
 MpiDefault=none
 GresTypes=gpu
-NodeName=n1 NodeHostname={host} NodeAddr=127.0.0.1 Port={node_ports[0]} CPUs=2 RealMemory=64000 Gres=gpu:2
-NodeName=n2 NodeHostname={host} NodeAddr=127.0.0.1 Port={node_ports[1]} CPUs=2 RealMemory=64000 Gres=gpu:2
-PartitionName=batch Nodes=n1,n2 Default=YES PriorityTier=1 GraceTime=60
-PartitionName=urgent Nodes=n1,n2 PriorityTier=10 PreemptMode=OFF
+NodeName={nodes[0]} NodeHostname={host} NodeAddr=127.0.0.1 Port={node_ports[0]} CPUs=2 RealMemory=64000 Gres=gpu:2
+NodeName={nodes[1]} NodeHostname={host} NodeAddr=127.0.0.1 Port={node_ports[1]} CPUs=2 RealMemory=64000 Gres=gpu:2
+PartitionName=batch Nodes=ALL Default=YES PriorityTier=1 GraceTime=60
+PartitionName=urgent Nodes=ALL PriorityTier=10 PreemptMode=OFF
 """
 
 
@@ -60,19 +61,19 @@ class SlurmCluster:
         self._environment |= {"SLURM_CONF": f"{folder}/slurm.conf", "PATH": SEARCH}
 
     def __enter__(self) -> "SlurmCluster":
-        for name in ("state", "spool-n1", "spool-n2"):
+        for name in ("state", *(f"spool-{node}" for node in NODES)):
             (self._folder / name).mkdir(parents=True)
         ports = _free_ports(3)
-        self._write("slurm.conf", CONFIGURATION.format(host=socket.gethostname().split(".")[0], folder=self._folder,
-                                                       controller_port=ports[0], node_ports=ports[1:]))
-        self._write("gres.conf", f"NodeName=n[1-2] Name=gpu File={self._make_gpus()}\n")
+        self._write("slurm.conf", CONFIGURATION.format(folder=self._folder, host=socket.gethostname().split(".")[0],
+                                                       nodes=NODES, controller_port=ports[0], node_ports=ports[1:]))
+        self._write("gres.conf", f"NodeName={','.join(NODES)} Name=gpu File={self._make_gpus()}\n")
         self._write("munge.key", os.urandom(512).hex())
         try:
             self._start("munged", "--foreground", "--force", *(f"--{option}={self._folder}/munge.{name}" for option, name in
                         [("key-file", "key"), ("socket", "socket"), ("pid-file", "pid"), ("seed-file", "seed")]))
             wait_for(lambda: (self._folder / "munge.socket").exists(), "munged's socket", 20)
             self._start("slurmctld", "-D")
-            for node in ("n1", "n2"):
+            for node in NODES:
                 self._start("slurmd", "-D", "-N", node)
             wait_for(lambda: self.run("sinfo", "--noheader", "--format=%T %D", "--partition=batch") == "idle 2",
                      "two idle nodes", 60)
@@ -106,10 +107,6 @@ class SlurmCluster:
         lines = self.run("squeue", "--noheader", "--array", "--format=%i %T").splitlines()
         return dict(line.split() for line in lines)
 
-    def log(self) -> str:
-        """What the daemons have written."""
-        return "".join(path.read_text(errors="replace") for path in sorted(self._folder.glob("*.log")))
-
     def _write(self, name: str, text: str) -> None:
         (self._folder / name).write_text(text)
         (self._folder / name).chmod(0o600 if name == "munge.key" else 0o644)
@@ -128,6 +125,20 @@ class SlurmCluster:
             self._daemons.append(subprocess.Popen([shutil.which(program, path=SEARCH), *arguments], cwd=self._folder,
                                                   env=self._environment, stdout=log, stderr=log,
                                                   stdin=subprocess.DEVNULL))
+
+
+def processes(module: str, **environment: str) -> list[int]:
+    """Processes that run `python -m module` with these environment variables."""
+    wanted = {f"{name}={value}" for name, value in environment.items()}
+    found = []
+    for folder in pathlib.Path("/proc").glob("[0-9]*"):
+        try:
+            command = (folder / "cmdline").read_text().split("\0")
+            if command[1:3] == ["-m", module] and wanted <= set((folder / "environ").read_text().split("\0")):
+                found.append(int(folder.name))
+        except OSError:
+            continue  # it has ended meanwhile
+    return found
 
 
 def wait_for(holds: Callable[[], bool], what: str, seconds: float) -> None:

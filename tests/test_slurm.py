@@ -4,11 +4,19 @@ import os
 import pathlib
 import re
 import shutil
+import signal
+import subprocess
 import sys
+import time
+import zipfile
 
+import h5py
+import numpy as np
 import pytest
 
-from tests.slurm_cluster import SlurmCluster, wait_for, why_not
+from tests.slurm_cluster import NODES, SlurmCluster, processes, wait_for, why_not
+from vae_rd import runs
+from vae_rd.study import experiments
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(why_not() is not None, reason=f"no Slurm: {why_not()}")]
@@ -65,3 +73,89 @@ def test_tasks_that_are_stopped_come_back_and_those_that_failed_do_not(cluster, 
     log = (tmp_path / f"logs/vae_rd_sweep-{array}_2.log").read_text()
     assert "failed with status 1" in log and "scale=paper" in log and "--task=2 --num_tasks=4" in log
     assert (tmp_path / f"logs/vae_rd_summary-{summary}.log").exists()
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory):
+    """Data for tiny runs."""
+    folder = tmp_path_factory.mktemp("data")
+    for split in ("cv_500", "cd_256"):
+        subprocess.run([sys.executable, "-m", "data_gen.main", f"--split={split}", "--image_size=16", f"--data_dir={folder}"],
+                       cwd=ROOT, check=True, capture_output=True, timeout=200)
+    return folder
+
+
+def test_a_sweep_loses_no_run_when_a_task_is_killed_one_is_preempted_and_a_node_is_drained(cluster, data_dir, tmp_path):
+    folders = {"DATA_DIR": str(data_dir), **{f"{name.upper()}_DIR": f"{tmp_path}/{name}" for name in ("runs", "figures", "logs")}}
+    array, _ = submit(cluster, ROOT, "slurm_sweep.sbatch", "--column_size=2", EXPERIMENT="early_stopping", SCALE="smoke",
+                      TASKS="4", LIMIT="3", SBATCH_OPTIONS="--gres=none --cpus-per-task=1 --mem=1000", **folders)
+    wait_for(lambda: all(len(processes("vae_rd.sweep", SLURM_ARRAY_JOB_ID=array, SLURM_ARRAY_TASK_ID=task)) == 2
+                         for task in "012"), "three tasks with a worker each", 60)
+    for process in processes("vae_rd.sweep", SLURM_ARRAY_JOB_ID=array, SLURM_ARRAY_TASK_ID="0"):
+        os.kill(process, signal.SIGKILL)
+    cluster.run("scontrol", "update", f"nodename={NODES[0]}", "state=drain", "reason=test")
+    cluster.run("sbatch", "--partition=urgent", f"--nodelist={NODES[1]}", "--exclusive", "--wrap=sleep 3",
+                "--output=/dev/null")
+
+    written: dict[pathlib.Path, set[int]] = {}
+
+    def ended():
+        for path in tmp_path.glob("runs/*/results.json"):
+            written.setdefault(path, set()).add(path.stat().st_mtime_ns)
+        return not cluster.states()
+
+    try:
+        wait_for(ended, "the array's and the summary's end", 500)
+    finally:
+        cluster.run("scontrol", "update", f"nodename={NODES[0]}", "state=resume")
+    logs = [(tmp_path / f"logs/vae_rd_sweep-{array}_{task}.log").read_text() for task in range(4)]
+    assert "was killed by signal 9" in logs[0] and "restart 1" in logs[0]
+    assert "is to be continued" in logs[2] and "restart 1" in logs[2]
+    assert f"on {NODES[0]}, restart 0" in logs[0] and f"on {NODES[1]}, restart 1" in logs[0]
+    assert "restart 1" not in logs[1] + logs[3]
+    wanted = set(experiments.experiment("early_stopping", "smoke").run_names)
+    assert {run.path.name for run in runs.find_runs(tmp_path / "runs")} == wanted
+    assert all(len(times) == 1 for times in written.values()) and len(written) == len(wanted)
+    for run in runs.find_runs(tmp_path / "runs"):
+        assert run.status() == runs.FINISHED
+        steps = [row["step"] for row in run.read_history() if row["partition"] == "train"]
+        assert steps == sorted(set(steps)) and steps[-1] == run.read_config().train_steps
+        assert len(list(run.path.rglob("*"))) <= 20
+    assert list(tmp_path.glob("figures/*.png"))
+
+
+def weights(path: pathlib.Path) -> dict[str, np.ndarray]:
+    """Every array of a model.keras, by name."""
+    found = {}
+    with zipfile.ZipFile(path) as archive, archive.open("model.weights.h5") as file, h5py.File(file) as content:
+        content.visititems(lambda name, item: found.__setitem__(name, item[()]) if isinstance(item, h5py.Dataset) else None)
+    return found
+
+
+def test_a_training_over_two_nodes_survives_the_death_of_a_worker(cluster, data_dir, tmp_path):
+    flags = ["--split=cd_256", "--image_size=16", "--hidden_units=16", "--train_steps=600", "--eval_every=150"]
+    settings = {"DATA_DIR": str(data_dir), "LOGS_DIR": f"{tmp_path}/logs",
+                "SBATCH_OPTIONS": "--gres=none --cpus-per-task=1 --mem=1000"}
+    [undisturbed] = submit(cluster, ROOT, "slurm_multi_node.sbatch", *flags, RUNS_DIR=f"{tmp_path}/undisturbed", **settings)
+    wait_for(lambda: not cluster.states(), "the undisturbed training's end", 200)
+    [disturbed] = submit(cluster, ROOT, "slurm_multi_node.sbatch", *flags, RUNS_DIR=f"{tmp_path}/disturbed", **settings)
+
+    def under_way():
+        return any(row["step"] >= 150 for run in runs.find_runs(tmp_path / "disturbed") for row in run.read_history())
+
+    wait_for(under_way, "the first evaluation after the start", 100)
+    [worker] = processes("vae_rd.main", SLURM_JOB_ID=disturbed, SLURM_PROCID="1")
+    os.kill(worker, signal.SIGKILL)
+    killed = time.monotonic()
+    wait_for(lambda: not processes("vae_rd.main", SLURM_JOB_ID=disturbed), "the other worker's end", 30)
+    seconds = time.monotonic() - killed
+    wait_for(lambda: not cluster.states(), "the disturbed training's end", 200)
+    log = (tmp_path / f"logs/vae_rd_multi_node-{disturbed}.log").read_text()
+    assert "was killed by signal 9" in log and "restart 1" in log and seconds < 20
+    [one], [other] = runs.find_runs(tmp_path / "undisturbed"), runs.find_runs(tmp_path / "disturbed")
+    assert one.status() == other.status() == runs.FINISHED
+    assert one.read_results()["machine"]["replicas"] == 2
+    expected, found = weights(one.model), weights(other.model)
+    assert expected and expected.keys() == found.keys()
+    for name, values in expected.items():
+        np.testing.assert_array_equal(found[name], values)
