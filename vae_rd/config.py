@@ -190,4 +190,4 @@ def _typed(field: dataclasses.Field, value: Any) -> Any:
             int: isinstance(value, int) and not isinstance(value, bool),
             float: isinstance(value, (int, float)) and not isinstance(value, bool)}[kind]
     _check(good, field.name, {str: "text", int: "a whole number", float: "a number"}[kind], value)
-    return kind(value)
+    return kind(value) or kind()  # -0.0 becomes 0.0

@@ -1,0 +1,74 @@
+"""Runs `python -m vae_rd.main ...` in processes forked from one that has TensorFlow loaded: a start costs no import."""
+
+import multiprocessing
+import os
+import pathlib
+import runpy
+import sys
+import time
+from collections.abc import Callable
+
+PRELOADED = ["tensorflow", "tensorflow_probability", "keras", "vae_rd.training.start", "data_gen.generate"]
+
+
+class Command:
+    """One process that runs a function, or an entry point, with all that it prints in one file."""
+
+    def __init__(self, target: Callable, *arguments, output: pathlib.Path, environment: dict[str, str] | None = None):
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(PRELOADED)
+        self.output = output
+        self.process = context.Process(target=_redirected, args=(output, environment or {}, target, arguments))
+        self.process.start()
+
+    def wait(self, seconds: float = 180) -> "Command":
+        """Waits for the end; a process that has not ended by then is killed and fails the test."""
+        self.process.join(seconds)
+        if self.process.exitcode is None:
+            self.process.kill()
+            self.process.join()
+            raise AssertionError(f"still running after {seconds} s:\n{self.text}")
+        return self
+
+    def until(self, holds: Callable[[], object], seconds: float = 120) -> "Command":
+        """Waits until something holds while the process runs; fails if it ends first."""
+        deadline = time.monotonic() + seconds
+        while not holds():
+            assert self.process.is_alive() and time.monotonic() < deadline, self.text
+            time.sleep(0.005)
+        return self
+
+    def signal(self, number: int) -> "Command":
+        """Sends a signal."""
+        os.kill(self.process.pid, number)
+        return self
+
+    @property
+    def status(self) -> int:
+        """Exit status; minus the signal's number for a process that died of one."""
+        return self.process.exitcode
+
+    @property
+    def text(self) -> str:
+        """Everything that was printed so far."""
+        return self.output.read_text(errors="replace") if self.output.exists() else ""
+
+
+def start_main(flags: list[str], output: pathlib.Path, before: Callable | None = None, **environment: str) -> Command:
+    """Starts the training door; `before`, a function of a module, is called first in the new process."""
+    return Command(_door, "vae_rd.main", flags, before, output=output, environment=environment)
+
+
+def _door(module: str, flags: list[str], before: Callable | None) -> None:
+    if before:
+        before()
+    sys.argv = [module, *flags]
+    runpy.run_module(module, run_name="__main__", alter_sys=True)
+
+
+def _redirected(output: pathlib.Path, environment: dict[str, str], target: Callable, arguments: tuple) -> None:
+    with output.open("wb", buffering=0) as file:
+        for stream in (1, 2):
+            os.dup2(file.fileno(), stream)
+    os.environ.update({"TF_CPP_MIN_LOG_LEVEL": "3"} | environment)
+    target(*arguments)

@@ -1,0 +1,48 @@
+"""Fixtures that several files of tests share: tiny data, and the starting of training processes."""
+
+import itertools
+import os
+import pathlib
+
+import pytest
+
+from data_gen import generate
+from tests import commands
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+IMAGE_SIZE = 8  # Tetrominoes drawn at a quarter of their size: 192 pixels, so that a step takes less than a millisecond
+
+
+@pytest.fixture(scope="session")
+def data_dir(tmp_path_factory) -> pathlib.Path:
+    """A folder of data sets with `cd_300` of 8 x 8 Tetrominoes: 300 training and 300 test images."""
+    folder = tmp_path_factory.mktemp("data")
+    generate.generate(folder, "tetrominoes", "cd_300", image_size=IMAGE_SIZE, num_workers=1, progress=False)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def split(data_dir):
+    """The split in `data_dir`, loaded."""
+    from vae_rd import data
+    return data.load(data_dir / f"tetrominoes-size{IMAGE_SIZE}" / "cd_300")
+
+
+@pytest.fixture
+def train(data_dir, tmp_path):
+    """train("--beta=1", ...) starts vae_rd.main on the tiny data, runs_dir being `tmp_path / "runs"`; not waited for."""
+    started, numbers = [], itertools.count()
+
+    def start(*flags, before=None, **environment):
+        names = {flag.partition("=")[0] for flag in flags}
+        usual = {"--split": "cd_300", "--image_size": IMAGE_SIZE, "--hidden_units": 16, "--batch_size": 32,
+                 "--train_steps": 40, "--data_dir": data_dir, "--runs_dir": tmp_path / "runs"}
+        if "--architecture=cnn" in flags:
+            usual["--channels"] = usual.pop("--hidden_units") // 4
+        flags = [*(f"{name}={value}" for name, value in usual.items() if name not in names), "--noprogress", *flags]
+        started.append(commands.start_main(flags, tmp_path / f"output{next(numbers)}.txt", before, **environment))
+        return started[-1]
+    yield start
+    for command in started:
+        command.process.kill()
+        command.process.join()

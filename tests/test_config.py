@@ -1,0 +1,137 @@
+"""Config: canonical names, refusals by their words, and run names that later fields leave alone."""
+
+import dataclasses
+import itertools
+import json
+
+import pytest
+
+from vae_rd import config as config_module
+from vae_rd.config import SPLIT_SIZES, Config, ConfigError, canonical_split, split_size
+
+
+@pytest.mark.parametrize("name, canonical, size", [
+    ("default", "default", None), ("checkerboard", "checkerboard", None), ("official", "official", None),
+    ("cv_8192", "cv_8k", 8192), ("cd_16384", "cd_16k", 16384), ("cv_82k", "cv_82k", 81920), ("cv_81920", "cv_82k", 81920),
+    ("cd_81920", "cd_81920", 81920), ("cv_1000", "cv_1000", 1000), ("cd_1", "cd_1", 1),
+])
+def test_a_split_has_one_name_and_one_size(name, canonical, size):
+    assert canonical_split(name) == canonical
+    assert Config(split=name).split == canonical
+    assert split_size(name) == size
+
+
+def test_the_papers_sizes_are_a_table():
+    assert SPLIT_SIZES == {"8k": 8192, "16k": 16384, "25k": 24576, "33k": 32768, "41k": 40960, "49k": 49152,
+                           "57k": 57344, "65k": 65536, "82k": 81920}
+
+
+@pytest.mark.parametrize("name", ["", "random", "cv", "cv_", "cv_0", "cv_-5", "cv_08192", "cv_9k", "cd_82k", "CV_16k",
+                                  "cv_1e3", "cv_16k ", "default_5"])
+def test_an_unknown_split_is_refused_with_the_known_kinds(name):
+    with pytest.raises(ConfigError) as caught:
+        Config(split=name)
+    for word in (repr(name), "default", "checkerboard", "official", "cd_<size>", "cv_<size>", "8k, 16k, 25k"):
+        assert word in str(caught.value)
+
+
+@pytest.mark.parametrize("changes, words", [
+    ({"beta": -0.1}, "beta=-0.1: must be a finite number, 0 or more"),
+    ({"beta": float("nan")}, "beta=nan: must be a finite number, 0 or more"),
+    ({"beta": float("inf")}, "beta=inf: must be a finite number"),
+    ({"beta": "1"}, "beta='1': must be a number"),
+    ({"learning_rate": 0.0}, "learning_rate=0.0: must be a finite number above 0"),
+    ({"train_steps": 0}, "train_steps=0: must be a whole number, 1 or more"),
+    ({"train_steps": 10.5}, "train_steps=10.5: must be a whole number"),
+    ({"batch_size": -1}, "batch_size=-1: must be a whole number, 1 or more"),
+    ({"num_layers": True}, "num_layers=True: must be a whole number"),
+    ({"seed": -1}, "seed=-1: must be a whole number from 0"),
+    ({"data_seed": 2**31}, "must be a whole number from 0 to 2**31 - 1"),
+    ({"eval_every": 0}, "eval_every=0: must be a whole number, 1 or more"),
+    ({"eval_images": 0}, "eval_images=0: must be a whole number, 1 or more"),
+    ({"architecture": "resnet"}, "architecture='resnet': must be one of mlp, cnn"),
+    ({"prior": "flow"}, "prior='flow': must be one of standard_normal, mixture"),
+    ({"rate_terms": "tc"}, "rate_terms='tc': must be one of both, mutual_information, marginal_kl"),
+    ({"binarization": "yes"}, "binarization='yes': must be one of none, static, dynamic"),
+    ({"precision": "float16"}, "precision='float16': must be one of float32"),
+    ({"dataset": "../data"}, "dataset='../data': must be a name of small letters"),
+    ({"architecture": "cnn", "hidden_units": 64}, "hidden_units=64: must be left at 512 with architecture=cnn"),
+    ({"channels": 32}, "channels=32: must be left at 64 with architecture=mlp"),
+    ({"architecture": "cnn", "num_layers": 3, "image_size": 28}, "image_size=28: must be a multiple of 2**num_layers = 8"),
+    ({"rate_terms": "marginal_kl", "batch_size": 1}, "batch_size=1: must be 2 or more with rate_terms=marginal_kl"),
+])
+def test_a_bad_value_is_refused_by_rule_and_value(changes, words):
+    with pytest.raises(ConfigError) as caught:
+        Config(**changes)
+    assert words in str(caught.value)
+
+
+def test_the_defaults_are_the_papers_protocol():
+    paper = Config()
+    assert (paper.train_steps, paper.batch_size, paper.latent_dim, paper.hidden_units, paper.channels,
+            paper.learning_rate, paper.prior) == (257_000, 128, 10, 512, 64, 1e-3, "standard_normal")
+
+
+# Written down once: a change of any of these names orphans the finished runs of everyone.
+@pytest.mark.parametrize("config, name", [
+    (Config(), "tetrominoes-cv_16k-mlp1-beta1-seed0-44136fa3"),
+    (Config(beta=0.001, seed=4), "tetrominoes-cv_16k-mlp1-beta0.001-seed4-acaa6a98"),
+    (Config(architecture="cnn", num_layers=3, split="checkerboard"),
+     "tetrominoes-checkerboard-cnn3-beta1-seed0-4adb069a"),
+    (Config(dataset="mnist", image_size=28, split="cv_1000", train_steps=5000, eval_every=100),
+     "mnist-cv_1000-mlp1-beta1-seed0-f1523d63"),
+])
+def test_run_names_stay_as_they_are(config, name):
+    assert config.run_name == name
+
+
+def test_a_field_added_later_leaves_the_names_of_old_runs(monkeypatch):
+    before = [Config(), Config(beta=0.3, split="cd_8k")]
+    names = [config.run_name for config in before]
+    later = dataclasses.make_dataclass("Later", [("warmup", int, config_module._field(0, "new"))], bases=(Config,),
+                                       frozen=True)
+    monkeypatch.setattr(config_module, "Config", later)
+    assert [later().run_name, later(beta=0.3, split="cd_8k").run_name] == names
+    assert later(warmup=5).run_name not in names
+    assert later.from_json(before[1].to_json()).run_name == names[1]  # its config.json lacks the field
+
+
+def test_every_field_changes_the_name():
+    other = {"dataset": "mnist", "data_seed": 1, "image_size": 64, "binarization": "static", "split": "cd_8k",
+             "architecture": "cnn", "num_layers": 2, "hidden_units": 256, "latent_dim": 2, "prior": "mixture",
+             "beta": 0.5, "rate_terms": "marginal_kl", "train_steps": 10, "batch_size": 64, "learning_rate": 1e-4,
+             "seed": 1, "precision": "float64", "eval_every": 7, "eval_images": 8}
+    configs = [Config(**{name: value}) for name, value in other.items()]
+    configs.append(Config(architecture="cnn", channels=32))
+    assert {field.name for field in dataclasses.fields(Config)} == set(other) | {"channels"}
+    assert len({config.run_name for config in [Config(), *configs]}) == len(configs) + 1
+
+
+def test_equal_configs_are_written_alike():
+    assert Config(beta=1).run_name == Config(beta=1.0).run_name
+    assert Config(beta=-0.0).run_name == Config(beta=0.0).run_name
+    assert Config(split="cv_16384") == Config()
+    assert Config(train_steps=1000, eval_every=50) == Config(train_steps=1000)  # train_steps / 20, said or not
+    assert Config(train_steps=1000, eval_every=50).run_name == Config(train_steps=1000).run_name
+
+
+def test_betas_that_print_alike_have_different_names():
+    names = {Config(beta=beta, seed=seed).run_name for beta, seed in
+             itertools.product([1e-7, 1.0000000001, 1.0, 0.3, 0.1 + 0.2], range(3))}
+    assert len(names) == 15
+
+
+@pytest.mark.parametrize("steps, every, interval", [(257_000, None, 12_850), (7, None, 1), (100, 33, 33)])
+def test_the_evaluation_interval_is_a_twentieth_unless_given(steps, every, interval):
+    assert Config(train_steps=steps, eval_every=every).evaluation_interval == interval
+
+
+def test_json_keeps_every_field():
+    config = Config(beta=0.1 + 0.2, split="cv_5", seed=3, eval_images=7, architecture="cnn", channels=8)
+    assert Config.from_json(config.to_json()) == config
+    assert set(json.loads(config.to_json())) == {field.name for field in dataclasses.fields(Config)}
+
+
+def test_unknown_fields_are_refused_with_the_known_ones():
+    with pytest.raises(ConfigError, match="unknown configuration field.* depth; the known ones are dataset, data_seed"):
+        Config.from_json('{"depth": 3}')
