@@ -9,7 +9,6 @@ import os
 import pathlib
 import socket
 import tempfile
-import zipfile
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -96,27 +95,34 @@ class RunDir(NamedTuple):
         return sorted(self.path.glob("events.out.tfevents.*"))
 
     def read_config(self) -> Config:
-        """The run's Config; raises RunError if the folder holds none."""
+        """The run's Config; raises RunError if the folder holds none, or a damaged one."""
         if not self.config.is_file():
             raise RunError(f"{self.path} is not a run directory: it has no {self.config.name}. Name a folder that "
                            "vae_rd.main made, or train it first.")
-        return Config.from_json(self.config.read_text())
+        with _damage_named(self.config, "move the folder away, and the same command trains the run again"):
+            return Config.from_json(self.config.read_text())
 
     def read_results(self) -> dict[str, Any] | None:
         """The content of results.json; None while training has not ended."""
-        return json.loads(self.results.read_text()) if self.results.is_file() else None
+        with _damage_named(self.results, "remove it, and training ends again from the last checkpoint"):
+            return _read_json(self.results) if self.results.is_file() else None
 
     def read_measures(self) -> dict[str, Any]:
         """The content of measures.json; empty before the first measurement."""
-        return json.loads(self.measures.read_text()) if self.measures.is_file() else {}
+        with _damage_named(self.measures, "remove it, and measure again"):
+            return _read_json(self.measures) if self.measures.is_file() else {}
 
     def read_history(self) -> list[dict[str, Any]]:
-        """The rows of history.csv with numbers as numbers; empty before the first evaluation."""
+        """The rows of history.csv with numbers as numbers, whole ones as int; empty before the first evaluation."""
         if not self.history.is_file():
             return []
-        with self.history.open(newline="") as file:
-            return [{name: value if name == "partition" else int(value) if name in ("step", "num_images")
-                     else float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+        with _damage_named(self.history, "move it away; the run continues, without the rows so far"), \
+                self.history.open(newline="") as file:
+            reader = csv.DictReader(file)
+            if tuple(reader.fieldnames or ()) != HISTORY_COLUMNS:
+                raise ValueError(f"its columns are not {', '.join(HISTORY_COLUMNS)}")
+            return [{name: value if name == "partition" else int(value) if value.isdigit() else float(value)
+                     for name, value in row.items()} for row in reader]
 
     def write_history(self, rows: list[dict[str, Any]]) -> None:
         """Replaces history.csv by these rows."""
@@ -186,7 +192,7 @@ def read_arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
     try:
         with np.load(path, allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
-    except (ValueError, EOFError, OSError, zipfile.BadZipFile) as error:
+    except Exception as error:  # zipfile and NumPy raise a dozen kinds for damaged bytes
         raise RunError(f"{path} cannot be read: {error}. It is damaged or not ours: remove it, and the run continues "
                        "without it.") from error
 
@@ -207,6 +213,22 @@ def locked(run: RunDir) -> Iterator[None]:
         file.write(f"host {socket.gethostname()}, process {os.getpid()}\n")
         file.flush()
         yield
+
+
+@contextlib.contextmanager
+def _damage_named(path: pathlib.Path, remedy: str) -> Iterator[None]:
+    """Turns what reading a damaged file raises into a RunError that names the file."""
+    try:
+        yield
+    except (ValueError, TypeError, AttributeError) as error:
+        raise RunError(f"{path} is damaged or not ours ({error}): {remedy}.") from error
+
+
+def _read_json(path: pathlib.Path) -> dict[str, Any]:
+    content = json.loads(path.read_text())
+    if not isinstance(content, dict):
+        raise TypeError("not a JSON object")
+    return content
 
 
 def _umask() -> int:

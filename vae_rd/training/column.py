@@ -207,6 +207,10 @@ class Column:
 
     def set_weights(self, state: dict[str, np.ndarray]) -> None:
         """Puts weights [members, ...] in place and leaves the optimizer alone."""
+        missing = [name for name in self.weight_names if name not in state]
+        if missing:
+            raise ValueError(f"a checkpoint holds no {', '.join(missing)}: it is damaged, or of another version. Remove it, "
+                             "and the run starts again.")
         for name, weight in zip(self.weight_names, self.weights):
             weight.assign(state[name])
 
