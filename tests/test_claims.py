@@ -103,7 +103,7 @@ def test_two_restarts_are_not_enough_and_named(agreeing):
     judged = claims.evaluate(agreeing[agreeing["seed"] < 2], "laptop")
     tests = judged[~judged["statistic"].str.contains("mean distance")]  # of the data, not of restarts
     assert set(tests["verdict"]) == {claims.NOT_ENOUGH}
-    assert "lacks restarts (3 needed)" in tests.iloc[0]["note"]
+    assert "too few restarts at every beta (3 needed)" in tests.iloc[0]["note"]
 
 
 def test_a_missing_measure_is_named(agreeing):
@@ -144,12 +144,13 @@ def test_the_interval_decides_not_the_estimate(agreeing):
 def test_curves_are_paired_by_seed_and_complete(agreeing):
     gone = (agreeing["seed"] == 1) & (agreeing["beta"] == 0.1) & (agreeing["split"] == SCALE.large)
     runs = paired.Runs(agreeing[~gone], SCALE)
-    with pytest.raises(paired.NotEnough, match=r"distortion, CV\(16k\), 1-layer MLP: beta = 0.1 lacks restarts"):
+    with pytest.raises(paired.NotEnough, match=r"distortion, CV\(16k\), 1-layer MLP: too few restarts at beta = 0.1 "):
         runs.curve("distortion", experiments.ONE_LAYER, SCALE.large)
     betas, values = runs.curve("distortion", experiments.ONE_LAYER, SCALE.small)
     assert values.shape == (3, len(SCALE.betas)) and list(betas) == list(SCALE.betas)
     row = agreeing.query("split == @SCALE.small and num_layers == 1 and seed == 1 and beta == 0.3"
-                         " and partition == 'test' and checkpoint == 'last' and architecture == 'mlp' and dataset == 'tetrominoes'"
+                         " and partition == 'test' and checkpoint == 'last' and architecture == 'mlp'"
+                         " and dataset == 'tetrominoes'"
                          " and latent_dim == 10 and rate_terms == 'both'")
     assert values[1, 3] == row["distortion"].item()
 

@@ -1,8 +1,10 @@
 """Tables and figures from finished runs: `python -m vae_rd.export --runs_dir=runs --out_dir=figures`.
 
 Writes runs.csv (every run), rd_curves.csv (mean, spread and interval over restarts), rd.png and rd.pdf (the
-rate-distortion curves), and prints the rate-distortion table. Reads config.json, history.csv, results.json and
-measures.json, never event files, and needs no TensorFlow.
+rate-distortion curves), and prints the rate-distortion table. With --experiment=figure3 it draws that figure of the
+paper from the runs of that experiment, with --claims it tests the paper's claims, with --gaps it adds an interval over
+images to each run's generalisation gap. Reads config.json, history.csv, results.json, measures.json and the arrays
+beside them, never event files, and needs no TensorFlow.
 """
 
 import pathlib
@@ -11,57 +13,115 @@ import sys
 from absl import app, flags
 
 from vae_rd.config import ConfigError
-from vae_rd.runs import CHECKPOINT_NAMES, whole_file, write_text
+from vae_rd.runs import CHECKPOINT_NAMES, RunError, whole_file, write_text
+from vae_rd.study import experiments
 
 _RUNS_DIR = flags.DEFINE_string("runs_dir", "runs", "Folder with the run directories.")
 _OUT_DIR = flags.DEFINE_string("out_dir", "figures", "Folder to write tables and figures to.")
-_WHERE = flags.DEFINE_list("where", [], "Keep the runs that meet all conditions column=value (columns of runs.csv, such "
-                           "as split=cv_16k,num_layers=3); several values of one column are alternatives.")
+_WHERE = flags.DEFINE_list("where", [], "Keep the runs that meet all conditions column=value (columns of runs.csv, as "
+                           "in split=cv_16k,num_layers=3); several values of one column are alternatives.")
 _FACET = flags.DEFINE_list("facet", ["dataset", "split"], "A panel for each combination of these columns.")
-_CHECKPOINT = flags.DEFINE_enum("checkpoint", "last", CHECKPOINT_NAMES, "State of the runs to draw: after the last step, "
-                                "or early-stopped (then the test curve is over the half that did not select).")
+_CHECKPOINT = flags.DEFINE_enum("checkpoint", "last", CHECKPOINT_NAMES, "State of the runs to draw: after the last "
+                                "step, or early-stopped (its test curve is over the half that did not select).")
+_RATE_AXIS = flags.DEFINE_enum("rate_axis", "auto", ("auto", "linear", "log"), "Scale of the rate axis; auto: log "
+                               "where the rates span too much to be read.")
+_EXPERIMENT = flags.DEFINE_list("experiment", [], f"Draw these instead: {', '.join(experiments.names())}.")
+_SCALE = flags.DEFINE_enum("scale", None, list(experiments.SCALES), "Scale of --experiment and --claims (default: "
+                           "the one with the most finished runs).")
+_CLAIMS = flags.DEFINE_bool("claims", False, "Test the paper's claims instead, and write claims.csv.")
+_GAPS = flags.DEFINE_bool("gaps", False, "Also write gaps.csv: each run's test minus training distortion with its 95% "
+                          "interval over images (about 2 s a run).")
 
 
 def main(argv: list[str]) -> None:
     """Reads the flags and exports; a request that cannot be served ends with one line and status 1."""
     if len(argv) > 1:
         sys.exit(f"{argv[1]!r} is not a flag; the flags are shown by --help.")
-    from vae_rd.study.tables import TableError
+    from vae_rd.study.tables import TableError, collect, left_out, where
     try:
-        _export()
-    except (TableError, ConfigError) as error:
+        for name in _EXPERIMENT.value:
+            experiments.experiment(name)  # refuses unknown names before any work
+        table = where(collect(_RUNS_DIR.value), _WHERE.value)
+        for line in left_out(table):
+            print(f"left out: {line}")
+        if _CLAIMS.value:
+            _test_claims(table)
+        elif _EXPERIMENT.value:
+            for name in _EXPERIMENT.value:
+                _draw_experiment(table, name)
+        else:
+            _export(table)
+        if _GAPS.value:
+            _bootstrap_gaps(table)
+    except (TableError, ConfigError, RunError) as error:
         sys.exit(str(error))
     except OSError as error:
-        sys.exit(f"{error.filename or _OUT_DIR.value}: {error.strerror}. Name a folder that can be written with --out_dir.")
+        sys.exit(f"{error.filename or _OUT_DIR.value}: {error.strerror}. Name a folder that can be written to with "
+                 "--out_dir.")
 
 
-def _export() -> None:
-    from vae_rd.study import plots, tables
-    out = pathlib.Path(_OUT_DIR.value)
-    table = tables.where(tables.collect(_RUNS_DIR.value), _WHERE.value)
-    for line in tables.left_out(table):
-        print(f"left out: {line}")
-    points = tables.curves(table)
+def _export(table) -> None:
+    """The tables of all runs, and their curves in one figure."""
+    from vae_rd.study import figures, plots, tables
+    unknown = [name for name in _FACET.value if name not in tables.POINT_COLUMNS]
+    if unknown:
+        raise tables.TableError(f"--facet={','.join(unknown)}: must be one or more of "
+                                f"{', '.join(tables.POINT_COLUMNS)}.")
+    points = figures.in_order(tables.curves(table))
+    out = _out_dir()
     write_text(out / "runs.csv", table.to_csv(index=False))
     write_text(out / "rd_curves.csv", points.to_csv(index=False))
     if points.empty:
-        raise tables.TableError(f"{_RUNS_DIR.value} holds no finished run, so there is no curve to draw. Train some with "
-                                "vae_rd.main or vae_rd.sweep, or name another folder with --runs_dir.")
+        raise tables.TableError(f"{_RUNS_DIR.value} holds no finished run, so there is no curve to draw. Train some "
+                                "with vae_rd.main or vae_rd.sweep, or name another folder with --runs_dir.")
     partitions = ("train", "test" if _CHECKPOINT.value == "last" else "test_compare")
     chosen = points[points["checkpoint"] == _CHECKPOINT.value]
-    unknown = [name for name in _FACET.value if name not in tables.POINT_COLUMNS]
-    if unknown:
-        raise tables.TableError(f"--facet={','.join(unknown)}: must be one or more of {', '.join(tables.POINT_COLUMNS)}.")
     print(tables.as_text(chosen, partitions))
-    _write_figure(plots.rd_figure(chosen, _FACET.value, partitions), out, "rd")
+    _write_figure(plots.rd_figure(chosen, _FACET.value, partitions=partitions, rate_axis=_RATE_AXIS.value), "rd")
     print(f"{tables.finished(table)['run'].nunique()} finished runs; see {out / 'rd.png'}, {out / 'rd.pdf'}, "
           f"{out / 'rd_curves.csv'} and {out / 'runs.csv'}")
 
 
-def _write_figure(figure, out: pathlib.Path, name: str) -> None:
+def _draw_experiment(table, name: str) -> None:
+    """The figures of one experiment, and what is missing for the rest of it."""
+    from vae_rd.study import figures
+    wanted = experiments.experiment(name, _SCALE.value or figures.fullest_scale(table, name))
+    drawn = figures.draw(table, wanted, _RUNS_DIR.value, _RATE_AXIS.value)
+    lacking = figures.missing(table, wanted)
+    total = len(wanted.configs)
+    print(f"{name} at scale {wanted.scale}: {total - len(lacking)} of {total} runs finished")
+    for line in [*(f"missing: {run}" for run in lacking), *drawn.notes]:
+        print(line)
+    for stem, figure in drawn.figures.items():
+        _write_figure(figure, stem)
+        print(f"see {_out_dir() / stem}.png and .pdf")
+    write_text(_out_dir() / f"{name}.csv", drawn.curves.to_csv(index=False))
+
+
+def _test_claims(table) -> None:
+    from vae_rd.study import claims, figures
+    scale = _SCALE.value or figures.fullest_scale(table, *experiments.names())
+    judged = claims.evaluate(table, scale)
+    write_text(_out_dir() / "claims.csv", judged.to_csv(index=False))
+    print(f"claims on the runs of scale {scale}")
+    print(claims.as_text(judged))
+    print(f"see {_out_dir() / 'claims.csv'}")
+
+
+def _bootstrap_gaps(table) -> None:
+    from vae_rd.study import tables
+    write_text(_out_dir() / "gaps.csv", tables.gaps(table, _RUNS_DIR.value).to_csv(index=False))
+    print(f"see {_out_dir() / 'gaps.csv'}")
+
+
+def _write_figure(figure, stem: str) -> None:
     for suffix in (".png", ".pdf"):
-        with whole_file(out / f"{name}{suffix}") as beside:
+        with whole_file(_out_dir() / f"{stem}{suffix}") as beside:
             figure.savefig(beside, dpi=300)
+
+
+def _out_dir() -> pathlib.Path:
+    return pathlib.Path(_OUT_DIR.value)
 
 
 def run() -> None:

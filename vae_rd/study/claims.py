@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from vae_rd.study import experiments, statistics
+from vae_rd.study.columns import LOG_PX, MARGINAL_KL, MEMORISED, MUTUAL_INFORMATION, NEAREST, UNRELIABLE
 from vae_rd.study.experiments import CNNS, MLPS, ONE_LAYER, THREE_LAYERS
 from vae_rd.study.paired import NotEnough, Runs
 from vae_rd.study.statistics import Interval
@@ -28,10 +29,6 @@ SATURATED = 0.05  # C8: share of log N that may be missing
 SHARE_OF_GROWTH = 0.90  # C8: of the rate's growth, due to the marginal KL
 MOST = 0.5  # headline: "most" settings are more than this share of them
 TRUSTED = 0.5  # largest share of images whose log p(x) may be flagged as unreliable
-
-# Columns that measures write; see the README's table of columns.
-MUTUAL_INFORMATION, MARGINAL_KL, LOG_PX = "mutual_information", "marginal_kl", "log_px"
-UNRELIABLE, MEMORISED, NEAREST = "log_px_unreliable", "memorised", "nearest_distance"
 
 
 class Claim(NamedTuple):
@@ -61,6 +58,19 @@ def overall(judged: pd.DataFrame) -> pd.Series:
     def worst(verdicts):
         return next((one for one in (NOT_SUPPORTED, NOT_ENOUGH) if one in set(verdicts)), SUPPORTED)
     return judged.groupby("claim", sort=False)["verdict"].agg(worst)
+
+
+def as_text(judged: pd.DataFrame) -> str:
+    """The claims table for a terminal: verdict, number and interval of each test, under the verdict of its claim."""
+    lines = []
+    for claim, verdict in overall(judged).items():
+        lines.append(f"{claim}: {verdict}")
+        for row in judged[judged["claim"] == claim].itertuples():
+            p_value = "" if np.isnan(row.p_value) else f", p = {row.p_value:.2g}"
+            number = row.note or (f"{row.estimate:.3g} [{row.low:.3g}, {row.high:.3g}]{p_value}, must be "
+                                  f"{row.must_be}: {row.statistic}")
+            lines.append(f"  {row.verdict:16} {row.statement}: {number}")
+    return "\n".join(lines)
 
 
 def all_claims(scale: experiments.Scale) -> list[Claim]:
@@ -294,16 +304,16 @@ def _share_of_settings(runs: Runs, partition: str, ends: Callable[[np.ndarray], 
 
     The ends of the interval count the settings in which that is certain, and those in which it is possible.
     """
-    found = []
-    for network, split, where in _settings(runs.scale):
+    found, settings = [], _settings(runs.scale)
+    for network, split, where in settings:
         try:
             betas, values = runs.curve("distortion", network, split, partition=partition, **where)
         except NotEnough:
             continue
         upper, lower = ends(betas)
         found.append(statistics.t_interval(values[:, upper] - values[:, lower]))
-    if not found:
-        raise NotEnough("no setting has enough restarts")
+    if 2 * len(found) < len(settings):
+        raise NotEnough(f"{len(found)} of {len(settings)} settings have enough restarts")
     estimate, low, high = (np.array(ends) > 0 for ends in zip(*found))
     return Interval(float(estimate.mean()), float(low.mean()), float(high.mean()))
 

@@ -1,7 +1,7 @@
 """Texts inside a plot, each put where it covers neither a curve nor another text."""
 
 import itertools
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -39,14 +39,26 @@ class Labeller:
         return [tuple(point + self._point * direction * (half + distance))
                 for distance, point, direction in itertools.product((3, 6, 10), self.pixels(points), AROUND)]
 
-    def place(self, text: str, places: Iterable[tuple[float, float]], angle: float = 0.0, required: bool = False,
-              **looks) -> bool:
-        """Writes the text at the first place that is free, its near edge or corner there.
+    def nearer(self, own: Sequence[np.ndarray], others: Sequence[np.ndarray], places: Sequence[tuple[float, float]]
+               ) -> list[tuple[float, float]]:
+        """The places, those first that are clearly nearer to a line of their own [n, 2] than to any other."""
+        lines = [[_along(self.pixels(line)) for line in group] for group in (own, others)]
+
+        def doubt(place):
+            to_own, to_other = (min((np.hypot(*(line - place).T).min() for line in group), default=np.inf)
+                                for group in lines)
+            return 0 if to_other > 1.5 * to_own else 1 + max(0, to_own - to_other) // (6 * self._point)
+
+        return sorted(places, key=doubt)
+
+    def place(self, text: str, places: Sequence[tuple[float, float]], angles: Sequence[float] = (),
+              required: bool = False, **looks) -> bool:
+        """Writes the text at the first place that is free.
 
         Args:
             text: what to write.
-            places: (x, y) in pixels, best first.
-            angle: of the text, degrees.
+            places: (x, y) of its centre in pixels, best first.
+            angles: of the text at each place, degrees; upright if empty.
             required: write it at the least bad place if none is free; otherwise it is left out.
             **looks: properties of the text.
 
@@ -56,14 +68,16 @@ class Labeller:
         artist = self._axes.text(0, 0, text, ha="center", va="center", rotation_mode="anchor", **looks)
         box = artist.get_window_extent(self._renderer)
         half = np.array([box.width, box.height]) / 2 + self._point
-        costs = [(self._cost(np.array(place), half, angle), place) for place in places]
-        cost, place = min(costs, key=lambda pair: pair[0], default=(np.inf, None))
-        if place is None or not np.isfinite(cost) or cost and not required:
+        spots = [(np.array(place), angle) for place, angle in zip(places, angles or [0.0] * len(places))]
+        costs = [self._cost(place, half, angle) for place, angle in spots]
+        cost = min(costs, default=np.inf)
+        if not np.isfinite(cost) or cost and not required:
             artist.remove()
             return False
+        place, angle = spots[costs.index(cost)]
         artist.set_position(self._axes.transData.inverted().transform(place))
         artist.set_rotation(angle)
-        self._taken = np.concatenate([self._taken, _grid(np.array(place), half, angle)])
+        self._taken = np.concatenate([self._taken, _grid(place, half, angle)])
         return True
 
     def _cost(self, centre: np.ndarray, half: np.ndarray, angle: float) -> float:

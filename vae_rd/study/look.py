@@ -11,11 +11,14 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#000000", "#B0508A", "#B37A00", "#3
 ORDERED = "viridis"  # colours for an ordered quantity, from its dark end to before its palest
 QUIET = "#8A8A8A"  # of what helps to read and is no result
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+FIRST_LINE = {"linestyle": "-", "marker": "o"}  # of test sets and of exact measures
+SECOND_LINE = {"linestyle": (0, (3, 1.6)), "marker": "o", "markerfacecolor": "white", "markeredgewidth": 0.8}
 STYLE = {
     "font.family": "DejaVu Sans", "font.size": 7, "axes.titlesize": 7.5, "axes.labelsize": 7, "xtick.labelsize": 6.5,
     "ytick.labelsize": 6.5, "legend.fontsize": 6.5, "axes.linewidth": 0.6, "lines.linewidth": 1.1,
     "lines.markersize": 3, "xtick.major.width": 0.6, "ytick.major.width": 0.6, "xtick.major.size": 2.5,
-    "ytick.major.size": 2.5, "xtick.minor.size": 1.5, "ytick.minor.size": 1.5, "xtick.minor.width": 0.4, "ytick.minor.width": 0.4,
+    "ytick.major.size": 2.5, "xtick.minor.size": 1.5, "ytick.minor.size": 1.5, "xtick.minor.width": 0.4,
+    "ytick.minor.width": 0.4,
     "axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False, "legend.handlelength": 2.2,
     "legend.columnspacing": 1.4, "errorbar.capsize": 0, "pdf.fonttype": 42, "savefig.dpi": DPI, "figure.dpi": 100,
 }

@@ -44,8 +44,8 @@ class Runs:
         seeds = set.intersection(*(set(frame.index) for frame in complete))
         absent = [beta for beta in self.scale.few_betas if beta not in betas]
         if absent or len(seeds) < MIN_RESTARTS:
-            what = f"beta = {', '.join(f'{beta:g}' for beta in absent)} lacks restarts" if absent else (
-                f"{len(seeds)} restarts are complete")
+            at = "every beta" if not betas else f"beta = {', '.join(f'{beta:g}' for beta in absent)}"
+            what = f"too few restarts at {at}" if absent else f"{len(seeds)} restarts are complete over beta"
             raise NotEnough(f"{_named(wanted[0])}: {what} ({MIN_RESTARTS} needed)")
         return np.array(betas), [frame.loc[sorted(seeds)].to_numpy(float) for frame in complete]
 

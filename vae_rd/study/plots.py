@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 
 import matplotlib
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -11,32 +12,42 @@ from matplotlib.lines import Line2D
 from vae_rd.study import look, plane, words
 
 PANELS_ACROSS = 3
+DIRECT_LABELS = 4  # up to so many curves are labelled in the panels, more in the key
+LOG_FROM = 8.0  # an automatic rate axis is logarithmic when the largest rate is so many times the median
 
 
-def rd_figure(curves: pd.DataFrame, facet: Sequence[str] = ("dataset", "split"),
-              partitions: Sequence[str] = ("train", "test"), across: int = PANELS_ACROSS) -> Figure:
-    """RD curves: a panel per value of the facet columns, a curve per other difference, train dashed, test solid.
+def rd_figure(curves: pd.DataFrame, facet: Sequence[str] = ("dataset", "split"), hue: Sequence[str] | None = None,
+              partitions: Sequence[str] = ("train", "test"), across: int = PANELS_ACROSS, rate_axis: str = "auto",
+              share: bool = True, strips: dict[tuple, dict[str, np.ndarray]] | None = None) -> Figure:
+    """A panel per value of the facet columns, a curve per value of the hue columns; test solid, train dashed.
 
     Args:
-        curves: rows of one checkpoint of `tables.curves`.
+        curves: rows of `tables.curves`; panels come in the order of their first rows.
         facet: columns whose combinations get a panel each.
+        hue: columns that name a curve; by default all fields of Config in which curves of a panel differ.
         partitions: which partitions to draw.
         across: most panels side by side.
+        rate_axis: linear (straight iso-ELBO lines), log, or auto: log where the rates span too much to be read.
+        share: one pair of axis limits for all panels.
+        strips: for panels, by their facet values: pictures [h, w, c] uint8 by caption, shown in a row above.
     """
     curves = curves[curves["partition"].isin(partitions)]
     panels = list(curves.groupby(list(facet), sort=False)) if facet else [((), curves)]
-    names = _differing(curves, facet)
+    names = list(_differing(curves, facet) if hue is None else hue)
     looks = _looks(curves, names)
     with matplotlib.rc_context(look.STYLE):
-        figure, grid = _panels(len(panels), across)
-        drawn = [_draw_panel(axes, panel, names, looks) for axes, (_, panel) in zip(grid, panels)]
-        titled = [name for name in facet if len(panels) == 1 or curves[name].nunique() > 1]
-        for axes, (values, _) in zip(grid, panels):
-            constant = {name: value for name, value in zip(facet, values) if name in titled}
-            network = {} if len(looks) > 1 else curves[["architecture", "num_layers"]].iloc[0].to_dict()
-            axes.set_title(words.describe({**network, **constant}))
-        _key(figure, partitions)
-        _finish(figure, grid, drawn, label_series=len(looks) > 1)
+        figure, grid, above = _panels(len(panels), across, share, bool(strips))
+        drawn = []
+        for axes, top, (values, panel) in zip(grid, above or grid, panels):
+            drawn.append(_draw_panel(axes, panel, names, looks))
+            top.set_title(_title(curves, facet, values, looks))
+            if strips:
+                _draw_strip(top, strips.get(values, {}))
+        if rate_axis == "log" or rate_axis == "auto" and _spans_much(curves):
+            for axes in grid:
+                plane.make_logarithmic(axes)
+        _key(figure, partitions, looks)
+        _finish(figure, grid, drawn, label_series=1 < len(looks) <= DIRECT_LABELS)
     return figure
 
 
@@ -51,29 +62,50 @@ def _differing(curves: pd.DataFrame, facet: Sequence[str]) -> list[str]:
 
 def _looks(curves: pd.DataFrame, names: list[str]) -> dict[tuple, tuple[str, str, str]]:
     """Label, colour and marker of every curve, by the values that name it."""
-    values = curves[names].drop_duplicates().sort_values(names) if names else pd.DataFrame(index=[0])
+    values = curves[names].drop_duplicates() if names else pd.DataFrame(index=[0])
+    values = values.sort_values(names, key=lambda column: column.map(words.split_order) if column.name == "split"
+                                else column) if names else values
     keys = list(values.itertuples(index=False, name=None)) or [()]
-    colours = look.COLOURS if len(keys) <= len(look.COLOURS) else look.ordered_colours(len(keys))
+    ordered = len(keys) > DIRECT_LABELS or names in (["num_train"], ["latent_dim"])
+    colours = look.ordered_colours(len(keys)) if ordered else look.COLOURS
     return {key: (words.describe(dict(zip(names, key))), colours[place], look.MARKERS[place % len(look.MARKERS)])
             for place, key in enumerate(keys)}
 
 
-def _panels(count: int, across: int):
-    """A Figure and its `count` Axes, which share their limits."""
+def _title(curves: pd.DataFrame, facet: Sequence[str], values: tuple, looks: dict) -> str:
+    """The facet values that tell the panels apart; for a single panel or a single curve also what is constant."""
+    single = len(curves[list(facet)].drop_duplicates()) == 1
+    shown = {name: value for name, value in zip(facet, values) if single or curves[name].nunique() > 1}
+    network = {} if len(looks) > 1 else curves[["architecture", "num_layers"]].iloc[0].to_dict()
+    return words.describe({**network, **shown})
+
+
+def _panels(count: int, across: int, share: bool, strips: bool):
+    """A Figure, its `count` Axes and, with strips, the Axes above each."""
     columns = min(count, across)
     rows = math.ceil(count / columns)
     width = look.COLUMN_WIDTH if columns == 1 else look.TEXT_WIDTH
-    height = rows * (2.5 if columns == 1 else width / columns * 0.86) + 0.35
-    figure = look.figure(width, height)
-    grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
-    for place, axes in enumerate(grid.flat):
-        axes.set_visible(place < count)
-        if place + columns >= count:
-            axes.set_xlabel("rate (nats per image)")
-            axes.tick_params(labelbottom=True)
-        if place % columns == 0:
-            axes.set_ylabel("distortion (nats per image)")
-    return figure, list(grid.flat[:count])
+    panel = 2.3 if columns == 1 else width / columns * (0.72 if columns == 2 else 0.86)
+    figure = look.figure(width, rows * (panel + 0.55 * strips) + 0.4)
+    cells = figure.add_gridspec(rows * (1 + strips), columns, height_ratios=([0.22, 1] if strips else [1]) * rows)
+    grid, above = [], []
+    for place in range(count):
+        row, column = divmod(place, columns)
+        first = grid[0] if grid and share else None
+        axes = figure.add_subplot(cells[row * (1 + strips) + strips, column], sharex=first, sharey=first)
+        grid.append(axes)
+        if strips:
+            above.append(figure.add_subplot(cells[2 * row, column]))
+        _label_axes(axes, bottom=place + columns >= count, left=column == 0, share=share)
+    return figure, grid, above
+
+
+def _label_axes(axes, bottom: bool, left: bool, share: bool) -> None:
+    if bottom:
+        axes.set_xlabel("rate (nats per image)")
+    if left:
+        axes.set_ylabel("distortion (nats per image)")
+    axes.tick_params(labelbottom=bottom or not share, labelleft=left or not share)
 
 
 def _draw_panel(axes, panel: pd.DataFrame, names: list[str], looks: dict) -> list[plane.Series]:
@@ -86,21 +118,39 @@ def _draw_panel(axes, panel: pd.DataFrame, names: list[str], looks: dict) -> lis
     return drawn
 
 
-def _key(figure: Figure, partitions: Sequence[str]) -> None:
-    """What the line styles mean, below the panels."""
-    marks = {"color": "0.25", "marker": "o"}
-    handles = [Line2D([], [], label=words.PARTITIONS[name], **marks,
-                      **(plane.TRAIN_LINE if name == "train" else plane.TEST_LINE)) for name in partitions]
+def _draw_strip(axes, pictures: dict[str, np.ndarray]) -> None:
+    """A row of pictures with their captions below."""
+    axes.axis("off")
+    axes.set(xlim=(0, max(1, len(pictures))), ylim=(-0.45, 1), aspect="equal", anchor="S")
+    for place, (caption, picture) in enumerate(pictures.items()):
+        shown = picture if picture.shape[-1] == 3 else picture[..., 0]
+        axes.imshow(shown, extent=(place + 0.03, place + 0.97, 0.03, 0.97), cmap="gray", vmin=0, vmax=255)
+        axes.text(place + 0.5, -0.06, caption, ha="center", va="top", fontsize=4.5)
+    axes.set(xlim=(0, max(1, len(pictures))), ylim=(-0.45, 1))
+
+
+def _spans_much(curves: pd.DataFrame) -> bool:
+    rates = curves["rate_mean"].dropna()
+    return bool(len(rates) and rates.min() > 0 and rates.max() > LOG_FROM * rates.median())
+
+
+def _key(figure: Figure, partitions: Sequence[str], looks: dict) -> None:
+    """What the line styles mean, and the curves where they are too many for the panels, below the panels."""
+    handles = [Line2D([], [], label=words.PARTITIONS[name], color="0.25",
+                      **(look.SECOND_LINE if name == "train" else look.FIRST_LINE)) for name in partitions]
     handles.append(Line2D([], [], linestyle="none", marker="*", markersize=8, markerfacecolor="white",
                           markeredgecolor="0.25", label=f"\u03b2 = {plane.STAR_BETA:g}"))
-    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
+    if len(looks) > DIRECT_LABELS:
+        handles += [Line2D([], [], color=colour, marker=marker, label=label)
+                    for label, colour, marker in looks.values()]
+    figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 6))
 
 
 def _finish(figure: Figure, grid: list, drawn: list[list[plane.Series]], label_series: bool) -> None:
-    floors = [plane.entropy_floor(series) for series in drawn]
-    for axes, floor in zip(grid, floors):
-        bottom, top = axes.get_ylim()
-        axes.set_ylim(bottom=min(bottom, floor - 0.09 * (top - floor)) if floor > 0 else bottom)
+    """Makes room for the entropy floor, fixes limits and layout, then places the texts."""
+    for axes, series in zip(grid, drawn):
+        floor, (bottom, top) = plane.entropy_floor(series), axes.get_ylim()
+        axes.set_ylim(bottom=min(bottom, floor - 0.13 * (top - floor)) if floor > 0 else bottom)
     for axes in grid:
         axes.set(xlim=axes.get_xlim(), ylim=axes.get_ylim(), autoscale_on=False)
     figure.draw_without_rendering()

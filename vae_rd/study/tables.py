@@ -2,13 +2,15 @@
 
 import dataclasses
 import os
+import pathlib
 from typing import Any
 
 import pandas as pd
+import tqdm
 
 from vae_rd.config import Config, ConfigError, canonical_split
-from vae_rd.runs import FINISHED, METRICS, PARTITIONS, RunDir, RunError, find_runs
-from vae_rd.study.statistics import t_half_width
+from vae_rd.runs import FINISHED, METRICS, PARTITIONS, RunDir, RunError, find_runs, read_arrays
+from vae_rd.study.statistics import gap_interval, t_half_width
 
 CONFIG_COLUMNS = tuple(field.name for field in dataclasses.fields(Config))
 POINT_COLUMNS = (*(name for name in CONFIG_COLUMNS if name != "seed"), "partition", "checkpoint")
@@ -86,6 +88,22 @@ def curves(table: pd.DataFrame) -> pd.DataFrame:
     frames = [parts[summary].add_suffix(f"_{summary}") for summary in SUMMARIES]
     order = [f"{quantity}_{summary}" for quantity in quantities for summary in SUMMARIES]
     return pd.concat([points["num_train"].max(), pd.concat(frames, axis=1)[order]], axis=1).reset_index()
+
+
+def gaps(table: pd.DataFrame, runs_dir: str | os.PathLike) -> pd.DataFrame:
+    """Each finished run's generalisation gap in distortion, with its bootstrap interval over images.
+
+    Columns: run, checkpoint, gap (mean test distortion minus mean training distortion, nats per image), low, high.
+    Runs without values per image are left out.
+    """
+    rows = []
+    wanted = finished(table)[["run", "checkpoint"]].drop_duplicates()
+    for run, checkpoint in tqdm.tqdm(list(wanted.itertuples(index=False)), desc="gaps", disable=None):
+        paths = [RunDir(pathlib.Path(runs_dir) / run).per_example(name, checkpoint) for name in ("train", "test")]
+        if all(path.is_file() for path in paths):
+            gap = gap_interval(*(read_arrays(path)["distortion"] for path in paths))
+            rows.append((run, checkpoint, *gap))
+    return pd.DataFrame(rows, columns=["run", "checkpoint", "gap", "low", "high"])
 
 
 def as_text(curves: pd.DataFrame, partitions: tuple[str, ...] = ("train", "test")) -> str:

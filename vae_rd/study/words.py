@@ -7,13 +7,21 @@ DATASETS = {"tetrominoes": "Tetrominoes", "tetrominoes_released": "Tetrominoes (
 PARTITIONS = {"train": "train", "test": "test", "test_select": "test (selecting half)",
               "test_compare": "test (other half)"}
 RATE_TERMS = {"both": "whole rate", "mutual_information": "MI only", "marginal_kl": "marginal KL only"}
-NAMES = {"latent_dim": "latent dim", "train_steps": "steps"}
+NAMES = {"latent_dim": "latent dim", "train_steps": "steps", "num_train": "N ="}
+KINDS = {"cv": "constant volume", "cd": "constant density"}
+CHECKPOINTS = {"last": "after the last step", "best": "early-stopped"}
 
 
 def split_words(split: str) -> str:
     """A split's name as in the paper: `cv_16k` is CV(16k)."""
     kind, _, size = split.partition("_")
     return f"{kind.upper()}({size})" if size else split
+
+
+def split_order(split: str) -> tuple[str, float]:
+    """Sorts splits by kind, then by size: cv_8k before cv_16k."""
+    kind, _, size = split.partition("_")
+    return kind, float(size.replace("k", "e3") or 0)
 
 
 def describe(values: dict[str, Any]) -> str:
@@ -30,8 +38,8 @@ def describe(values: dict[str, Any]) -> str:
     if "split" in values:
         words.append(split_words(values.pop("split")))
     words += _network_words(values)
-    if "rate_terms" in values:
-        words.append(RATE_TERMS[values.pop("rate_terms")])
+    words += [known[values.pop(name)] for name, known in
+              (("rate_terms", RATE_TERMS), ("kind", KINDS), ("checkpoint", CHECKPOINTS)) if name in values]
     words += [f"{NAMES.get(name, name.replace('_', ' '))} {_number(value)}" for name, value in values.items()]
     return ", ".join(words)
 

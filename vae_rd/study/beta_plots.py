@@ -1,0 +1,189 @@
+"""Against beta: information (figure 8), log p(x) with its reliability, memorisation; a table in, a Figure out."""
+
+from collections.abc import Sequence
+
+import matplotlib
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from vae_rd.study import columns, look, words
+from vae_rd.study.labels import Labeller
+
+BATCH = 512  # of the minibatch estimate
+TRUSTED = 0.5  # largest share of flagged images with which a mean log p(x) is drawn as trusted
+
+
+def information_figure(curves: pd.DataFrame) -> Figure:
+    """Figure 8: mutual information (above) and marginal KL (below) against beta, a column per network.
+
+    Solid: exact. Dashed: the minibatch estimate. The band is max(0, H - D) <= I <= R with H = log N; on grey images
+    H - D is negative and bounds nothing.
+
+    Args:
+        curves: rows of `tables.curves` for one checkpoint.
+    """
+    train = curves[curves["partition"] == "train"]
+    networks = list(train.groupby(["architecture", "num_layers"], sort=False))
+    with matplotlib.rc_context(look.STYLE):
+        figure, grid = _grid(2, len(networks), sharey="row")
+        for (information, marginal), ((architecture, layers), points) in zip(grid.T, networks):
+            points = points.sort_values("beta")
+            information.set_title(words.describe({"architecture": architecture, "num_layers": layers}))
+            _draw_bounds(information, points)
+            for axes, name, colour in ((information, columns.MUTUAL_INFORMATION, look.COLOURS[0]),
+                                       (marginal, columns.MARGINAL_KL, look.COLOURS[1])):
+                _draw(axes, points, name + columns.MINIBATCH, colour, **look.SECOND_LINE, markersize=5.5)
+                _draw(axes, points, name, colour)
+        _, high = _range(train, [columns.MUTUAL_INFORMATION, columns.MUTUAL_INFORMATION + columns.MINIBATCH])
+        grid[0, 0].set_ylim(0, 1.18 * max(high, np.log(BATCH), np.log(train["num_train"].max())))
+        grid[1, 0].set_yscale("symlog", linthresh=10)
+        low, high = _range(train, [columns.MARGINAL_KL, columns.MARGINAL_KL + columns.MINIBATCH])
+        grid[1, 0].set_ylim(min(0, 1.3 * low), max(1, 1.6 * high))
+        grid[1, 0].yaxis.set_major_formatter(matplotlib.ticker.StrMethodFormatter("{x:g}"))
+        grid[0, 0].set_ylabel("mutual information\n(nats per image)")
+        grid[1, 0].set_ylabel("marginal KL\n(nats per image)")
+        _key(figure, [("exact", look.FIRST_LINE), (f"minibatch of {BATCH}", look.SECOND_LINE)],
+             band="max(0, log N \N{MINUS SIGN} D) \u2264 MI \u2264 R")
+        _finish(figure, grid)
+        for axes, (_, points) in zip(grid[0], networks):
+            _name_caps(axes, points)
+    return figure
+
+
+def log_px_figure(curves: pd.DataFrame) -> Figure:
+    """log p(x) and ELBO of test images against beta, a panel per split; hollow where log p(x) cannot be trusted.
+
+    The dotted line is the ceiling that grey targets impose: minus the entropy floor.
+
+    Args:
+        curves: rows of `tables.curves` for one checkpoint.
+    """
+    test = curves[curves["partition"] == "test"]
+    splits = list(test.groupby("split", sort=False))
+    networks = list(test.groupby(["architecture", "num_layers"], sort=False).groups)
+    with matplotlib.rc_context(look.STYLE):
+        figure, grid = _grid(1, len(splits), sharey=True)
+        for axes, (split, rows) in zip(grid[0], splits):
+            axes.set_title(words.describe({"split": split}))
+            for network, colour in zip(networks, look.COLOURS):
+                points = rows[(rows["architecture"] == network[0]) & (rows["num_layers"] == network[1])]
+                points = points.sort_values("beta")
+                _draw(axes, points, columns.LOG_PX, colour)
+                _draw(axes, points, "elbo", colour, linestyle=(0, (1, 1.2)), marker=None)
+                flagged = points[~(points.get(f"{columns.UNRELIABLE}_mean", np.nan) <= TRUSTED)]
+                axes.plot(flagged["beta"], flagged[f"{columns.LOG_PX}_mean"], "o", color=colour,
+                          markerfacecolor="white", markersize=4.2, zorder=4)
+                _draw(axes, points, columns.LOG_PX_AIS, colour, linestyle="none", marker="x", markersize=4)
+            axes.axhline(-rows["entropy_floor_mean"].mean(), color="black", linewidth=0.7, linestyle=(0, (1, 1.5)))
+        grid[0, 0].set_ylabel("test log p(x) (nats per image)")
+        kinds = [("log p(x), importance sampling", look.FIRST_LINE),
+                 ("not to be trusted", {**look.FIRST_LINE, "markerfacecolor": "white", "linestyle": "none"}),
+                 ("AIS", {"linestyle": "none", "marker": "x"}), ("ELBO", {"linestyle": (0, (1, 1.2))})]
+        _key(figure, kinds, [(words.describe({"architecture": name, "num_layers": layers}), colour)
+                             for (name, layers), colour in zip(networks, look.COLOURS)])
+        _finish(figure, grid)
+        for axes, (_, rows) in zip(grid[0], splits):
+            ceiling = -rows["entropy_floor_mean"].mean()
+            _write_on_line(axes, ceiling, f"ceiling of grey targets \N{MINUS SIGN}{-ceiling:.1f}")
+    return figure
+
+
+def measures_figure(curves: pd.DataFrame, measures: dict[str, str], partition: str = "test",
+                    facet: str = "split") -> Figure:
+    """Any measures against beta: a row per measure, a column per value of `facet`, a curve per network.
+
+    Args:
+        curves: rows of `tables.curves` for one checkpoint.
+        measures: label of the y axis by column; those that no run has are left out.
+        partition: of which images.
+        facet: a field of Config.
+    """
+    rows = curves[curves["partition"] == partition]
+    measures = {name: label for name, label in measures.items() if f"{name}_mean" in rows}
+    panels = list(rows.groupby(facet, sort=False))
+    networks = list(rows.groupby(["architecture", "num_layers"], sort=False).groups)
+    with matplotlib.rc_context(look.STYLE):
+        figure, grid = _grid(len(measures), len(panels), sharey="row")
+        for column, (value, chosen) in enumerate(panels):
+            grid[0, column].set_title(words.describe({facet: value}))
+            for axes, name in zip(grid[:, column], measures):
+                for network, colour, marker in zip(networks, look.COLOURS, look.MARKERS):
+                    points = chosen[(chosen["architecture"] == network[0]) & (chosen["num_layers"] == network[1])]
+                    _draw(axes, points.sort_values("beta"), name, colour, marker=marker)
+        for axes, label in zip(grid[:, 0], measures.values()):
+            axes.set_ylabel(label)
+        _key(figure, [], [(words.describe({"architecture": name, "num_layers": layers}), colour)
+                          for (name, layers), colour in zip(networks, look.COLOURS)])
+        _finish(figure, grid)
+    return figure
+
+
+def _grid(rows: int, across: int, sharey) -> tuple[Figure, np.ndarray]:
+    width = look.COLUMN_WIDTH if across == 1 else look.TEXT_WIDTH
+    figure = look.figure(width, rows * min(2.0 if rows < 3 else 1.4, width / across * 0.62) + 0.5)
+    grid = figure.subplots(rows, across, sharex=True, sharey=sharey, squeeze=False)
+    for axes in grid[-1]:
+        axes.set_xlabel("\u03b2")
+    for axes in grid.flat:
+        axes.set_xscale("log")
+        axes.xaxis.set_major_formatter(matplotlib.ticker.StrMethodFormatter("{x:g}"))
+    return figure, grid
+
+
+def _draw(axes, points: pd.DataFrame, name: str, colour: str, **style) -> None:
+    """One quantity against beta, with bars of one standard deviation; nothing if no run has it."""
+    if f"{name}_mean" in points and points[f"{name}_mean"].notna().any():
+        values = points[["beta", f"{name}_mean", f"{name}_std"]].to_numpy(float)
+        axes.errorbar(values[:, 0], values[:, 1], yerr=np.nan_to_num(values[:, 2]), color=colour, elinewidth=0.7,
+                      **{**look.FIRST_LINE, **style})
+
+
+def _draw_bounds(axes, points: pd.DataFrame) -> None:
+    """The band in which the exact mutual information must lie, and the caps log N and log B."""
+    entropy = np.log(points["num_train"].to_numpy(float))
+    low = np.maximum(0, entropy - points["distortion_mean"].to_numpy(float))
+    axes.fill_between(points["beta"], low, points["rate_mean"], color=look.COLOURS[0], alpha=0.10, linewidth=0)
+    for cap in (entropy[0], np.log(BATCH)):
+        axes.axhline(cap, color=look.QUIET, linewidth=0.7, linestyle=(0, (1, 1.5)))
+
+
+def _name_caps(axes, points: pd.DataFrame) -> None:
+    size = int(points["num_train"].iloc[0])
+    _write_on_line(axes, np.log(size), f"log N = {np.log(size):.2f}")
+    _write_on_line(axes, np.log(BATCH), f"log {BATCH} = {np.log(BATCH):.2f}")
+
+
+def _write_on_line(axes, level: float, text: str) -> None:
+    """A text above, or else below, a horizontal line, where it covers no curve."""
+    labeller = Labeller(axes)
+    for line in axes.lines:
+        if len(line.get_xdata()) > 2:
+            labeller.avoid(np.stack([np.asarray(data, float) for data in line.get_data()], axis=1))
+    (left, height), (right, _) = labeller.pixels([(beta, level) for beta in axes.get_xlim()])
+    shift = 4.5 * axes.figure.dpi / 72
+    places = [(place, height + side * shift) for side in (1, -1) for place in np.linspace(right, left, 50)]
+    labeller.place(text, places, fontsize=5.5, color="0.3")
+
+
+def _key(figure: Figure, kinds: Sequence[tuple[str, dict]], coloured: Sequence[tuple[str, str]] = (),
+         band: str | None = None) -> None:
+    handles = [Line2D([], [], color=colour, marker="o", label=label) for label, colour in coloured]
+    handles += [Line2D([], [], color="0.25", label=label, **style) for label, style in kinds]
+    if band:
+        handles.append(matplotlib.patches.Patch(color=look.COLOURS[0], alpha=0.15, label=band))
+    figure.legend(handles=handles, loc="outside lower center", ncols=min(4, len(handles)))
+
+
+def _range(rows: pd.DataFrame, names: Sequence[str]) -> tuple[float, float]:
+    """Least and largest mean of some quantities; 0 and 0 if no run has them."""
+    values = np.concatenate([[0.0], *(rows[f"{name}_mean"].dropna() for name in names if f"{name}_mean" in rows)])
+    return float(values.min()), float(values.max())
+
+
+def _finish(figure: Figure, grid: np.ndarray) -> None:
+    for axes in grid.flat:
+        axes.set(xlim=axes.get_xlim(), ylim=axes.get_ylim())
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
