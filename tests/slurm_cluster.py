@@ -57,8 +57,8 @@ class SlurmCluster:
     def __init__(self, folder: pathlib.Path):
         self._folder = folder
         self._daemons: list[subprocess.Popen] = []
-        self._environment = {name: value for name, value in os.environ.items() if not name.startswith(("SLURM", "SBATCH"))}
-        self._environment |= {"SLURM_CONF": f"{folder}/slurm.conf", "PATH": SEARCH}
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(("SLURM", "SBATCH"))}
+        self._environment = kept | {"SLURM_CONF": f"{folder}/slurm.conf", "PATH": SEARCH}
 
     def __enter__(self) -> "SlurmCluster":
         for name in ("state", *(f"spool-{node}" for node in NODES)):
@@ -69,8 +69,9 @@ class SlurmCluster:
         self._write("gres.conf", f"NodeName={','.join(NODES)} Name=gpu File={self._make_gpus()}\n")
         self._write("munge.key", os.urandom(512).hex())
         try:
-            self._start("munged", "--foreground", "--force", *(f"--{option}={self._folder}/munge.{name}" for option, name in
-                        [("key-file", "key"), ("socket", "socket"), ("pid-file", "pid"), ("seed-file", "seed")]))
+            files = {"key-file": "key", "socket": "socket", "pid-file": "pid", "seed-file": "seed"}
+            self._start("munged", "--foreground", "--force",
+                        *(f"--{option}={self._folder}/munge.{name}" for option, name in files.items()))
             wait_for(lambda: (self._folder / "munge.socket").exists(), "munged's socket", 20)
             self._start("slurmctld", "-D")
             for node in NODES:

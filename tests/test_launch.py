@@ -118,8 +118,10 @@ def test_nothing_is_installed_when_told_so(project):
     assert not (project / ".venv").exists()
 
 
-@pytest.mark.parametrize("python, words", [("exit 1", "older than 3.11"),
-                                           ('[[ $1 == -c ]] || { mkdir "$3"; exit 1; }', "apt-get install python3-venv")])
+@pytest.mark.parametrize("python, words", [
+    ("exit 1", "older than 3.11"),
+    ('[[ $1 == -c ]] || { mkdir "$3"; exit 1; }', "apt-get install python3-venv"),
+])
 def test_a_python_that_does_not_serve_is_refused_and_leaves_nothing(project, python, words):
     program(project / "bin/python3", python)
     ran = bash('set -e; source launch/environment.sh; enter_environment "$PWD"', project, INSTALL="yes",
@@ -131,7 +133,7 @@ def test_a_python_that_does_not_serve_is_refused_and_leaves_nothing(project, pyt
 @pytest.mark.parametrize("gpus, settings, workers", [(0, {}, "3"), (0, {"CORES_PER_RUN": "16"}, "1"), (2, {}, "2"),
                                                      (2, {"RUNS_PER_GPU": "3"}, "6")])
 def test_a_local_sweep_has_a_process_per_gpu_or_group_of_cores(project, gpus, settings, workers):
-    program(project / "bin/nvidia-smi", "\n".join(["exit 9"] if not gpus else [f"echo 'GPU {i}:'" for i in range(gpus)]))
+    program(project / "bin/nvidia-smi", "\n".join(f"echo 'GPU {number}:'" for number in range(gpus)) or "exit 9")
     program(project / "bin/nproc", "echo 7")
     sweep, export = asked(project, "bash launch/sweep_local.sh --retry", EXPERIMENT="figure4", **settings)
     assert f" --workers={workers} --retry" in sweep and "vae_rd.sweep --experiment=figure4 --scale=laptop" in sweep
@@ -185,8 +187,8 @@ def test_the_version_is_in_one_place():
 
 
 def test_the_costs_in_the_readme_are_those_of_the_experiments():
-    rows = dict(re.findall(r"^\| (\w+) (\| [\d,]+ \| \d+ \| [\d,]+ \| \d+) \|$", (ROOT / "launch/README.md").read_text(),
-                           re.MULTILINE))
+    page = (ROOT / "launch/README.md").read_text()
+    rows = dict(re.findall(r"^\| (\w+) (\| [\d,]+ \| \d+ \| [\d,]+ \| \d+) \|$", page, re.MULTILINE))
     expected = {}
     for name in experiments.names():
         if configs := experiments.experiment(name, "paper").configs:
