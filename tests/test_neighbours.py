@@ -114,15 +114,6 @@ def test_unit_factors_of_a_factor_that_does_not_vary():
     np.testing.assert_array_equal(unit, [[0.25, 0], [1, 0]])
 
 
-def test_gap_grows_with_distance():
-    distance = np.array([3.0, 1.0, 2.0, 4.0, 5.0])
-    at, gap, error = neighbours.gap_by_distance(distance, 10 * distance, 10.0, num_bins=2)
-    np.testing.assert_allclose(at, [2.0, 4.5])
-    np.testing.assert_allclose(gap, [10.0, 35.0])
-    np.testing.assert_allclose(error, [10 / np.sqrt(3), 5.0])
-    assert len(neighbours.gap_by_distance(distance, distance, 0.0, num_bins=10)[0]) == 5
-
-
 def test_ninetieth_percentile_image():
     distance = np.random.default_rng(6).permutation(100).astype(float)
     assert distance[neighbours.at_percentile(distance)] == 89

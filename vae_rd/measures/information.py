@@ -88,20 +88,76 @@ def aggregate_log_density(codes: np.ndarray, means: np.ndarray, stddevs: np.ndar
     """
     import tensorflow as tf
     codes, means, stddevs = _checked(codes, means, stddevs)
-    columns = tf.constant(means.T), tf.constant(1 / stddevs.T), tf.constant(_log_normalisers(stddevs))
+    columns, reduced = _columns(means, stddevs), _compiled(tf.reduce_logsumexp)
     block = max(1, min(MAX_BLOCK, PAIRS_PER_BLOCK // len(means)))
     starts = range(0, len(codes), block)
     log_sums = np.empty(len(codes), np.float64)
     for start in progress(starts, desc="aggregate posterior") if progress else starts:
         rows = codes[start:start + block]
         padded = np.pad(rows, ((0, block - len(rows)), (0, 0)), mode="edge")  # one shape, so compiled once
-        log_sums[start:start + block] = _mixture_block()(tf.constant(padded), *columns)[:len(rows)]
+        log_sums[start:start + block] = reduced(tf.constant(padded), *columns)[:len(rows)]
     return log_sums - math.log(len(means))
 
 
+def minibatch_log_density(codes: np.ndarray, means: np.ndarray, stddevs: np.ndarray, num_train: int,
+                          batch_size: int = 512, seed: int = 0) -> np.ndarray:
+    """The paper's estimate of log q(z_b) from the other images of its batch (Esmaeili et al. 2019).
+
+    q(z_b) ~ 1/N q(z_b|x_b) + (N-1)/(N(B-1)) * sum over b' != b of q(z_b|x_b'). Biased: the mutual information comes out
+    too high. Kept to reproduce the paper; `aggregate_log_density` is the number to report.
+
+    Args:
+      codes, means, stddevs: [n, d], row-aligned, each code with its own image's posterior.
+      num_train: N.
+      batch_size: B; the images are dealt into batches at random, and the last ones, if they do not fill a batch, join
+        images of the first.
+
+    Returns:
+      [n] float64, nats.
+
+    Raises:
+      ValueError: for fewer than 2 images.
+    """
+    from scipy.special import logsumexp
+    if len(codes) < 2 or batch_size < 2:
+        raise ValueError(f"{len(codes)} images in batches of {batch_size}: the minibatch estimate compares images, so both "
+                         "must be 2 or more.")
+    size = min(batch_size, len(codes))
+    order = np.random.default_rng(seed).permutation(len(codes))
+    log_other = math.log((num_train - 1) / (num_train * (size - 1)))
+    log_weights = np.where(np.eye(size, dtype=bool), -math.log(num_train), log_other)
+    logs = np.empty(len(codes), np.float64)
+    for start in range(0, len(codes), size):
+        batch = np.roll(order, -start)[:size]
+        kept = batch[:len(codes) - start]
+        pairs = posterior_log_density(codes[batch, None], means[None, batch], stddevs[None, batch])
+        logs[kept] = logsumexp(pairs + log_weights, axis=1)[:len(kept)]
+    return logs
+
+
+def responsibilities(codes: np.ndarray, means: np.ndarray, stddevs: np.ndarray) -> np.ndarray:
+    """w_n(z) = q(z|x_n) / sum_m q(z|x_m): the share of each mixture component in the density at each code.
+
+    Args:
+      codes: [n, d]; all pairs are in memory at a time, so keep n * N small.
+      means, stddevs: [N, d].
+
+    Returns:
+      [n, N] float32 or float64, as the inputs; rows sum to 1.
+    """
+    import tensorflow as tf
+    codes, means, stddevs = _checked(codes, means, stddevs)
+    return _compiled(tf.nn.softmax)(tf.constant(codes), *_columns(means, stddevs)).numpy()
+
+
+def _columns(means: np.ndarray, stddevs: np.ndarray) -> tuple:
+    import tensorflow as tf
+    return tf.constant(means.T), tf.constant(1 / stddevs.T), tf.constant(_log_normalisers(stddevs))
+
+
 @functools.cache
-def _mixture_block():
-    """Compiled log sum_n exp(log N(z_b; m_n, s_n^2)) for a block of codes [b, d] and components as columns [d, N]."""
+def _compiled(reduce: Callable):
+    """Compiled reduction over the components of log N(z_b; m_n, s_n^2), for codes [b, d] and components as [d, N]."""
     import tensorflow as tf
 
     @tf.function(jit_compile=True, autograph=False)
@@ -109,7 +165,7 @@ def _mixture_block():
         logs = log_normalisers[None, :]
         for k in range(codes.shape[1]):
             logs -= 0.5 * tf.square((codes[:, k, None] - means[None, k]) * inverse_stddevs[None, k])
-        return tf.reduce_logsumexp(logs, axis=1)
+        return reduce(logs, axis=1)
 
     return block
 

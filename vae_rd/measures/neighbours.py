@@ -86,26 +86,6 @@ def unit_factors(factors: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.n
     return (np.asarray(factors, np.float64) - low) / width
 
 
-def gap_by_distance(distance: np.ndarray, test_values: np.ndarray, train_mean: float, num_bins: int = 10
-                    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The generalisation gap as a function of the distance to the training set.
-
-    Args:
-        distance: [n] of each test image to its nearest training image.
-        test_values: [n] for example the distortion of each test image.
-        train_mean: the same quantity's mean over the training images.
-        num_bins: groups of equal size, from near to far.
-
-    Returns:
-        Mean distance, mean gap and its standard error, [num_bins] each (fewer where there are fewer images).
-    """
-    groups = np.array_split(np.argsort(distance, kind="stable"), min(num_bins, len(distance)))
-    gaps = [test_values[group] - train_mean for group in groups]
-    errors = [gap.std(ddof=1) / np.sqrt(len(gap)) if len(gap) > 1 else np.nan for gap in gaps]
-    return (np.array([distance[group].mean() for group in groups]), np.array([gap.mean() for gap in gaps]),
-            np.array(errors))
-
-
 def at_percentile(distance: np.ndarray, percentile: float = 90) -> int:
     """Position of the image whose distance is nearest to the percentile from above: Figure 3's test image."""
     return int(np.argsort(distance, kind="stable")[int(np.ceil(percentile / 100 * len(distance))) - 1])

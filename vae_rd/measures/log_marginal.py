@@ -1,0 +1,156 @@
+"""log p(x) by importance sampling, with the signs that it cannot be trusted, in nats per image.
+
+    log p(x) >= E log 1/K sum_k w_k,    w_k = p(x|z_k) p(z_k) / q(z_k|x),    z_k ~ q(z|x)    (Burda et al. 2016, eq. 8)
+
+Where the encoder is narrower than the true posterior, which is what a small beta does, the weights hardly vary among the
+samples drawn and the bound is many nats too low. Two signs are given: the effective sample size, and the tail index of
+the weights, which also speaks where a few dimensions hide it. `annealed.py` holds the independent check.
+"""
+
+import math
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+import numpy as np
+from scipy.special import logsumexp
+
+CODES_PER_BLOCK = 2048  # decoded at a time: 24 MiB of logits for 32 x 32 x 3 images
+MIN_ESS = 100.0  # of the samples: 5,000 that are worth fewer than this carry a bias that can be seen
+MAX_TAIL_INDEX = 0.7  # above it importance sampling does not converge in practice (Vehtari et al. 2024)
+CURVE = (1, 2, 5)  # times powers of ten: the sample numbers of the K-curve
+
+Progress = Callable[..., Iterable]  # called as progress(iterable, desc=text), as tqdm.tqdm is
+
+
+class Reliability(NamedTuple):
+    """How far each image's importance-sampled log p(x) can be trusted."""
+
+    ess: np.ndarray  # [n], effective number of samples
+    tail_index: np.ndarray  # [n], Pareto k of the largest weights; NaN with too few samples to tell
+    unreliable: np.ndarray  # [n] bool
+
+
+def log_importance_weights(images: np.ndarray, keys: np.ndarray, means: np.ndarray, stddevs: np.ndarray,
+                           prior: Any, likelihood: Callable[[Any], Any], num_samples: int, *, widen: float = 1.0,
+                           seed: int = 0, progress: Progress | None = None) -> np.ndarray:
+    """log w_k = log p(x|z_k) + log p(z_k) - log r(z_k|x).
+
+    The proposal r is the posterior q; with `widen` above 1 it is the defensive mixture of q and of q with standard
+    deviations `widen` times as large, half of each.
+
+    Args:
+      images: [n, ...] float, as `likelihood(codes).log_prob` takes them.
+      keys: [n] whole numbers; an image's samples depend on its key and the seed alone, not on its block.
+      means, stddevs: [n, d] of the posterior.
+      prior: `tfd` object over codes.
+      likelihood: codes [..., d] -> `tfd` object over images.
+      num_samples: K.
+
+    Returns:
+      [n, K] float64.
+    """
+    if num_samples < 1 or not widen >= 1:
+        raise ValueError(f"num_samples={num_samples} must be 1 or more, and widen={widen:g} 1 or more (1: no widening).")
+    weights = np.empty((len(images), num_samples), np.float64)
+    density = _joint_density(prior, likelihood)
+    for image in progress(range(len(images)), desc="importance samples") if progress else range(len(images)):
+        rng = np.random.default_rng([seed, int(keys[image])])
+        noise = rng.standard_normal((num_samples, means.shape[1]))
+        wide = np.where(rng.random((num_samples, 1)) < 0.5, widen, 1.0)
+        codes = (means[image] + stddevs[image] * wide * noise).astype(means.dtype)
+        log_joint = np.concatenate([density(images[image], block) for block in _blocks(codes)])
+        weights[image] = log_joint[:num_samples] - _log_proposal(codes, means[image], stddevs[image], widen)
+    return weights
+
+
+def importance_bound(log_weights: np.ndarray, num_samples: int | None = None) -> np.ndarray:
+    """The bound on log p(x) with K samples, [n]: the mean over as many disjoint groups of K as there are.
+
+    Args:
+      log_weights: [n, all samples].
+      num_samples: K; all samples if None.
+    """
+    size = num_samples or log_weights.shape[1]
+    groups = log_weights.shape[1] // size
+    grouped = log_weights[:, :groups * size].reshape(-1, groups, size)
+    return (logsumexp(grouped, axis=2) - math.log(size)).mean(1)
+
+
+def curve_sizes(num_samples: int) -> list[int]:
+    """The sample numbers K of the K-curve: 1, 2, 5, 10, ... up to `num_samples`.
+
+    >>> curve_sizes(25)
+    [1, 2, 5, 10, 20, 25]
+    """
+    sizes = {first * 10**power for power in range(len(str(num_samples))) for first in CURVE}
+    return sorted({size for size in sizes if size < num_samples} | {num_samples})
+
+
+def reliability(log_weights: np.ndarray) -> Reliability:
+    """Effective sample size and tail index of each image's weights [n, K], and whether either is out of bounds."""
+    ess = effective_sample_size(log_weights)
+    tail = tail_index(log_weights)
+    return Reliability(ess, tail, (ess < MIN_ESS) | ~(tail <= MAX_TAIL_INDEX))
+
+
+def effective_sample_size(log_weights: np.ndarray) -> np.ndarray:
+    """(sum w)^2 / sum w^2, [n], for weights [n, K]."""
+    return np.exp(2 * logsumexp(log_weights, axis=1) - logsumexp(2 * log_weights, axis=1))
+
+
+def tail_index(log_weights: np.ndarray) -> np.ndarray:
+    """Pareto k of the largest weights, [n] (Vehtari et al. 2024; fit of Zhang & Stephens 2009).
+
+    Moments of the weights above order 1/k do not exist: from 0.5 the variance is infinite, from 1 the mean.
+    """
+    num_samples = log_weights.shape[1]
+    size = int(min(0.2 * num_samples, 3 * math.sqrt(num_samples)))
+    if size < 5:
+        return np.full(len(log_weights), np.nan)
+    ordered = np.sort(log_weights, axis=1)[:, -size - 1:]
+    scaled = np.exp(ordered - ordered[:, -1:])
+    return np.array([_pareto_shape(row[1:] - row[0]) for row in scaled])
+
+
+def _joint_density(prior, likelihood):
+    """Compiled log p(x|z) + log p(z) of one image and a block of codes, as a function of arrays."""
+    import tensorflow as tf
+
+    @tf.function(autograph=False)
+    def density(image, codes):
+        return likelihood(codes).log_prob(image[None]) + prior.log_prob(codes)
+
+    return lambda image, codes: density(tf.constant(image), tf.constant(codes)).numpy().astype(np.float64)
+
+
+def _blocks(codes: np.ndarray) -> Iterable[np.ndarray]:
+    """Blocks of one size, the last one filled up, so that the graph is made once."""
+    count = math.ceil(len(codes) / CODES_PER_BLOCK)
+    return np.split(np.pad(codes, ((0, -len(codes) % count), (0, 0)), mode="edge"), count)
+
+
+def _log_proposal(codes: np.ndarray, mean: np.ndarray, stddev: np.ndarray, widen: float) -> np.ndarray:
+    squares = np.square((codes.astype(np.float64) - mean) / stddev).sum(1)
+    constant = -np.log(stddev.astype(np.float64)).sum() - 0.5 * len(mean) * math.log(2 * math.pi)
+    narrow = constant - 0.5 * squares
+    if widen == 1:
+        return narrow
+    wide = constant - 0.5 * squares / widen**2 - len(mean) * math.log(widen)
+    return np.logaddexp(narrow, wide) - math.log(2)
+
+
+def _pareto_shape(excess: np.ndarray) -> float:
+    """Shape k of a generalised Pareto distribution fitted to rising excesses [m] over a threshold."""
+    size = len(excess)
+    if excess[-1] < 1e-9:
+        return -np.inf  # equal weights: no tail at all
+    quartile = excess[max(0, int(size / 4 + 0.5) - 1)]
+    if quartile <= 0:
+        return np.inf  # one weight outruns all others beyond what doubles hold
+    points = np.arange(1, 30 + int(math.sqrt(size)) + 1)
+    theta = 1 / excess[-1] + (1 - np.sqrt(len(points) / (points - 0.5))) / (3 * quartile)
+    shape = np.log1p(-theta[:, None] * excess).mean(1)
+    profile = size * (np.log(-theta / shape) - shape - 1)
+    weights = np.exp(profile - logsumexp(profile))
+    shape = np.log1p(-(theta * weights).sum() * excess).mean()
+    return float((size * shape + 5) / (size + 10))  # the weak prior of Vehtari et al.: 10 observations at 0.5

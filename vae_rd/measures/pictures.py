@@ -1,0 +1,53 @@
+"""Pictures of what a model does: labelled grids of images, and the codes to decode for samples and traversals."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+CELL = 0.52  # inches per image
+TRAVERSAL_STEPS = 9
+TRAVERSAL_PERCENTILES = (0.5, 99.5)  # of the training codes, between which a dimension is moved
+
+
+def grid(images: np.ndarray, rows: Sequence[str] | None = None, columns: Sequence[str] | None = None,
+         title: str = "") -> Figure:
+    """A labelled grid of images.
+
+    Args:
+      images: [rows, columns, height, width, channels] in [0, 1] or uint8; 1 channel is drawn grey.
+      rows, columns: a label for each row and column.
+      title: above the grid.
+    """
+    count, across = images.shape[:2]
+    left, top = 1.35 * (rows is not None), 0.2 * (columns is not None) + 0.26 * bool(title) + 0.04
+    width, height = left + across * CELL + 0.05, top + count * CELL + 0.05
+    figure = Figure((width, height), dpi=200)
+    FigureCanvasAgg(figure)
+    for row, column in np.ndindex(count, across):
+        axes = figure.add_axes(((left + column * CELL) / width, 1 - (top + (row + 1) * CELL) / height,
+                                0.94 * CELL / width, 0.94 * CELL / height))
+        axes.imshow(np.squeeze(images[row, column]), cmap="gray", vmin=0, vmax=255 if images.dtype == np.uint8 else 1)
+        axes.set_axis_off()
+        if rows is not None and column == 0:
+            axes.text(-0.12, 0.5, rows[row], transform=axes.transAxes, ha="right", va="center", fontsize=6.5)
+        if columns is not None and row == 0:
+            axes.set_title(columns[column], fontsize=6, pad=2)
+    if title:
+        figure.text(0.5, 1 - 0.06 / height, title, ha="center", va="top", fontsize=7.5)
+    return figure
+
+
+def traversal_codes(mean: np.ndarray, train_codes: np.ndarray) -> np.ndarray:
+    """Codes [d, TRAVERSAL_STEPS, d] that move one dimension at a time, all others staying at `mean` [d].
+
+    Args:
+      mean: [d], posterior mean of the image to start from.
+      train_codes: [N, d]; each dimension runs from its 0.5th to its 99.5th percentile over them.
+    """
+    low, high = np.percentile(train_codes, TRAVERSAL_PERCENTILES, axis=0)
+    codes = np.tile(mean, (len(mean), TRAVERSAL_STEPS, 1))
+    for k in range(len(mean)):
+        codes[k, :, k] = np.linspace(low[k], high[k], TRAVERSAL_STEPS)
+    return codes
