@@ -33,7 +33,7 @@ class TetrominoesReleased(Tetrominoes):
         """float64 [163840, 5]; bins run in the order of NumPy's `xy` meshgrid: hue slowest, then rotation."""
         borders = [np.linspace(low, high, bins + 1)[:-1] for low, high, bins in zip(LOW, HIGH, BINS)]
         lower = np.stack([axis.ravel() for axis in np.meshgrid(*borders)], axis=1)
-        return lower + self._random[0] * (HIGH - LOW) / BINS
+        return lower + self._random[0] * ((HIGH - LOW) / BINS)
 
     @functools.cached_property
     def factors(self) -> np.ndarray:
