@@ -112,12 +112,13 @@ def without_docstring(texts: dict[str, str]) -> list[str]:
 
 
 def effects_at_import(texts: dict[str, str]) -> list[str]:
-    """Statements at module level that only have an effect, and flags outside the doors."""
+    """Statements at module level that only have an effect, other than to define a door's flags; flags elsewhere."""
     found = []
     for module, text in texts.items():
         for node in ast.parse(text).body:
             if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):
-                found.append(f"{module}, line {node.lineno}: {ast.unparse(node)}")
+                if module not in DOORS or "flags" not in ast.unparse(node.value.func):
+                    found.append(f"{module}, line {node.lineno}: {ast.unparse(node)}")
         if module not in DOORS and any(name.split(".")[0] == "absl" for name in imports(texts, module)):
             found.append(f"{module} reads flags")
     return found
@@ -173,7 +174,8 @@ def test_importing_has_no_effects():
 
 
 def test_an_effect_is_found():
-    assert len(effects_at_import({"vae_rd.data": "from absl import flags\nseed(0)"})) == 2
+    assert len(effects_at_import({"vae_rd.data": "from absl import flags\n_define_flags()"})) == 2
+    assert len(effects_at_import({"vae_rd.main": "from absl import flags\n_define_flags()\nseed(0)"})) == 1
 
 
 def test_every_file_has_a_noun_for_a_name():
