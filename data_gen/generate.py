@@ -13,13 +13,13 @@ import signal
 import tempfile
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TextIO
 
 import numpy as np
 import tqdm
 
 from data_gen import randomness
-from data_gen.dataset import Dataset, opened
+from data_gen.dataset import Dataset
 from data_gen.dsprites import DSprites
 from data_gen.fashion_mnist import FashionMnist
 from data_gen.mnist import Mnist
@@ -78,7 +78,7 @@ def open_dataset(dataset: str, data_seed: int, image_size: int, raw_dir: str | o
         RecordsError: if its original files are missing and cannot be downloaded, or are not the ones they should be.
     """
     check(dataset, "default", image_size)
-    data = opened(DATASETS[dataset], data_seed, image_size, str(raw_dir))
+    data = DATASETS[dataset](data_seed, image_size, str(raw_dir))
     data.prepare()
     return data
 
@@ -224,18 +224,23 @@ def _start_worker() -> None:
 def _alone(destination: pathlib.Path, progress: bool) -> Iterator[None]:
     """Waits until no other process makes this split; on a file system without locks both make it, which is harmless."""
     with (destination.parent / f".{destination.name}.lock").open("w") as file:
-        try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if progress:
-                print(f"another process is making {destination}: waiting for it", flush=True)
-            fcntl.lockf(file, fcntl.LOCK_EX)
-        except OSError:
-            yield
-            return
-        for leftover in destination.parent.glob(f".{destination.name}.*.unfinished"):
-            shutil.rmtree(leftover, ignore_errors=True)  # of a process that was killed: no living one holds the lock
+        if _locked(file, f"another process is making {destination}: waiting for it" if progress else None):
+            for leftover in destination.parent.glob(f".{destination.name}.*.unfinished"):
+                shutil.rmtree(leftover, ignore_errors=True)  # of a killed process: no living one holds the lock
         yield
+
+
+def _locked(file: TextIO, waiting: str | None) -> bool:
+    """Locks a file until it is closed, printing `waiting` if that takes a while; False where there are no locks."""
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        if waiting:
+            print(waiting, flush=True)
+        fcntl.lockf(file, fcntl.LOCK_EX)
+    except OSError:
+        return False
+    return True
 
 
 @contextlib.contextmanager

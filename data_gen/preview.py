@@ -21,7 +21,7 @@ _ROWS, _COLUMNS = 5, 16
 def sample_images(data: Dataset) -> np.ndarray:
     """uint8 [80, height, width, channels]: images drawn at random from the whole set."""
     stream = randomness.stream(data.data_seed, "preview")
-    chosen = stream.choice(data.num_images, _ROWS * _COLUMNS, replace=False)
+    chosen = stream.choice(data.num_images, _ROWS * _COLUMNS, replace=data.num_images < _ROWS * _COLUMNS)
     return stream.permutation(data.images(np.sort(chosen)))
 
 

@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import resource
 import signal
 import subprocess
 import sys
@@ -157,6 +158,25 @@ def test_two_processes_make_the_same_split_at_once(tmp_path):
     folder = tmp_path / "tetrominoes" / "cd_16k"
     records.check_files(folder, records.read_info(folder))
     assert not list(tmp_path.glob("tetrominoes/.*.unfinished"))
+
+
+def test_all_makes_every_possible_split(tmp_path):
+    """With a toy set of 120 images, for which no size of the paper is possible."""
+    program = ("import sys; from absl import app; from data_gen import generate, main; from tests.test_dataset import "
+               "Squares; generate.DATASETS['squares'] = Squares; sys.argv[0] = 'main'; app.run(main.main)")
+    done = subprocess.run([sys.executable, "-c", program, "--dataset=squares", "--split=all", f"--data_dir={tmp_path}"],
+                          cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert sorted(path.name for path in (tmp_path / "squares").glob("[!.]*")) == ["checkerboard", "default"]
+
+
+@pytest.mark.slow
+def test_default_split_takes_at_most_25_seconds_of_two_cores(tmp_path):
+    """Processor time, which company on the machine does not change: about 11 s of the 50 that two cores have."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert _run("--split=default", f"--data_dir={tmp_path}", "--num_workers=2").returncode == 0
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 50
 
 
 def test_a_script_without_main_guard_can_generate_a_small_split(tmp_path):

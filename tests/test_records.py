@@ -203,6 +203,14 @@ def test_info_that_disagrees_with_its_place(split_dir, change):
         records.read_info(split_dir)
 
 
+def test_data_behind_links_count_by_the_name_of_the_link(split_dir, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "toy").symlink_to(split_dir.parent)
+    split_dir.rename(split_dir.with_name("scratch_17"))
+    split_dir.symlink_to(split_dir.with_name("scratch_17"))
+    assert len(_load(tmp_path / "elsewhere" / "toy" / "default")[1]) == 20
+
+
 def test_info_that_leaves_a_shard_out(split_dir):
     content = json.loads((split_dir / "info.json").read_text())
     _change_info(split_dir, shards=content["shards"][1:], num_train=10)

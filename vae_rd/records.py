@@ -9,6 +9,7 @@ import functools
 import gzip
 import hashlib
 import json
+import os
 import pathlib
 import struct
 from collections.abc import Iterator
@@ -148,7 +149,7 @@ def read_info(split_dir: str | pathlib.Path) -> Info:
     if not path.is_file():
         raise RecordsError(f"{split_dir} holds no data: it has no {INFO_FILE}. Make the split with data_gen.main.")
     info = _parse_info(path)
-    folder = pathlib.Path(split_dir).resolve()
+    folder = pathlib.Path(os.path.abspath(split_dir))  # links keep their names: the place is where the user sees it
     place = (dataset_folder(info.dataset, info.seed, info.image_size, info.binarization), info.split)
     _require(place == (folder.parent.name, folder.name), path,
              f"it describes {'/'.join(place)}, but lies in {folder.parent.name}/{folder.name}: the folder was renamed, "
