@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.special import logsumexp
 
 NUM_STAGES = 16  # temperatures between two stages are evenly spaced; step sizes are tuned for each stage
 FIRST_TEMPERATURE = 1e-4  # below it temperatures rise evenly, above it by a constant factor: errors of 0.3 nats where
@@ -72,8 +71,7 @@ def annealed_log_marginal(images: np.ndarray, prior: Any, likelihood: Callable[[
     parts = []
     for rows, rng in _image_blocks(len(images), num_chains, seed, "annealing", progress):
         forward = steps.forward(images[rows], scales[rows], num_chains, rng)
-        ess = np.exp(2 * logsumexp(forward.log_weights, axis=0) - logsumexp(2 * forward.log_weights, axis=0))
-        parts.append(Annealed(_log_mean_exp(forward.log_weights), ess, forward.acceptance))
+        parts.append(Annealed(_log_mean_exp(forward.log_weights), _ess(forward.log_weights), forward.acceptance))
     return Annealed(*(np.concatenate(values) for values in zip(*parts)))
 
 
@@ -199,4 +197,8 @@ def _draw(rng: np.random.Generator) -> np.ndarray:
 
 
 def _log_mean_exp(log_weights: np.ndarray) -> np.ndarray:
-    return logsumexp(log_weights, axis=0) - np.log(len(log_weights))
+    return np.logaddexp.reduce(log_weights, axis=0) - np.log(len(log_weights))
+
+
+def _ess(log_weights: np.ndarray) -> np.ndarray:
+    return np.exp(2 * np.logaddexp.reduce(log_weights, axis=0) - np.logaddexp.reduce(2 * log_weights, axis=0))

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.special import logsumexp
 
 CODES_PER_BLOCK = 2048  # decoded at a time: 24 MiB of logits for 32 x 32 x 3 images
 MIN_ESS = 100.0  # of the samples: 5,000 that are worth fewer than this carry a bias that can be seen
@@ -73,7 +72,7 @@ def importance_bound(log_weights: np.ndarray, num_samples: int | None = None) ->
     size = num_samples or log_weights.shape[1]
     groups = log_weights.shape[1] // size
     grouped = log_weights[:, :groups * size].reshape(-1, groups, size)
-    return (logsumexp(grouped, axis=2) - math.log(size)).mean(1)
+    return (np.logaddexp.reduce(grouped, axis=2) - math.log(size)).mean(1)
 
 
 def curve_sizes(num_samples: int) -> list[int]:
@@ -95,7 +94,7 @@ def reliability(log_weights: np.ndarray) -> Reliability:
 
 def effective_sample_size(log_weights: np.ndarray) -> np.ndarray:
     """(sum w)^2 / sum w^2, [n], for weights [n, K]."""
-    return np.exp(2 * logsumexp(log_weights, axis=1) - logsumexp(2 * log_weights, axis=1))
+    return np.exp(2 * np.logaddexp.reduce(log_weights, axis=1) - np.logaddexp.reduce(2 * log_weights, axis=1))
 
 
 def tail_index(log_weights: np.ndarray) -> np.ndarray:
@@ -151,6 +150,6 @@ def _pareto_shape(excess: np.ndarray) -> float:
     theta = 1 / excess[-1] + (1 - np.sqrt(len(points) / (points - 0.5))) / (3 * quartile)
     shape = np.log1p(-theta[:, None] * excess).mean(1)
     profile = size * (np.log(-theta / shape) - shape - 1)
-    weights = np.exp(profile - logsumexp(profile))
+    weights = np.exp(profile - np.logaddexp.reduce(profile))
     shape = np.log1p(-(theta * weights).sum() * excess).mean()
     return float((size * shape + 5) / (size + 10))  # the weak prior of Vehtari et al.: 10 observations at 0.5

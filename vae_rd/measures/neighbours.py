@@ -4,8 +4,6 @@ from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import numpy as np
-import scipy.linalg
-import scipy.spatial
 
 NUM_DIRECTIONS = 256  # of the projection that bounds distances; it holds 94% of the variance of Tetrominoes
 MIN_SHARE = 0.75  # of the variance: with less, too many candidates survive, and whole images are multiplied instead
@@ -73,10 +71,11 @@ def nearest_factors(queries: np.ndarray, references: np.ndarray, periods: np.nda
         queries, references: [n, f] and [N, f] factors on the unit scale.
         periods: [f] length after which a factor repeats itself (1 for a full turn); 0 for factors that do not.
     """
+    from scipy.spatial import cKDTree
     periods = np.zeros(queries.shape[1]) if periods is None else np.asarray(periods, np.float64)
     wrapped = [np.where(periods > 0, np.mod(values, np.where(periods > 0, periods, 1)), values).astype(np.float64)
                for values in (queries, references)]
-    distance, position = scipy.spatial.cKDTree(wrapped[1], boxsize=periods).query(wrapped[0], workers=-1)
+    distance, position = cKDTree(wrapped[1], boxsize=periods).query(wrapped[0], workers=-1)
     return Nearest(position.astype(np.int64), distance)
 
 
@@ -109,7 +108,7 @@ def _basis(centred: np.ndarray, total: float) -> np.ndarray | None:
     sample = centred[::max(1, len(centred) // 8192)]
     directions = np.random.default_rng(0).standard_normal((centred.shape[1], NUM_DIRECTIONS), np.float32)
     for _ in range(3):
-        directions = scipy.linalg.qr(sample.T @ (sample @ directions), mode="economic")[0].astype(np.float32)
+        directions = np.linalg.qr(sample.T @ (sample @ directions))[0]
     share = np.square(centred @ directions).sum(dtype=np.float64) / total if total else 0
     return directions if share >= MIN_SHARE else None
 

@@ -1,0 +1,139 @@
+"""Makes measures of a finished run and records them: measures.json, values per image, pictures, TensorBoard."""
+
+import dataclasses
+import functools
+import os
+import pathlib
+import tempfile
+import time
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from vae_rd import runs
+from vae_rd.measures.subject import Subject
+from vae_rd.measures.table import MEASURES, Outcome, Settings
+
+EVENT_SUFFIX = ".measures"
+
+
+def measure_run(finished_run: Any, names: Iterable[str], *, settings: Settings = Settings(),
+                split_dir: str | os.PathLike | None = None, progress: bool = True, overwrite: bool = False) -> list[str]:
+    """Makes the measures that a finished run does not have yet; each is recorded as soon as it is made.
+
+    Args:
+        finished_run: what `vae_rd.training.finished.open_run` returned.
+        names: in the table of measures.
+        settings: of the measures.
+        split_dir: folder of the run's split, which keeps what belongs to the data; None: that is computed anew.
+        progress: show bars.
+        overwrite: make measures again that are there.
+
+    Returns:
+        A line for each measure that is there with other settings and was left as it is.
+
+    Raises:
+        runs.RunError: if a name is not known, a measure does not apply to the run, or another process works on it.
+            What had been recorded before stays as it was.
+    """
+    names = list(dict.fromkeys(names))
+    unknown = [name for name in names if name not in MEASURES]
+    if unknown:
+        raise runs.RunError(f"measure {', '.join(unknown)} is not known; choose among {', '.join(MEASURES)}.")
+    run, checkpoint = finished_run.run, finished_run.checkpoint
+    subject = Subject(finished_run, split_dir, functools.partial(_bar, run.path.name, progress))
+    notes = []
+    with runs.locked(run):
+        for name in names:
+            made, wanted = recorded(run, checkpoint, name), _record(finished_run, name, settings)
+            if made and not overwrite and made != wanted:
+                notes.append(f"{run.path.name}: {name} is there with {_words(made)}, not {_words(wanted)}; --overwrite "
+                             "makes it again.")
+            elif overwrite or not made:
+                _make(subject, name, settings, wanted)
+        if run.read_measures() and not _event_files(run):
+            log_measures(run)
+    return notes
+
+
+def recorded(run: runs.RunDir, checkpoint: str, name: str) -> dict[str, Any] | None:
+    """The settings with which a measure was made; None if it was not, or if the run has been trained on since."""
+    entry = run.read_measures().get(checkpoint, {}).get(name)
+    return entry["settings"] if entry and entry["settings"].get("step") == measured_step(run, checkpoint) else None
+
+
+def measured_step(run: runs.RunDir, checkpoint: str) -> int | None:
+    """The step of a checkpoint's weights."""
+    results = run.read_results() or {}
+    return (results if checkpoint == "last" else results.get("best") or {}).get("step")
+
+
+def log_measures(run: runs.RunDir) -> None:
+    """Writes the last checkpoint's scalars for TensorBoard, as `train/<name>` and `test/<name>`, in one small file.
+
+    The file replaces the one before; together with the run's HParams entry it puts the measures in the table of runs.
+    """
+    import tensorflow as tf
+    with tempfile.TemporaryDirectory(dir=run.path, prefix=".events") as folder:
+        writer = tf.summary.create_file_writer(folder, filename_suffix=EVENT_SUFFIX)
+        with writer.as_default():
+            for entry in run.read_measures().get("last", {}).values():
+                for part in ("train", "test", "run"):
+                    for name, value in entry.get(part, {}).items():
+                        if value is not None:
+                            tf.summary.scalar(f"{part}/{name}", value, step=entry["settings"]["step"])
+        writer.close()
+        old = _event_files(run)
+        for path in pathlib.Path(folder).iterdir():
+            path.replace(run.path / path.name)
+        for path in old:
+            path.unlink()
+
+
+def _make(subject: Subject, name: str, settings: Settings, wanted: dict[str, Any]) -> None:
+    finished, measure = subject.finished, MEASURES[name]
+    started = time.monotonic()
+    try:
+        outcome = measure.function(subject, dataclasses.replace(settings, query_images=wanted.get("query_images")))
+    except ValueError as error:
+        raise runs.RunError(f"{finished.run.path}: {name} does not apply: {error}") from error
+    _write(finished, outcome)
+    measures = finished.run.read_measures()
+    entry = {**outcome.scalars, "settings": wanted, "seconds": round(time.monotonic() - started, 2)}
+    measures.setdefault(finished.checkpoint, {})[name] = entry
+    runs.write_json(finished.run.measures, measures)  # the record comes last: without it, nothing counts as made
+    log_measures(finished.run)
+
+
+def _write(finished: Any, outcome: Outcome) -> None:
+    """Values per image, pictures and other arrays, each file whole or not at all."""
+    run, suffix = finished.run, "" if finished.checkpoint == "last" else f"_{finished.checkpoint}"
+    for partition, values in outcome.per_example.items():
+        there = finished.per_example(partition)
+        if not np.array_equal(there["index"], getattr(finished.split, partition).index):
+            raise runs.RunError(f"{run.per_example(partition, finished.checkpoint)} is not of these images: their index "
+                                "differs. Remove the run, and train it again.")
+        runs.write_arrays(run.per_example(partition, finished.checkpoint), {**there, **values})
+    for name, figure in outcome.pictures.items():
+        with runs.whole_file(run.picture(name + suffix)) as beside:
+            figure.savefig(beside)
+    for name, arrays in outcome.arrays.items():
+        runs.write_arrays(run.path / f"{name}{suffix}.npz", arrays)
+
+
+def _record(finished: Any, name: str, settings: Settings) -> dict[str, Any]:
+    return {"step": measured_step(finished.run, finished.checkpoint), **MEASURES[name].depends_on(settings)}
+
+
+def _words(record: dict[str, Any]) -> str:
+    return " ".join(f"{name}={'all' if value is None else value}" for name, value in record.items() if name != "step")
+
+
+def _event_files(run: runs.RunDir) -> list[pathlib.Path]:
+    return [path for path in run.event_files() if path.name.endswith(EVENT_SUFFIX)]
+
+
+def _bar(run_name: str, shown: bool, iterable: Iterable, desc: str = "") -> Iterable:
+    from tqdm import tqdm
+    return tqdm(iterable, desc=f"{run_name[:40]}: {desc}", disable=not shown, leave=False, mininterval=0.5)

@@ -1,0 +1,83 @@
+"""The nearest training image of every test image of a split: computed once, and kept beside the data."""
+
+import os
+import pathlib
+import sys
+from typing import NamedTuple
+
+import numpy as np
+
+from vae_rd import data, runs
+from vae_rd.measures import neighbours
+
+FILE = "neighbours.npz"
+DYNAMIC_FILE = "neighbours-dynamic.npz"  # of images that dynamic binarization has drawn
+FULL_TURN = {"degrees": 360.0}  # units in which a factor comes back to where it began
+
+
+class SplitNeighbours(NamedTuple):
+    """For every test image, in index order, the nearest training image; arrays [num_test]."""
+
+    nearest_index: np.ndarray  # int64, its index in the full data set; by L2 distance between pixels
+    nearest_distance: np.ndarray  # L2 distance to it, pixels on the [0, 1] scale
+    nearest_factor_index: np.ndarray  # int64, likewise by factors on the unit scale; -1 where there are no factors
+    nearest_factor_distance: np.ndarray  # NaN where there are no factors
+
+
+def of_split(split: data.Split, folder: str | os.PathLike | None, dynamic: bool = False,
+             progress: neighbours.Progress | None = None) -> SplitNeighbours:
+    """The neighbours of a split, read from its folder if they are there, else computed and written there.
+
+    Args:
+        split: the data.
+        folder: the split's folder; None: nothing is read or kept.
+        dynamic: whether the images are those that dynamic binarization has drawn, and not those on disk.
+        progress: called as `progress(blocks, desc=...)`, as `tqdm.tqdm` is.
+    """
+    path = pathlib.Path(folder) / (DYNAMIC_FILE if dynamic else FILE) if folder else None
+    key = np.array([split.info.content_sha256[name] for name in ("train", "test")])
+    kept = _read(path, key) if path else None
+    if kept:
+        return kept
+    found = compute(split, progress)
+    if path:
+        try:
+            runs.write_arrays(path, {"content_sha256": key, **found._asdict()})
+        except OSError as error:
+            print(f"{path} could not be written ({error.strerror}): the neighbours are computed again next time.",
+                  file=sys.stderr)
+    return found
+
+
+def compute(split: data.Split, progress: neighbours.Progress | None = None) -> SplitNeighbours:
+    """The neighbours of a split, in pixels and in factors."""
+    train, test = split.train, split.test
+    pixels = neighbours.nearest_images(test.images, train.images, progress=progress)
+    if not train.factors.shape[1]:
+        count = len(test.index)
+        return SplitNeighbours(train.index[pixels.position], pixels.distance, np.full(count, -1), np.full(count, np.nan))
+    low, high = factor_ranges(split)
+    turns = np.array([FULL_TURN.get(unit, 0) for unit in split.info.factor_units]) / np.where(high > low, high - low, 1)
+    factors = neighbours.nearest_factors(neighbours.unit_factors(test.factors, low, high),
+                                         neighbours.unit_factors(train.factors, low, high), turns)
+    return SplitNeighbours(train.index[pixels.position], pixels.distance, train.index[factors.position], factors.distance)
+
+
+def factor_ranges(split: data.Split) -> tuple[np.ndarray, np.ndarray]:
+    """Lower and upper end of each factor: as info.json gives them, else those that occur in the split."""
+    ranges = getattr(split.info, "factor_ranges", None)
+    if ranges:
+        return tuple(np.array(ranges, np.float64).T)
+    factors = np.concatenate([split.train.factors, split.test.factors]).astype(np.float64)
+    return factors.min(0), factors.max(0)
+
+
+def _read(path: pathlib.Path, key: np.ndarray) -> SplitNeighbours | None:
+    """What is kept; None if there is nothing, or it is damaged or of other data: it is then computed again."""
+    try:
+        arrays = runs.read_arrays(path) if path.is_file() else {}
+    except runs.RunError:
+        return None
+    if set(arrays) != {"content_sha256", *SplitNeighbours._fields} or not np.array_equal(arrays.pop("content_sha256"), key):
+        return None
+    return SplitNeighbours(**arrays)
