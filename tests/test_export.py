@@ -11,6 +11,7 @@ import pytest
 
 from tests.fabricate import fabricate_run
 from vae_rd.config import Config
+from vae_rd.study import experiments
 
 ROOT = pathlib.Path(__file__).parents[1]
 SMALL = Config(split="cd_8k", train_steps=100)
@@ -49,7 +50,28 @@ def test_where_and_checkpoint_narrow_what_is_drawn(runs_dir, tmp_path):
     assert set(pd.read_csv(tmp_path / "runs.csv")["beta"]) == {0.1, 1.0}
 
 
+def test_an_experiment_is_drawn_from_what_has_finished(tmp_path):
+    configs = experiments.experiment("figure3", "smoke").configs
+    for config in configs[:-1]:
+        fabricate_run(tmp_path / "runs", config)
+    done = export(f"--runs_dir={tmp_path / 'runs'}", f"--out_dir={tmp_path}", "--experiment=figure3", "--rate_axis=log")
+    assert done.returncode == 0, done.stderr
+    assert "figure3 at scale smoke: 11 of 12 runs finished" in done.stdout
+    assert f"missing: {configs[-1].run_name}" in done.stdout
+    assert {"figure3.png", "figure3.pdf", "figure3.csv"} <= {path.name for path in tmp_path.iterdir()}
+
+
+def test_claims_and_gaps_write_their_tables(runs_dir, tmp_path):
+    done = export(f"--runs_dir={runs_dir}", f"--out_dir={tmp_path}", "--claims", "--gaps", "--scale=paper")
+    assert done.returncode == 0, done.stderr
+    assert "C1: not enough runs" in done.stdout and "too few restarts at every beta" in done.stdout
+    assert set(pd.read_csv(tmp_path / "claims.csv")["verdict"]) == {"not enough runs"}
+    assert list(pd.read_csv(tmp_path / "gaps.csv").columns) == ["run", "checkpoint", "gap", "low", "high"]
+
+
 @pytest.mark.parametrize("flag, words", [
+    ("--experiment=figure9", "The experiments are: figure1"), ("--experiment=figure1", "data_gen.main --preview"),
+    ("--experiment=figure6", "none of its 240 runs at scale paper has finished"),
     ("--where=split=cv_82k", "no run has split=cv_82k; there are cd_8k, cv_16k"),
     ("--where=split=random", "The kinds are"), ("--facet=colour", "--facet=colour: must be one or more of dataset"),
     ("--runs_dir=nowhere", "nowhere holds no finished run"), ("figure3", "is not a flag")])

@@ -10,7 +10,7 @@ import scipy.stats
 
 from tests.fabricate import fabricate_run, metrics
 from vae_rd.config import Config
-from vae_rd.runs import METRICS, PARTITIONS
+from vae_rd.runs import METRICS, PARTITIONS, write_arrays
 from vae_rd.study import tables
 
 SMALL = Config(split="cd_8k", train_steps=100)
@@ -140,6 +140,20 @@ def test_text_has_a_line_per_beta_and_names_both_partitions(runs_dir):
     assert len(lines) == 3 and "train distortion" in header and "test rate" in header
     mean = points.query("beta == 1 and partition == 'test'")["distortion_mean"].item()
     assert f"{mean:.2f} \u00b1" in lines[1] and "\u00b1" not in lines[2]
+
+
+def test_gaps_are_bootstrapped_over_images(tmp_path):
+    run = fabricate_run(tmp_path, SMALL)
+    fabricate_run(tmp_path, SMALL.replace(seed=1))  # has no values per image
+    random = np.random.default_rng(0)
+    for partition, mean in (("train", 60.0), ("test", 63.0)):
+        write_arrays(run.per_example(partition), {"distortion": mean + random.standard_normal(4000)})
+    gaps = tables.gaps(tables.collect(tmp_path), tmp_path)
+    assert list(gaps["run"]) == [run.path.name] and list(gaps["checkpoint"]) == ["last"]
+    row = gaps.iloc[0]
+    half = 1.96 * np.sqrt(2 / 4000)
+    assert row["gap"] == pytest.approx(3, abs=0.1)
+    assert (row["high"] - row["low"]) / 2 == pytest.approx(half, rel=0.15)
 
 
 @pytest.mark.slow

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-import scipy.stats
+import scipy.special
 
 LEVEL = 0.95  # coverage of every interval
 
@@ -39,7 +39,7 @@ def t_half_width(std: np.ndarray, count: np.ndarray, level: float = LEVEL) -> np
     """
     std, count = np.asarray(std, float), np.asarray(count, float)
     enough = np.where(count >= 2, count, np.nan)
-    return scipy.stats.t.ppf(0.5 + level / 2, enough - 1) * std / np.sqrt(enough)
+    return scipy.special.stdtrit(enough - 1, 0.5 + level / 2) * std / np.sqrt(enough)
 
 
 def t_interval(values: np.ndarray, level: float = LEVEL) -> Interval:
@@ -87,6 +87,7 @@ def gap_interval(train: np.ndarray, test: np.ndarray, level: float = LEVEL, resa
         resamples: number of draws, of all n and all m images each.
         seed: of the draws.
     """
+    import scipy.stats  # takes a second to load; nothing else here needs it
     samples = _present(test), _present(train)
     estimate = float(samples[0].mean() - samples[1].mean())
     if min(map(len, samples)) < 2:
@@ -158,7 +159,7 @@ def _p_above_zero(differences: np.ndarray) -> np.ndarray:
         return np.ones(differences.shape[1])
     mean, error = differences.mean(0), differences.std(0, ddof=1) / np.sqrt(count)
     with np.errstate(divide="ignore", invalid="ignore"):
-        return np.nan_to_num(scipy.stats.t.sf(mean / error, count - 1), nan=1.0)
+        return np.nan_to_num(scipy.special.stdtr(count - 1, -mean / error), nan=1.0)
 
 
 def _bound(differences: np.ndarray, side: int, error: float) -> np.ndarray:
