@@ -10,7 +10,7 @@ STRIDE = 2
 def build_encoder(*, image_shape, architecture, num_layers, hidden_units, channels, latent_dim, precision, seed):
     """Network from images [batch, height, width, channels] to two [batch, latent_dim]: posterior mean and log scale."""
     layers = _Layers(precision, seed, stream=0)
-    images = keras.Input(image_shape)
+    images = keras.Input(image_shape, dtype=layers.dtype.variable_dtype)  # else float32: float64 would be rounded here
     hidden = images
     if architecture == "cnn":
         for _ in range(num_layers):
@@ -26,7 +26,7 @@ def build_encoder(*, image_shape, architecture, num_layers, hidden_units, channe
 def build_decoder(*, image_shape, architecture, num_layers, hidden_units, channels, latent_dim, precision, seed):
     """Network from codes [batch, latent_dim] to Bernoulli logits [batch, height, width, channels]: the encoder's mirror."""
     layers = _Layers(precision, seed, stream=1)
-    codes = keras.Input((latent_dim,))
+    codes = keras.Input((latent_dim,), dtype=layers.dtype.variable_dtype)
     hidden = codes
     if architecture == "cnn":
         height, width = (side // STRIDE**num_layers for side in image_shape[:2])

@@ -61,7 +61,8 @@ class VAE(keras.Model):
         self.encoder = networks.build_encoder(**shape)
         self.decoder = networks.build_decoder(**shape)
         self.prior_layer = priors.PRIORS[prior](latent_dim, seed=seed, dtype=dtype)
-        self.beta = self.add_weight(name="beta", shape=(), initializer=keras.initializers.Constant(beta), trainable=False)
+        self.beta = self.add_weight(name="beta", shape=(), trainable=False,  # Keras's Constant would round it to float32
+                                    initializer=lambda shape, dtype: tf.constant(beta, dtype))
         self.trackers = {name: keras.metrics.Mean(name) for name in ("rate", "distortion", "objective")}
         self.built = True
 
@@ -79,7 +80,7 @@ class VAE(keras.Model):
         leading = tf.shape(codes)[:-1]
         logits = self.decoder(tf.reshape(codes, [-1, self.latent_dim]))
         logits = tf.cast(tf.reshape(logits, tf.concat([leading, logits.shape[1:]], 0)), self.variable_dtype)
-        return tfd.Independent(tfd.Bernoulli(logits), 3)
+        return tfd.Independent(tfd.Bernoulli(logits, dtype=logits.dtype), 3)  # else grey NumPy values are cut to 0
 
     def terms(self, images, noise):
         """Rate, distortion and objective of each image.
