@@ -22,7 +22,8 @@ def point(config, partition, checkpoint):
         "distortion": values["distortion"] - 5 * (checkpoint == "best"), columns.MUTUAL_INFORMATION: information,
         columns.MARGINAL_KL: values["rate"] - information, columns.LOG_PX: values["elbo"] + 3,
         columns.UNRELIABLE: 0.9 * (config.beta < 0.1), columns.MEMORISED: 0.2, columns.AVERAGED: 0.1,
-        columns.PERPLEXITY: 1 + config.beta, columns.MUTUAL_INFORMATION + columns.MINIBATCH: information + 0.4}
+        columns.PERPLEXITY: 1 + config.beta, "log_px_k1": values["elbo"], "log_px_k10": values["elbo"] + 2,
+        columns.MUTUAL_INFORMATION + columns.MINIBATCH: information + 0.4}
 
 
 def drawn(name, tmp_path, scale="smoke"):
@@ -50,7 +51,7 @@ LAYOUTS = {
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_panels_are_those_of_the_paper(name, tmp_path):
     result = drawn(name, tmp_path)
-    assert list(result.figures) == [name]
+    assert list(result.figures)[0] == name
     assert titles(result.figures[name]) == LAYOUTS[name]
     assert set(result.curves["split"]) == {config.split for config in experiment(name, "smoke").configs}
 
@@ -99,9 +100,10 @@ def test_what_is_missing_is_named(tmp_path):
     table = fabricate_table(list(wanted.configs[:-2]), lambda *run: metrics(*run[:2]))
     assert figures.missing(table, wanted) == wanted.run_names[-2:]
     result = figures.draw(table, wanted, tmp_path)
-    assert not result.figures and "evaluate --measures=information writes it" in result.notes[0]
+    assert not result.figures
+    assert "made by python -m vae_rd.evaluate --measures=information --query_images=8" in result.notes[0]
     notes = figures.draw(fabricate_table(list(wanted.configs), point), experiment("figure3", "smoke"), tmp_path).notes
-    assert "evaluate --measures=neighbours writes them" in notes[0]
+    assert "no run has reconstructions; made by python -m vae_rd.evaluate --measures=neighbours" in notes[0]
 
 
 def test_no_finished_run_is_a_sentence_with_a_remedy(tmp_path):
@@ -133,6 +135,13 @@ def test_unreliable_log_px_is_hollow_and_the_ceiling_named(tmp_path):
     assert [list(line.get_xdata()) for line in hollow] == [[0.01], [0.01]]
     assert any("ceiling of grey targets \N{MINUS SIGN}49.0" in text.get_text() for text in axes.texts)
     assert beta_plots.TRUSTED < 0.9
+
+
+def test_log_px_rises_with_the_number_of_samples(tmp_path):
+    figure = drawn("log_likelihood", tmp_path).figures["log_px_samples"]
+    assert titles(figure) == ["1-layer MLP", "3-layer MLP"]
+    for line in figure.axes[0].lines:
+        assert list(line.get_xdata()) == [1, 10] and np.diff(line.get_ydata()) == pytest.approx(2)
 
 
 def test_distances_come_from_the_runs_and_gaps_rise_with_them(tmp_path):

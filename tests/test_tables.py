@@ -56,15 +56,28 @@ def test_measures_go_to_their_partition_and_checkpoint(tmp_path):
     assert "batch" not in rows.columns and "curve" not in rows.columns
 
 
+def test_measures_of_an_earlier_step_do_not_count(tmp_path):
+    for seed, step in ((0, SMALL.train_steps), (1, 7)):
+        fabricate_run(tmp_path, SMALL.replace(seed=seed), measures={"last": {"information": {
+            "train": {"mutual_information": 6.5, "mutual_information_se": 0.1}, "settings": {"step": step}}}})
+    table = tables.collect(tmp_path)
+    train = table.query("partition == 'train' and checkpoint == 'last'").set_index("seed")
+    assert train.loc[0, "mutual_information"] == 6.5 and np.isnan(train.loc[1, "mutual_information"])
+    points = tables.curves(table)
+    assert "mutual_information_mean" in points and "mutual_information_se_mean" not in points
+
+
 def test_runs_without_results_are_named_and_left_out(runs_dir):
     fabricate_run(runs_dir, SMALL.replace(beta=3.0), status="unfinished")
     fabricate_run(runs_dir, SMALL.replace(beta=5.0), status="diverged")
     fabricate_run(runs_dir, SMALL.replace(beta=7.0)).results.write_text('{"status": "fin')
+    fabricate_run(runs_dir, SMALL.replace(beta=8.0), status="unfinished").history.write_text("step,partition\nx,y\n")
     table = tables.collect(runs_dir)
     lines = "\n".join(tables.left_out(table))
     assert "beta3-" in lines and "unfinished, evaluated up to step 50 of 100" in lines
     assert "beta5-" in lines and "diverged, rate not finite at step 70" in lines
     assert "beta7-" in lines and "unreadable" in lines
+    assert "beta8-" in lines and "history.csv" in lines
     assert sorted(tables.curves(table)["beta"].unique()) == [0.1, 1.0]
 
 

@@ -1,5 +1,6 @@
 """Against beta: information (figure 8), log p(x) with its reliability, memorisation; a table in, a Figure out."""
 
+import re
 from collections.abc import Sequence
 
 import matplotlib
@@ -90,6 +91,35 @@ def log_px_figure(curves: pd.DataFrame) -> Figure:
     return figure
 
 
+def samples_figure(curves: pd.DataFrame) -> Figure:
+    """log p(x) of test images against the number of importance samples, a panel per network and a line per beta.
+
+    A line that still rises at its right end has not converged. The smallest training set is drawn.
+
+    Args:
+        curves: rows of `tables.curves` for one checkpoint.
+    """
+    test = curves[(curves["partition"] == "test") & (curves["num_train"] == curves["num_train"].min())]
+    pattern = re.compile(rf"{columns.LOG_PX_SAMPLES}([0-9]+)_mean")
+    sizes = sorted(int(found[1]) for found in map(pattern.fullmatch, test.columns) if found)
+    networks = list(test.groupby(["architecture", "num_layers"], sort=False))
+    betas = sorted(test["beta"].unique())
+    colours = look.ordered_colours(len(betas))
+    with matplotlib.rc_context(look.STYLE):
+        figure, grid = _grid(1, len(networks), sharey=True)
+        for axes, ((architecture, layers), points) in zip(grid[0], networks):
+            axes.set(title=words.describe({"architecture": architecture, "num_layers": layers}),
+                     xlabel="importance samples per image")
+            for beta, colour in zip(betas, colours):
+                rows = points[points["beta"] == beta]
+                means = [rows[f"{columns.LOG_PX_SAMPLES}{size}_mean"].mean() for size in sizes]
+                axes.plot(sizes, means, color=colour, marker="o", markersize=2)
+        grid[0, 0].set_ylabel("test log p(x) (nats per image)")
+        _key(figure, [], [(f"\u03b2 = {beta:g}", colour) for beta, colour in zip(betas, colours)])
+        _finish(figure, grid)
+    return figure
+
+
 def measures_figure(curves: pd.DataFrame, measures: dict[str, str], partition: str = "test",
                     facet: str = "split") -> Figure:
     """Any measures against beta: a row per measure, a column per value of `facet`, a curve per network.
@@ -173,7 +203,7 @@ def _key(figure: Figure, kinds: Sequence[tuple[str, dict]], coloured: Sequence[t
     handles += [Line2D([], [], color="0.25", label=label, **style) for label, style in kinds]
     if band:
         handles.append(matplotlib.patches.Patch(color=look.COLOURS[0], alpha=0.15, label=band))
-    figure.legend(handles=handles, loc="outside lower center", ncols=min(4, len(handles)))
+    figure.legend(handles=handles, loc="outside lower center", ncols=min(6, len(handles)))
 
 
 def _range(rows: pd.DataFrame, names: Sequence[str]) -> tuple[float, float]:

@@ -2,6 +2,7 @@
 
 MUTUAL_INFORMATION, MARGINAL_KL = "mutual_information", "marginal_kl"  # exact, against all training codes
 MINIBATCH = "_minibatch"  # suffix of the paper's estimates of both
+LOG_PX_SAMPLES = "log_px_k"  # prefix, before the number of importance samples
 LOG_PX = "log_px"  # importance-sampled log p(x), mean over the images
 UNRELIABLE = "log_px_unreliable"  # share of images whose log p(x) cannot be trusted
 LOG_PX_AIS = "log_px_ais"  # annealed importance sampling, the check

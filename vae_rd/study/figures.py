@@ -14,8 +14,6 @@ from vae_rd.study import beta_plots, columns, distances, plots, words
 from vae_rd.study.experiments import OTHER_DATASETS, SCALES, Experiment, experiment
 from vae_rd.study.tables import TableError, curves, finished
 
-EVALUATE = "python -m vae_rd.evaluate"
-
 
 class Material(NamedTuple):
     """What a figure is made from: the rows of one experiment's finished runs."""
@@ -97,7 +95,7 @@ def _large_and_small(material: Material) -> Drawn:
     strips = {key: strip for key in points.groupby(["split", "num_layers"]).groups
               if (strip := _reconstructions(material, *key))}
     drawn = _rd(material, points, facet=("split", "num_layers"), hue=(), strips=strips)
-    notes = [] if strips else [f"no run has reconstructions; {EVALUATE} --measures=neighbours writes them"]
+    notes = [] if strips else [_unmeasured(material, "reconstructions")]
     return drawn._replace(notes=notes)
 
 
@@ -144,7 +142,7 @@ def _other_sizes(material: Material) -> Drawn:
 
 def _information(material: Material) -> Drawn:
     """Figure 8."""
-    lacking = _lacking(material, columns.MUTUAL_INFORMATION, "information")
+    lacking = _lacking(material, columns.MUTUAL_INFORMATION)
     if lacking:
         return Drawn({}, lacking)
     return Drawn({material.experiment.name: beta_plots.information_figure(material.checkpoint())}, [])
@@ -156,10 +154,13 @@ def _early_stopping(material: Material) -> Drawn:
 
 
 def _log_px(material: Material) -> Drawn:
-    lacking = _lacking(material, columns.LOG_PX, "log_marginal")
+    """log p(x) against beta, and against the number of importance samples."""
+    lacking = _lacking(material, columns.LOG_PX)
     if lacking:
         return Drawn({}, lacking)
-    return Drawn({material.experiment.name: beta_plots.log_px_figure(material.checkpoint())}, [])
+    points = material.checkpoint()
+    return Drawn({material.experiment.name: beta_plots.log_px_figure(points),
+                  "log_px_samples": beta_plots.samples_figure(points)}, [])
 
 
 def _distances(material: Material) -> Drawn:
@@ -172,7 +173,7 @@ def _distances(material: Material) -> Drawn:
             train = material.table.query("run == @row.run and checkpoint == 'last' and partition == 'train'")
             groups[row.split] = arrays[columns.NEAREST], arrays["distortion"], float(train["distortion"].iloc[0])
     if not groups:
-        return Drawn({}, [f"no run has {columns.NEAREST}; {EVALUATE} --measures=neighbours writes it"])
+        return Drawn({}, [_unmeasured(material, columns.NEAREST)])
     histograms = distances.histogram_figure({split: group[0] for split, group in groups.items()})
     return Drawn({material.experiment.name: histograms, "gap_by_distance": distances.gap_figure(groups)}, [])
 
@@ -182,20 +183,26 @@ def _rate_terms(material: Material) -> Drawn:
 
 
 def _memorisation(material: Material) -> Drawn:
-    lacking = _lacking(material, columns.MEMORISED, "memorisation")
+    lacking = _lacking(material, columns.MEMORISED)
     labels = {columns.MEMORISED: "share nearer to\na training image",
               columns.AVERAGED: "share nearer to the\nweighted mean", columns.PERPLEXITY: "perplexity of\nthe weights"}
-    figure = {} if lacking else {material.experiment.name: beta_plots.measures_figure(material.checkpoint(), labels)}
-    return Drawn(figure, lacking)
+    if lacking:
+        return Drawn({}, lacking)
+    strips = f"the strips of images are {RunDir(material.runs_dir / '<run>').picture('memorisation')}"
+    return Drawn({material.experiment.name: beta_plots.measures_figure(material.checkpoint(), labels)}, [strips])
 
 
 def _latent_dim(material: Material) -> Drawn:
     return _rd(material, facet=("num_layers",), hue=("latent_dim",), partitions=("test",))
 
 
-def _lacking(material: Material, column: str, measure: str) -> list[str]:
+def _lacking(material: Material, column: str) -> list[str]:
     has = column in material.table and material.table[column].notna().any()
-    return [] if has else [f"no run has {column}; {EVALUATE} --measures={measure} writes it"]
+    return [] if has else [_unmeasured(material, column)]
+
+
+def _unmeasured(material: Material, what: str) -> str:
+    return f"no run has {what}; made by {material.experiment.evaluate_command}"
 
 
 _DRAW: dict[str, Callable[[Material], Drawn]] = {

@@ -8,13 +8,14 @@ from typing import Any
 import pandas as pd
 import tqdm
 
-from vae_rd.config import Config, ConfigError, canonical_split
+from vae_rd.config import Config, canonical_split
 from vae_rd.runs import FINISHED, METRICS, PARTITIONS, RunDir, RunError, find_runs, read_arrays
 from vae_rd.study.statistics import gap_interval, t_half_width
 
 CONFIG_COLUMNS = tuple(field.name for field in dataclasses.fields(Config))
 POINT_COLUMNS = (*(name for name in CONFIG_COLUMNS if name != "seed"), "partition", "checkpoint")
 SUMMARIES = ("mean", "std", "n", "low", "high")  # of every quantity, over the restarts of a curve point
+STANDARD_ERROR = "_se"  # suffix of a measure's Monte Carlo error: in runs.csv, not averaged over restarts
 UNREADABLE = "unreadable"
 _ABOUT_THE_RUN = ("num_train", "num_test", "wall_seconds", "steps_per_second")
 _LEADING = ("run", "status", "note", *CONFIG_COLUMNS, "partition", "checkpoint", "step", "num_images", *METRICS,
@@ -79,7 +80,8 @@ def curves(table: pd.DataFrame) -> pd.DataFrame:
     runs.
     """
     rows = finished(table)
-    quantities = [*METRICS, *(name for name in table.columns if name not in _LEADING)]
+    measured = [name for name in table.columns if name not in _LEADING and not name.endswith(STANDARD_ERROR)]
+    quantities = [*METRICS, *measured]
     points = rows.astype({name: float for name in quantities}).groupby(list(POINT_COLUMNS), dropna=False)
     groups = points[quantities]
     mean, std, count = groups.mean(), groups.std(ddof=1), groups.count()
@@ -127,20 +129,29 @@ def _mean_and_spread(block: pd.DataFrame, metric: str) -> pd.Series:
 
 
 def _rows(run: RunDir) -> list[dict[str, Any]]:
+    """The table's rows of one run; a run whose files cannot be read has one row that says so."""
     try:
-        config = run.read_config()
-        results = run.read_results()
-        measures = run.read_measures()
-    except (OSError, ValueError, ConfigError, RunError) as error:
-        return [{"run": run.path.name, "status": UNREADABLE, "note": f"{type(error).__name__}: {error}"}]
+        return _readable_rows(run)
+    except (OSError, ValueError, RunError) as error:
+        return [{"run": run.path.name, "status": UNREADABLE, "note": str(error)}]
+    except KeyError as error:
+        return [{"run": run.path.name, "status": UNREADABLE, "note": f"{run.results} has no {error}"}]
+
+
+def _readable_rows(run: RunDir) -> list[dict[str, Any]]:
+    config, results, measures = run.read_config(), run.read_results(), run.read_measures()
     about = {"run": run.path.name, "status": run.status(), **dataclasses.asdict(config)}
     if results is None or results["status"] != FINISHED:
         return [{**about, **_progress(run, config, results)}]
     about.update({name: results.get(name) for name in _ABOUT_THE_RUN}, note="")
-    return [{**_scalars(measures, checkpoint, partition), **about, "partition": partition, "checkpoint": checkpoint,
-             "step": block["step"], **block[partition]}
-            for checkpoint, block in (("last", results), ("best", results.get("best") or {}))
-            for partition in PARTITIONS if partition in block]
+    rows = []
+    for checkpoint, block in (("last", results), ("best", results.get("best") or {})):
+        for partition in PARTITIONS:
+            if partition in block:
+                measured = _scalars(measures.get(checkpoint, {}), block["step"], partition)
+                rows.append({**measured, **about, "partition": partition, "checkpoint": checkpoint,
+                             "step": block["step"], **block[partition]})
+    return rows
 
 
 def _progress(run: RunDir, config: Config, results: dict[str, Any] | None) -> dict[str, Any]:
@@ -155,10 +166,10 @@ def _progress(run: RunDir, config: Config, results: dict[str, Any] | None) -> di
     return {"step": step, "note": f"evaluated up to step {step} of {config.train_steps}{failed}"}
 
 
-def _scalars(measures: dict[str, Any], checkpoint: str, partition: str) -> dict[str, float]:
-    """The numbers that measures wrote for this partition, and those that they wrote for the run as a whole."""
-    blocks = [measure.get(part) or {} for measure in measures.get(checkpoint, {}).values()
-              for part in ("run", partition)]
+def _scalars(measures: dict[str, Any], step: int, partition: str) -> dict[str, float]:
+    """The numbers that measures wrote for this partition and for the run as a whole; not those of another step."""
+    valid = [measure for measure in measures.values() if measure.get("settings", {}).get("step", step) == step]
+    blocks = [measure.get(part) or {} for measure in valid for part in ("run", partition)]
     return {name: value for block in blocks for name, value in block.items()
             if value is None or isinstance(value, (int, float))}
 
