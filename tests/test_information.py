@@ -80,3 +80,145 @@ def test_refuses_what_is_no_mixture(change, words):
     good = dict(codes=np.zeros((2, 2)), means=np.zeros((4, 2)), stddevs=np.ones((4, 2)))
     with pytest.raises(ValueError, match=words):
         information.aggregate_log_density(**good | change)
+
+
+def _parts(codes, means, stddevs, log_prior):
+    return information.Information(information.posterior_log_density(codes, means, stddevs),
+                                   information.aggregate_log_density(codes, means, stddevs), log_prior)
+
+
+def _log_standard_normal(codes):
+    return scipy.stats.norm.logpdf(codes.astype(np.float64)).sum(-1)
+
+
+def _within(values, truth, standard_errors=5, extra=0.0):
+    mean, error = information.estimate(values)
+    assert abs(mean - truth) < standard_errors * error + extra, (mean, truth, error)
+
+
+def test_linear_gaussian_vae_in_closed_form():
+    """x ~ N(0, C), q(z|x) = N(Wx, S): rate, mutual information and marginal KL are known."""
+    rng = np.random.default_rng(10)
+    num_images, noise = 20_000, np.array([0.6, 0.9])
+    weights = np.array([[0.8, 0.3, -0.2], [0.1, -0.5, 0.4]])
+    means = (rng.normal(size=(num_images, 3)) @ weights.T).astype(np.float32)
+    stddevs = np.tile(noise, (num_images, 1)).astype(np.float32)
+    codes = (means + stddevs * rng.normal(size=means.shape)).astype(np.float32)
+    marginal = weights @ weights.T + np.diag(noise**2)
+    truth = 0.5 * np.linalg.slogdet(marginal)[1] - np.log(noise).sum()
+    marginal_kl = 0.5 * (np.trace(marginal) - 2 - np.linalg.slogdet(marginal)[1])
+    rate = 0.5 * (np.trace(marginal) - 2) - np.log(noise).sum()
+    found = _parts(codes, means, stddevs, _log_standard_normal(codes))
+    _within(found.mutual_information, truth, extra=2e-3)
+    _within(found.marginal_kl, marginal_kl, extra=2e-3)
+    _within(found.rate, rate)
+    np.testing.assert_allclose(found.mutual_information + found.marginal_kl, found.rate, atol=1e-12)
+
+
+def test_two_gaussians_by_quadrature():
+    grid = np.linspace(-12, 12, 40_001)
+    means, stddevs = np.array([[-1.0], [1.5]]), np.array([[0.5], [1.2]])
+    densities = scipy.stats.norm.pdf(grid[:, None], means.T, stddevs.T)
+    truth = np.trapezoid(scipy.special.xlogy(densities, densities / densities.mean(1, keepdims=True)), grid, axis=0).mean()
+    component = np.repeat([0, 1], 50_000)
+    codes = means[component] + stddevs[component] * np.random.default_rng(11).normal(size=(100_000, 1))
+    found = information.posterior_log_density(codes, means[component], stddevs[component]) \
+        - information.aggregate_log_density(codes, means, stddevs)
+    _within(found, truth)
+
+
+def test_well_separated_codes_carry_log_n():
+    rng = np.random.default_rng(12)
+    means = 50 * rng.normal(size=(777, 10))
+    found = _parts(means + 1e-3 * rng.normal(size=means.shape), means, np.full_like(means, 1e-3), np.zeros(777))
+    np.testing.assert_allclose(found.mutual_information, np.log(777), atol=1e-5)
+
+
+def test_collapsed_encoder_carries_nothing():
+    codes = np.random.default_rng(13).normal(size=(500, 10)).astype(np.float32)
+    found = _parts(codes, np.zeros_like(codes), np.ones_like(codes), _log_standard_normal(codes))
+    np.testing.assert_allclose(found.mutual_information, 0, atol=1e-5)
+    np.testing.assert_allclose(found.marginal_kl, 0, atol=1e-5)
+
+
+def test_novelty_of_codes_far_from_all_training_codes():
+    """A test code at distance r from the only training code: log q(z|x) - log q_train(z) grows as r^2 / 2."""
+    codes = np.array([[0.0], [3.0]])
+    novelty = information.posterior_log_density(codes, codes, np.ones((2, 1))) \
+        - information.aggregate_log_density(codes, np.zeros((1, 1)), np.ones((1, 1)))
+    np.testing.assert_allclose(novelty, [0, 4.5], atol=1e-6)
+
+
+def test_responsibilities_are_bayes_rule():
+    codes, means, stddevs = _codes(np.random.default_rng(14), 40, 3, 0.8)
+    logs = scipy.stats.norm.logpdf(codes[:, None].astype(float), means, stddevs).sum(-1)
+    np.testing.assert_allclose(information.responsibilities(codes, means, stddevs), scipy.special.softmax(logs, axis=1),
+                               atol=1e-6)
+
+
+def _minibatch_information(codes, means, stddevs, num_train, batch_size):
+    return (information.posterior_log_density(codes, means, stddevs)
+            - information.minibatch_log_density(codes, means, stddevs, num_train, batch_size)).mean()
+
+
+def test_minibatch_estimate_is_esmaeilis_formula():
+    """One batch of all images, by explicit loops."""
+    codes, means, stddevs = _codes(np.random.default_rng(15), 6, 2, 0.9)
+    pairs = np.exp([[scipy.stats.norm.logpdf(codes[b], means[c], stddevs[c]).sum() for c in range(6)] for b in range(6)])
+    truth = [pairs[b, b] / 100 + 99 / (100 * 5) * (pairs[b].sum() - pairs[b, b]) for b in range(6)]
+    np.testing.assert_allclose(information.minibatch_log_density(codes, means, stddevs, 100, 6), np.log(truth), rtol=1e-5)
+
+
+def test_minibatch_density_is_unbiased_and_its_logarithm_is_not():
+    codes, means, stddevs = _codes(np.random.default_rng(16), 60, 2, 0.5)
+    drawn = np.stack([information.minibatch_log_density(codes, means, stddevs, 60, 10, seed) for seed in range(400)])
+    exact = information.aggregate_log_density(codes, means, stddevs)
+    np.testing.assert_allclose((np.exp(drawn).mean(0) / np.exp(exact)).mean(), 1, atol=0.02)
+    assert drawn.mean() < exact.mean() - 0.05
+
+
+@pytest.mark.parametrize("num_images", [15, 16, 17, 33])
+def test_last_minibatch_is_filled_up(num_images):
+    codes, means, stddevs = _codes(np.random.default_rng(17), num_images, 2, 0.5)
+    logs = information.minibatch_log_density(codes, means, stddevs, num_images, 16)
+    assert np.isfinite(logs).all() and logs.shape == (num_images,)
+
+
+def test_caps_of_the_estimators():
+    """Separated codes: ours reaches log N; a plain batch mean and the published stratified weights stop at log B."""
+    rng = np.random.default_rng(18)
+    batch, num_train = 64, 1000
+    means = 50 * rng.normal(size=(num_train, 4))
+    codes, stddevs = means + 1e-2 * rng.normal(size=means.shape), np.full_like(means, 1e-2)
+    assert _minibatch_information(codes, means, stddevs, num_train, batch) == pytest.approx(np.log(num_train), abs=1e-6)
+    own = information.posterior_log_density(codes, means, stddevs)[:batch]
+    pairs = information.posterior_log_density(codes[:batch, None], means[None, :batch], stddevs[None, :batch])
+    plain = own - (scipy.special.logsumexp(pairs, axis=1) - np.log(batch))
+    stratified = own - scipy.special.logsumexp(pairs + np.log(_published_weights(batch, num_train)), axis=1)
+    np.testing.assert_allclose(plain, np.log(batch), atol=1e-6)
+    assert stratified[2:-1] == pytest.approx(np.log(batch - 1), abs=1e-6), "the stride error leaves 1/(B-1) on the diagonal"
+
+
+def _published_weights(batch, num_train):
+    """The widely copied importance weights of `minibatch stratified sampling`, stride error included."""
+    last = batch - 1
+    stratum = (num_train - last) / (num_train * last)
+    weights = np.full(batch * batch, 1 / last)
+    weights[::last + 1] = 1 / num_train
+    weights[1::last + 1] = stratum
+    weights = weights.reshape(batch, batch)
+    weights[last - 1, 0] = stratum
+    return weights
+
+
+def test_standard_error_covers_the_truth():
+    rng = np.random.default_rng(19)
+    inside = [abs(mean) < 1.96 * error for mean, error in (information.estimate(rng.normal(size=40)) for _ in range(400))]
+    assert 0.90 < np.mean(inside) < 0.98
+    assert np.isnan(information.estimate(np.ones(1)).standard_error)
+
+
+@pytest.mark.parametrize("num_images, batch_size", [(1, 512), (10, 1)])
+def test_minibatch_of_one_image_is_refused(num_images, batch_size):
+    with pytest.raises(ValueError, match="must be 2 or more"):
+        information.minibatch_log_density(*np.ones((3, num_images, 2)), 10, batch_size)

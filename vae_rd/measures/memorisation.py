@@ -12,6 +12,7 @@ import numpy as np
 from vae_rd.measures import information, neighbours
 
 PAIRS_PER_BLOCK = 2**23  # weights [queries, training images] in memory at a time: 32 MiB of float32
+TIE = 1e-4  # distances closer than this are equal: the weighted mean can BE the input, up to rounding
 IMAGES_PER_PRODUCT = 8192  # training images that are floats at a time: 96 MiB for 32 x 32 x 3
 
 Progress = Callable[..., Iterable]  # called as progress(iterable, desc=text), as tqdm.tqdm is
@@ -35,12 +36,12 @@ class Memorisation(NamedTuple):
     @property
     def memorised(self) -> np.ndarray:
         """Whether the reconstruction lies nearer to a training image than to its own input, [n] bool."""
-        return self.to_training_image < self.to_input
+        return self.to_training_image < self.to_input - TIE
 
     @property
     def averaged(self) -> np.ndarray:
         """Whether the reconstruction lies nearer to the weighted mean than to its own input, [n] bool."""
-        return self.to_average < self.to_input
+        return self.to_average < self.to_input - TIE
 
 
 def infinite_capacity(codes: np.ndarray, means: np.ndarray, stddevs: np.ndarray, train_images: np.ndarray,

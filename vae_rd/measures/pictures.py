@@ -21,7 +21,7 @@ def grid(images: np.ndarray, rows: Sequence[str] | None = None, columns: Sequenc
       title: above the grid.
     """
     count, across = images.shape[:2]
-    left, top = 1.35 * (rows is not None), 0.2 * (columns is not None) + 0.26 * bool(title) + 0.04
+    left, top = 1.35 if rows else 0.05, 0.2 * bool(columns) + 0.18 * bool(title) + 0.04
     width, height = left + across * CELL + 0.05, top + count * CELL + 0.05
     figure = Figure((width, height), dpi=200)
     FigureCanvasAgg(figure)
@@ -30,9 +30,9 @@ def grid(images: np.ndarray, rows: Sequence[str] | None = None, columns: Sequenc
                                 0.94 * CELL / width, 0.94 * CELL / height))
         axes.imshow(np.squeeze(images[row, column]), cmap="gray", vmin=0, vmax=255 if images.dtype == np.uint8 else 1)
         axes.set_axis_off()
-        if rows is not None and column == 0:
+        if rows and column == 0:
             axes.text(-0.12, 0.5, rows[row], transform=axes.transAxes, ha="right", va="center", fontsize=6.5)
-        if columns is not None and row == 0:
+        if columns and row == 0:
             axes.set_title(columns[column], fontsize=6, pad=2)
     if title:
         figure.text(0.5, 1 - 0.06 / height, title, ha="center", va="top", fontsize=7.5)
