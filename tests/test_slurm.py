@@ -50,12 +50,26 @@ def submit(cluster: SlurmCluster, project: pathlib.Path, script: str, *flags: st
     return re.findall(r"job (\d+)", said)
 
 
+def project_with_python(folder: pathlib.Path, program: str) -> str:
+    """Copies the launch scripts into a folder; a PATH on which `python` is the program."""
+    shutil.copytree(ROOT / "launch", folder / "launch")
+    (folder / "bin").mkdir()
+    (folder / "bin/python").write_text(program)
+    (folder / "bin/python").chmod(0o755)
+    return f"{folder}/bin:{os.environ['PATH']}"
+
+
+def test_a_training_over_the_gpus_of_a_node_sees_them_all(cluster, tmp_path):
+    path = project_with_python(tmp_path, '#!/usr/bin/env bash\necho "$CUDA_VISIBLE_DEVICES $SLURM_NTASKS $*" >>asked\n')
+    submit(cluster, tmp_path, "slurm_multi_gpu.sbatch", "--beta=0.1", PATH=path, RUNS_DIR="elsewhere",
+           SBATCH_OPTIONS="--gres=gpu:2 --cpus-per-task=2 --mem=100")
+    wait_for(lambda: not cluster.states(), "the job's end", 60)
+    command = "-m vae_rd.main --strategy=mirrored --data_dir=data --runs_dir=elsewhere --beta=0.1"
+    assert (tmp_path / "asked").read_text() == f"0,1 1 {command}\n"
+
+
 def test_tasks_that_are_stopped_come_back_and_those_that_failed_do_not(cluster, tmp_path):
-    shutil.copytree(ROOT / "launch", tmp_path / "launch")
-    (tmp_path / "bin").mkdir()
-    (tmp_path / "bin/python").write_text(PROGRAM)
-    (tmp_path / "bin/python").chmod(0o755)
-    path = f"{tmp_path}/bin:{os.environ['PATH']}"
+    path = project_with_python(tmp_path, PROGRAM)
     # USR1 is due 10 seconds after the start; Slurm looks every 30 seconds.
     array, summary = submit(cluster, tmp_path, "slurm_sweep.sbatch", PATH=path, EXPERIMENT="figure4", TASKS="4",
                             SBATCH_OPTIONS="--cpus-per-task=1 --mem=100 --time=1 --signal=USR1@50")
