@@ -65,6 +65,17 @@ def test_diagonals_carry_the_elbo_of_their_points(four):
     assert found >= 4
 
 
+def test_rates_that_span_decades_get_a_logarithmic_axis_whose_diagonals_still_tell_the_elbo(four):
+    wide = four.assign(rate_mean=np.where(four["beta"] < 0.01, 600.0, four["rate_mean"]))
+    assert plots.rd_figure(four).axes[0].get_xscale() == "linear"
+    assert plots.rd_figure(four, rate_axis="log").axes[0].get_xscale() == "log"
+    axes = plots.rd_figure(wide).axes[0]
+    assert axes.get_xscale() == "log" and plots.rd_figure(wide, rate_axis="linear").axes[0].get_xscale() == "linear"
+    lines = [line.get_xydata() for line in axes.lines if len(line.get_xdata()) == 200]
+    sums = [np.unique(line.sum(axis=1).round(6)) for line in lines]
+    assert len(lines) > 4 and all(len(value) == 1 for value in sums)
+
+
 def test_the_entropy_floor_is_in_sight_and_absent_for_binary_targets(tmp_path, four):
     axes = plots.rd_figure(four).axes[0]
     assert any(text.startswith("entropy floor 49.0") for text in texts(axes)) and axes.get_ylim()[0] < 49

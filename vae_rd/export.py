@@ -124,10 +124,5 @@ def _out_dir() -> pathlib.Path:
     return pathlib.Path(_OUT_DIR.value)
 
 
-def run() -> None:
-    """The console entry point."""
-    app.run(main)
-
-
 if __name__ == "__main__":
-    run()
+    app.run(main)

@@ -74,7 +74,7 @@ _SMOKE = Scale("smoke", Config(train_steps=40, image_size=16, eval_images=256), 
                latent_dims=(2, 10), evaluate=("--query_images=8", "--num_samples=50"))
 _LAPTOP = Scale("laptop", Config(train_steps=3000, eval_images=4096), {}, {},
                 betas=(0.001, 0.01, 0.1, 0.3, 1.0, 5.0), few_betas=(0.001, 0.1, 1.0, 5.0), restarts=3, large="cv_16k",
-                small="cv_1000", cv=("cv_1000", "cv_4000", "cv_16k"), cd=("cd_1000", "cd_16k"), other="cv_1000",
+                small="cv_4000", cv=("cv_1000", "cv_4000", "cv_16k"), cd=("cd_1000", "cd_16k"), other="cv_1000",
                 other_sizes=("cv_1000", "cv_4000"), latent_dims=(2, 5, 10, 32), evaluate=("--query_images=100",))
 _PAPER = Scale("paper", Config(), {}, {}, betas=PAPER_BETAS, few_betas=PAPER_BETAS, restarts=5, large="cv_82k",
                small="cv_16k", cv=tuple(f"cv_{size}" for size in SPLIT_SIZES),

@@ -32,6 +32,6 @@ def figure(width: float, height: float) -> Figure:
 
 
 def ordered_colours(count: int) -> list[tuple]:
-    """`count` colours for an ordered quantity, dark to light, all legible on white."""
-    scale = matplotlib.colormaps[ORDERED]
-    return [scale(0.88 * place / max(1, count - 1)) for place in range(count)]
+    """`count` colours for an ordered quantity, dark to light; a few stay dark enough for texts."""
+    scale, lightest = matplotlib.colormaps[ORDERED], 0.88 if count > 4 else 0.7
+    return [scale(lightest * place / max(1, count - 1)) for place in range(count)]

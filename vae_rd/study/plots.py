@@ -13,7 +13,7 @@ from vae_rd.study import look, plane, words
 
 PANELS_ACROSS = 3
 DIRECT_LABELS = 4  # up to so many curves are labelled in the panels, more in the key
-LOG_FROM = 8.0  # an automatic rate axis is logarithmic when the largest rate is so many times the median
+LOG_FROM = 12.0  # an automatic rate axis is logarithmic when the largest rate is so many times the smallest
 
 
 def rd_figure(curves: pd.DataFrame, facet: Sequence[str] = ("dataset", "split"), hue: Sequence[str] | None = None,
@@ -131,7 +131,7 @@ def _draw_strip(axes, pictures: dict[str, np.ndarray]) -> None:
 
 def _spans_much(curves: pd.DataFrame) -> bool:
     rates = curves["rate_mean"].dropna()
-    return bool(len(rates) and rates.min() > 0 and rates.max() > LOG_FROM * rates.median())
+    return bool(len(rates) and rates.min() > 0 and rates.max() > LOG_FROM * rates.min())
 
 
 def _key(figure: Figure, partitions: Sequence[str], looks: dict) -> None:

@@ -89,7 +89,7 @@ def curves(table: pd.DataFrame) -> pd.DataFrame:
     parts = dict(zip(SUMMARIES, (mean, std, count, mean - half, mean + half)))
     frames = [parts[summary].add_suffix(f"_{summary}") for summary in SUMMARIES]
     order = [f"{quantity}_{summary}" for quantity in quantities for summary in SUMMARIES]
-    return pd.concat([points["num_train"].max(), pd.concat(frames, axis=1)[order]], axis=1).reset_index()
+    return pd.concat([points["num_train"].max(), pd.concat(frames, axis=1)[order]], axis=1).copy().reset_index()
 
 
 def gaps(table: pd.DataFrame, runs_dir: str | os.PathLike) -> pd.DataFrame:
