@@ -13,7 +13,6 @@ from vae_rd.study import columns, look, words
 from vae_rd.study.labels import Labeller
 
 BATCH = 512  # of the minibatch estimate
-TRUSTED = 0.5  # largest share of flagged images with which a mean log p(x) is drawn as trusted
 
 
 def information_figure(curves: pd.DataFrame) -> Figure:
@@ -73,7 +72,7 @@ def log_px_figure(curves: pd.DataFrame) -> Figure:
                 points = points.sort_values("beta")
                 _draw(axes, points, columns.LOG_PX, colour)
                 _draw(axes, points, "elbo", colour, linestyle=(0, (1, 1.2)), marker=None)
-                flagged = points[~(points.get(f"{columns.UNRELIABLE}_mean", np.nan) <= TRUSTED)]
+                flagged = points[~(points.get(f"{columns.UNRELIABLE}_mean", np.nan) <= columns.TRUSTED)]
                 axes.plot(flagged["beta"], flagged[f"{columns.LOG_PX}_mean"], "o", color=colour,
                           markerfacecolor="white", markersize=4.2, zorder=4)
                 _draw(axes, points, columns.LOG_PX_AIS, colour, linestyle="none", marker="x", markersize=4)

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from vae_rd.study import experiments, statistics
-from vae_rd.study.columns import LOG_PX, MARGINAL_KL, MEMORISED, MUTUAL_INFORMATION, NEAREST, UNRELIABLE
+from vae_rd.study.columns import LOG_PX, MARGINAL_KL, MEMORISED, MUTUAL_INFORMATION, NEAREST, TRUSTED, UNRELIABLE
 from vae_rd.study.experiments import CNNS, MLPS, ONE_LAYER, THREE_LAYERS
 from vae_rd.study.paired import NotEnough, Runs
 from vae_rd.study.statistics import Interval
@@ -28,7 +28,6 @@ BEST_WITHIN = 1.0  # C3: nats by which another beta may be better than BEST_BETA
 SATURATED = 0.05  # C8: share of log N that may be missing
 SHARE_OF_GROWTH = 0.90  # C8: of the rate's growth, due to the marginal KL
 MOST = 0.5  # headline: "most" settings are more than this share of them
-TRUSTED = 0.5  # largest share of images whose log p(x) may be flagged as unreliable
 
 
 class Claim(NamedTuple):

@@ -5,6 +5,7 @@ MINIBATCH = "_minibatch"  # suffix of the paper's estimates of both
 LOG_PX_SAMPLES = "log_px_k"  # prefix, before the number of importance samples
 LOG_PX = "log_px"  # importance-sampled log p(x), mean over the images
 UNRELIABLE = "log_px_unreliable"  # share of images whose log p(x) cannot be trusted
+TRUSTED = 0.5  # largest share of such images with which the mean log p(x) of a run still counts
 LOG_PX_AIS = "log_px_ais"  # annealed importance sampling, the check
 NEAREST = "nearest_distance"  # L2 distance to the nearest training image, pixels on the [0, 1] scale
 MEMORISED = "memorised"  # share of test images whose reconstruction lies nearer to a training image than to its input
