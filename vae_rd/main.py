@@ -10,6 +10,7 @@ from absl import app, flags
 from data_gen import generate
 from vae_rd import runs
 from vae_rd.config import Config, ConfigError
+from vae_rd.measures import MEASURES
 from vae_rd.records import RecordsError, split_path
 
 _LISTS = {"beta": float, "seed": int}  # fields that take several values, separated by commas
@@ -32,7 +33,7 @@ _STRATEGY = flags.DEFINE_enum("strategy", "auto", ["auto", "one_device", "mirror
                               "devices: one, all GPUs of this machine, or all tasks of an srun step or TF_CONFIG")
 _JIT = flags.DEFINE_enum("jit", "auto", ["auto", "on", "off"], "compile the step by XLA (auto: where it was measured faster)")
 _THREADS = flags.DEFINE_integer("num_threads", None, "threads per operation (default: the cores of this process)", 1)
-_MEASURES = flags.DEFINE_list("measures", [], "measures to make at the end (vae_rd.evaluate --help lists them)")
+_MEASURES = flags.DEFINE_list("measures", [], f"measures to make at the end, among {', '.join(MEASURES)}")
 _RETRY = flags.DEFINE_bool("retry", False, "start diverged runs again")
 _CONTINUE = flags.DEFINE_string("continue_from", None, "directory of a finished run to continue to more --train_steps")
 _PROGRESS = flags.DEFINE_bool("progress", True, "show progress bars")
@@ -85,11 +86,10 @@ def _report(configs: list[Config]) -> None:
 
 def _pending(configs: list[Config]) -> list[Config]:
     """Runs with something left to do."""
-    done = {runs.FINISHED} if _RETRY.value else {runs.FINISHED, runs.DIVERGED}
-
     def complete(run):
-        made = run.read_measures().get("last", {})
-        return run.status() in done and all(name in made for name in _MEASURES.value)
+        status, made = run.status(), run.read_measures().get("last", {})
+        return (status == runs.FINISHED and all(name in made for name in _MEASURES.value)
+                or status == runs.DIVERGED and not _RETRY.value)
     return [config for config in configs if not complete(runs.run_dir(_RUNS_DIR.value, config))]
 
 
@@ -98,6 +98,9 @@ def main(argv: list[str]) -> None:
     try:
         if argv[1:]:
             raise ConfigError(f"{argv[1]!r} is no flag. Write --name=value; --help lists the names.")
+        unknown = [name for name in _MEASURES.value if name not in MEASURES]
+        if unknown:
+            raise ConfigError(f"measures={','.join(unknown)}: must be among {', '.join(MEASURES)}.")
         configs = configs_from_flags()
         pending = _pending(configs)
         if pending:

@@ -9,8 +9,8 @@ from vae_rd.training import devices, finished, loop
 
 
 def finish(configs: list[Config], *, runs_dir: str | os.PathLike, data_dir: str | os.PathLike, strategy: str = "auto",
-           jit: bool | None = None, measure: tuple[str, ...] = (), checkpoint: str = "last", retry: bool = False,
-           skip_busy: bool = False, progress: bool = True) -> None:
+           jit: bool | None = None, measure: tuple[str, ...] = (), settings: measures.Settings = measures.Settings(),
+           checkpoint: str = "last", retry: bool = False, skip_busy: bool = False, progress: bool = True) -> None:
     """Trains what has not ended and measures what is not measured, in one process.
 
     Args:
@@ -20,6 +20,7 @@ def finish(configs: list[Config], *, runs_dir: str | os.PathLike, data_dir: str 
         strategy: one of devices.STRATEGIES.
         jit: compile by XLA; None: what was measured to be faster.
         measure: names in the table of measures.
+        settings: of the measures.
         checkpoint: state of the runs to measure: last or best.
         retry: start diverged runs again.
         skip_busy: leave runs alone that another process works on, instead of refusing.
@@ -30,8 +31,9 @@ def finish(configs: list[Config], *, runs_dir: str | os.PathLike, data_dir: str 
     """
     shared = configs[0]
     placement = devices.place(shared, strategy, jit)
-    split = data.load(records.split_path(data_dir, shared.dataset, shared.split, shared.data_seed, shared.image_size,
-                                         shared.binarization))
+    split_dir = records.split_path(data_dir, shared.dataset, shared.split, shared.data_seed, shared.image_size,
+                                   shared.binarization)
+    split = data.load(split_dir)
     pathlib.Path(runs_dir).mkdir(parents=True, exist_ok=True)
     loop.train(configs, split, runs_dir=runs_dir, placement=placement, retry=retry,
                skip_busy=skip_busy, progress=progress)
@@ -40,4 +42,4 @@ def finish(configs: list[Config], *, runs_dir: str | os.PathLike, data_dir: str 
             run = runs.run_dir(runs_dir, config)
             if measure and run.status() == runs.FINISHED:
                 opened = finished.open_run(run.path, data_dir, checkpoint, split)
-                measures.measure_run(opened, measure, progress=progress)
+                measures.measure_run(opened, measure, settings=settings, split_dir=split_dir, progress=progress)
