@@ -5,15 +5,15 @@ import pathlib
 import re
 import shutil
 import signal
-import subprocess
 import sys
-import time
 import zipfile
 
 import h5py
 import numpy as np
 import pytest
 
+from data_gen import generate
+from tests.conftest import IMAGE_SIZE
 from tests.slurm_cluster import NODES, SlurmCluster, processes, wait_for, why_not
 from vae_rd import runs
 from vae_rd.study import experiments
@@ -90,12 +90,10 @@ def test_tasks_that_are_stopped_come_back_and_those_that_failed_do_not(cluster, 
 
 
 @pytest.fixture(scope="module")
-def data_dir(tmp_path_factory):
-    """Data for tiny runs."""
-    folder = tmp_path_factory.mktemp("data")
-    for split in ("cv_500", "cd_256"):
-        command = [sys.executable, "-m", "data_gen.main", f"--split={split}", "--image_size=16", f"--data_dir={folder}"]
-        subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=200)
+def smoke_data(tmp_path_factory):
+    """A folder with the one split of the swept experiment at its smallest scale."""
+    folder = tmp_path_factory.mktemp("smoke")
+    generate.generate(folder, "tetrominoes", "cv_500", image_size=16, progress=False)
     return folder
 
 
@@ -111,11 +109,12 @@ def under_way(array: str, task: int, runs_dir: pathlib.Path) -> bool:
                for run in runs.find_runs(runs_dir))
 
 
-def test_a_sweep_loses_no_run_when_a_task_is_killed_one_is_preempted_and_a_node_is_drained(cluster, data_dir, tmp_path):
+def test_a_sweep_loses_no_run(cluster, smoke_data, tmp_path):
+    """One task is killed, one is preempted, and a node is drained."""
     folders = {f"{name.upper()}_DIR": f"{tmp_path}/{name}" for name in ("runs", "figures", "logs")}
     array, _ = submit(cluster, ROOT, "slurm_sweep.sbatch", "--column_size=2", EXPERIMENT="early_stopping",
                       SCALE="smoke", TASKS="4", LIMIT="3", SBATCH_OPTIONS="--gres=none --cpus-per-task=1 --mem=1000",
-                      DATA_DIR=str(data_dir), **folders)
+                      DATA_DIR=str(smoke_data), **folders)
     wait_for(lambda: under_way(array, 0, tmp_path / "runs"), "a run of task 0 under way", 100)
     for process in task_processes(array, 0):
         os.kill(process, signal.SIGKILL)
@@ -160,7 +159,8 @@ def weights(path: pathlib.Path) -> dict[str, np.ndarray]:
 
 
 def test_a_training_over_two_nodes_survives_the_death_of_a_worker(cluster, data_dir, tmp_path):
-    flags = ["--split=cd_256", "--image_size=16", "--hidden_units=16", "--train_steps=600", "--eval_every=150"]
+    flags = ["--split=cd_300", f"--image_size={IMAGE_SIZE}", "--hidden_units=16", "--train_steps=600",
+             "--eval_every=150"]
     settings = {"DATA_DIR": str(data_dir), "LOGS_DIR": f"{tmp_path}/logs",
                 "SBATCH_OPTIONS": "--gres=none --cpus-per-task=1 --mem=1000"}
     submit(cluster, ROOT, "slurm_multi_node.sbatch", *flags, RUNS_DIR=f"{tmp_path}/undisturbed", **settings)
@@ -173,12 +173,10 @@ def test_a_training_over_two_nodes_survives_the_death_of_a_worker(cluster, data_
     wait_for(evaluated, "the first evaluation after the start", 100)
     [worker] = processes("vae_rd.main", SLURM_JOB_ID=job, SLURM_PROCID="1")
     os.kill(worker, signal.SIGKILL)
-    killed = time.monotonic()
     wait_for(lambda: not processes("vae_rd.main", SLURM_JOB_ID=job), "the other worker's end", 30)
-    seconds = time.monotonic() - killed
     wait_for(lambda: not cluster.states(), "the disturbed training's end", 200)
     log = (tmp_path / f"logs/vae_rd_multi_node-{job}.log").read_text()
-    assert "was killed by signal 9" in log and "restart 1" in log and seconds < 20
+    assert "was killed by signal 9" in log and "restart 1" in log
     [one], [other] = runs.find_runs(tmp_path / "undisturbed"), runs.find_runs(tmp_path / "disturbed")
     assert one.status() == other.status() == runs.FINISHED
     assert one.read_results()["machine"]["replicas"] == 2
