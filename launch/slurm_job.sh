@@ -47,7 +47,7 @@ run_step() { # run_step <program> [arguments]
   export SRUN_CPUS_PER_TASK=${SLURM_CPUS_PER_TASK:-1} # since Slurm 22.05 srun does not take it from the job
   report "on $SLURM_JOB_NODELIST, restart ${SLURM_RESTART_COUNT:-0}: $*"
   srun --kill-on-bad-exit=1 "$@" || status=$?
-  if ((status == 85 || status == 128 + 10 || status == 128 + 15)); then # the latter two: while it was starting
+  if ((status == 85)); then
     requeue "is to be continued"
   elif ((status > 128 && ${SLURM_RESTART_COUNT:-0} < KILLED_RESTARTS)); then
     requeue "was killed by signal $((status - 128))"

@@ -176,7 +176,7 @@ def test_a_training_over_two_nodes_survives_the_death_of_a_worker(cluster, data_
     wait_for(lambda: not processes("vae_rd.main", SLURM_JOB_ID=job), "the other worker's end", 30)
     wait_for(lambda: not cluster.states(), "the disturbed training's end", 200)
     log = (tmp_path / f"logs/vae_rd_multi_node-{job}.log").read_text()
-    assert "was killed by signal 9" in log and "restart 1" in log
+    assert re.search("was killed by signal (9|15);", log) and "restart 1" in log  # 15: srun ended the other worker
     [one], [other] = runs.find_runs(tmp_path / "undisturbed"), runs.find_runs(tmp_path / "disturbed")
     assert one.status() == other.status() == runs.FINISHED
     assert one.read_results()["machine"]["replicas"] == 2
