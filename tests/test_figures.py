@@ -101,9 +101,9 @@ def test_what_is_missing_is_named(tmp_path):
     assert figures.missing(table, wanted) == wanted.run_names[-2:]
     result = figures.draw(table, wanted, tmp_path)
     assert not result.figures
-    assert "made by python -m vae_rd.evaluate --measures=information --query_images=8" in result.notes[0]
+    assert "made by python -m vae_rd.sweep --experiment=" in result.notes[0]
     notes = figures.draw(fabricate_table(list(wanted.configs), point), experiment("figure3", "smoke"), tmp_path).notes
-    assert "no run has reconstructions; made by python -m vae_rd.evaluate --measures=neighbours" in notes[0]
+    assert "no run has reconstructions; made by python -m vae_rd.sweep --experiment=figure3" in notes[0]
 
 
 def test_no_finished_run_is_a_sentence_with_a_remedy(tmp_path):

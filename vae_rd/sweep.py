@@ -4,12 +4,14 @@ import collections
 import os
 import pathlib
 import sys
+import traceback
 
 from absl import app, flags
 
 from data_gen import generate
 from vae_rd import runs
 from vae_rd.config import Config, ConfigError
+from vae_rd.measures import Settings
 from vae_rd.records import RecordsError, split_path
 from vae_rd.study import experiments, pieces, pool
 
@@ -39,6 +41,7 @@ class _Sweep:
         wanted = [experiments.experiment(name, _SCALE.value) for name in _EXPERIMENT.value]
         self.configs = list(dict.fromkeys(config for one in wanted for config in one.configs))
         self.measures = tuple(dict.fromkeys(name for one in wanted for name in one.measures)) if _MEASURE.value else ()
+        self.settings = {name: Settings(**own) for name, own in experiments.SCALES[_SCALE.value].settings.items()}
         self.checkpoints = tuple(dict.fromkeys(name for one in wanted for name in one.checkpoints))
         self.piece = pieces.piece(self.configs, _TASK.value, _NUM_TASKS.value)
         self.columns = pieces.columns(self.piece, _column_size(), at_least=_WORKERS.value)
@@ -216,28 +219,35 @@ def _last_line(log: pathlib.Path) -> str:
     return lines[-1][:200] if lines else "nothing was printed"
 
 
-def _run_column(sweep: _Sweep) -> None:
-    """One column in this process; runs that another process works on are left to it."""
+def _run_column(sweep: _Sweep) -> int:
+    """One column in this process, and its exit status; runs that another process works on are left to it."""
     if _COLUMN.value >= len(sweep.columns):
         raise ConfigError(f"column={_COLUMN.value}: must be below {len(sweep.columns)}, the number of columns.")
     configs = sweep.pending(sweep.columns[_COLUMN.value])
     if not configs:
-        return
+        return 0
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    from vae_rd.training import devices, loop, start  # imports TensorFlow: seconds
-    from vae_rd.training.interruption import Interrupted
+    from vae_rd.training import devices  # imports TensorFlow: seconds
     devices.configure(configs[0].precision)
+    return 0 if _finish(sweep, configs) else 1
+
+
+def _finish(sweep: _Sweep, configs: list[Config]) -> bool:
+    """Trains and measures runs together; if that fails, one by one, so that only the run at fault fails."""
+    from vae_rd.training import interruption, loop, start
     try:
         for checkpoint in sweep.checkpoints:
             start.finish(configs, runs_dir=_RUNS_DIR.value, data_dir=_DATA_DIR.value, measure=sweep.measures,
-                         checkpoint=checkpoint, retry=_RETRY.value, skip_busy=True)
-    except (Interrupted, KeyboardInterrupt):
+                         settings=sweep.settings, checkpoint=checkpoint, retry=_RETRY.value, skip_busy=True)
+    except interruption.Interrupted:
         raise
     except Exception as error:
-        for config in configs:
-            if sweep.run(config).status() != runs.FINISHED:
-                loop.record_failure(sweep.run(config), error)
-        raise
+        if len(configs) > 1:
+            return all([_finish(sweep, [config]) for config in configs])
+        traceback.print_exc()
+        loop.record_failure(sweep.run(configs[0]), error)
+        return False
+    return True
 
 
 def main(argv: list[str]) -> None:
@@ -255,7 +265,7 @@ def main(argv: list[str]) -> None:
         elif _STATUS.value:
             _status(sweep)
         elif _COLUMN.value is not None:
-            _run_column(sweep)
+            sys.exit(_run_column(sweep))
         else:
             sys.exit(_run_piece(sweep))
     except (ConfigError, RecordsError, runs.RunError, ValueError) as error:

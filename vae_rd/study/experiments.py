@@ -34,7 +34,7 @@ class Scale(NamedTuple):
     other: str  # the one small training set of figure 7
     other_sizes: tuple[str, ...]  # its appendix: a range of sizes
     latent_dims: tuple[int, ...]
-    evaluate: tuple[str, ...] = ()  # flags of vae_rd.evaluate that keep its measures within the scale
+    settings: dict[str, dict[str, int]] = {}  # of the measures, by name, that keep them within the scale
 
 
 class Experiment(NamedTuple):
@@ -44,15 +44,13 @@ class Experiment(NamedTuple):
     scale: str
     text: str  # one line: what it shows
     configs: tuple[Config, ...]
-    measures: tuple[str, ...]  # names in the table of measures, for `vae_rd.evaluate --measures`
+    measures: tuple[str, ...]  # names in the table of measures
     checkpoints: tuple[str, ...] = ("last",)  # which states of the runs the figures need
-    evaluate: tuple[str, ...] = ()  # further flags of vae_rd.evaluate
 
     @property
-    def evaluate_command(self) -> str:
-        """How its measures are made, short of the runs; empty if it has none."""
-        names = f"--measures={','.join(self.measures)}"
-        return " ".join(["python -m vae_rd.evaluate", names, *self.evaluate]) if self.measures else ""
+    def command(self) -> str:
+        """The command that trains and measures what is missing."""
+        return f"python -m vae_rd.sweep --experiment={self.name} --scale={self.scale}"
 
     @property
     def run_names(self) -> list[str]:
@@ -71,11 +69,15 @@ class Cost(NamedTuple):
 _SMOKE = Scale("smoke", Config(train_steps=40, image_size=16, eval_images=256), {"hidden_units": 32}, {"channels": 4},
                betas=(0.01, 0.1, 1.0), few_betas=(0.1, 1.0), restarts=1, large="cv_4000", small="cv_500",
                cv=("cv_500", "cv_4000"), cd=("cd_500", "cd_4000"), other="cv_500", other_sizes=("cv_500", "cv_1000"),
-               latent_dims=(2, 10), evaluate=("--query_images=8", "--num_samples=50"))
+               latent_dims=(2, 10), settings={
+                   "information": {"query_images": 500}, "log_marginal": {"query_images": 8, "num_samples": 50},
+                   "annealed": {"query_images": 2, "num_samples": 50, "ais_chains": 4, "ais_steps": 20},
+                   "memorisation": {"query_images": 200}})
 _LAPTOP = Scale("laptop", Config(train_steps=3000, eval_images=4096), {}, {},
                 betas=(0.001, 0.01, 0.1, 0.3, 1.0, 5.0), few_betas=(0.001, 0.1, 1.0, 5.0), restarts=3, large="cv_16k",
                 small="cv_4000", cv=("cv_1000", "cv_4000", "cv_16k"), cd=("cd_1000", "cd_16k"), other="cv_1000",
-                other_sizes=("cv_1000", "cv_4000"), latent_dims=(2, 5, 10, 32), evaluate=("--query_images=100",))
+                other_sizes=("cv_1000", "cv_4000"), latent_dims=(2, 5, 10, 32), settings={
+                    "information": {"query_images": 4096}, "log_marginal": {"query_images": 100}})
 _PAPER = Scale("paper", Config(), {}, {}, betas=PAPER_BETAS, few_betas=PAPER_BETAS, restarts=5, large="cv_82k",
                small="cv_16k", cv=tuple(f"cv_{size}" for size in SPLIT_SIZES),
                cd=tuple(f"cd_{size}" for size in SPLIT_SIZES if size != "82k"), other="cv_8k",
@@ -106,7 +108,7 @@ def experiment(name: str, scale: str = "paper") -> Experiment:
         raise ConfigError(f"scale={scale!r} is not known. The scales are {', '.join(SCALES)}.")
     text, make, *rest = _EXPERIMENTS[name]
     configs = tuple(dict.fromkeys(make(SCALES[scale])))
-    return Experiment(name, scale, text, configs, *rest)._replace(evaluate=SCALES[scale].evaluate)
+    return Experiment(name, scale, text, configs, *rest)
 
 
 def names() -> list[str]:

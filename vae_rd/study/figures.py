@@ -202,7 +202,7 @@ def _lacking(material: Material, column: str) -> list[str]:
 
 
 def _unmeasured(material: Material, what: str) -> str:
-    return f"no run has {what}; made by {material.experiment.evaluate_command}"
+    return f"no run has {what}; made by {material.experiment.command}"
 
 
 _DRAW: dict[str, Callable[[Material], Drawn]] = {

@@ -2,6 +2,8 @@
 
 import os
 import pathlib
+from collections.abc import Mapping
+from types import MappingProxyType
 
 from vae_rd import data, measures, records, runs
 from vae_rd.config import Config
@@ -9,7 +11,7 @@ from vae_rd.training import devices, finished, loop
 
 
 def finish(configs: list[Config], *, runs_dir: str | os.PathLike, data_dir: str | os.PathLike, strategy: str = "auto",
-           jit: bool | None = None, measure: tuple[str, ...] = (), settings: measures.Settings = measures.Settings(),
+           jit: bool | None = None, measure: tuple[str, ...] = (), settings: Mapping[str, measures.Settings] = MappingProxyType({}),
            checkpoint: str = "last", retry: bool = False, skip_busy: bool = False, progress: bool = True) -> None:
     """Trains what has not ended and measures what is not measured, in one process.
 
@@ -20,7 +22,7 @@ def finish(configs: list[Config], *, runs_dir: str | os.PathLike, data_dir: str 
         strategy: one of devices.STRATEGIES.
         jit: compile by XLA; None: what was measured to be faster.
         measure: names in the table of measures.
-        settings: of the measures.
+        settings: of the measures, by name; without, their own.
         checkpoint: state of the runs to measure: last or best.
         retry: start diverged runs again.
         skip_busy: leave runs alone that another process works on, instead of refusing.
@@ -42,4 +44,6 @@ def finish(configs: list[Config], *, runs_dir: str | os.PathLike, data_dir: str 
             run = runs.run_dir(runs_dir, config)
             if measure and run.status() == runs.FINISHED:
                 opened = finished.open_run(run.path, data_dir, checkpoint, split)
-                measures.measure_run(opened, measure, settings=settings, split_dir=split_dir, progress=progress)
+                for name in measure:
+                    measures.measure_run(opened, [name], settings=settings.get(name, measures.Settings()),
+                                         split_dir=split_dir, progress=progress)
