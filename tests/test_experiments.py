@@ -56,6 +56,15 @@ def test_rate_terms_and_data_sets_vary_where_they_should():
     assert experiment("figure8").measures == ("information",)
 
 
+@pytest.mark.parametrize("scale", experiments.SCALES.values(), ids=experiments.SCALES.keys())
+def test_measures_and_their_settings_are_known_to_the_table_of_measures(scale):
+    from vae_rd.measures import table
+    wanted = {measure for name in experiments.names() for measure in experiment(name, scale.name).measures}
+    assert wanted <= set(table.MEASURES) and set(scale.settings) <= set(table.MEASURES)
+    for settings in scale.settings.values():
+        assert table.Settings(**settings)
+
+
 @pytest.mark.parametrize("name", [name for name in experiments.names() if PAPER_COUNTS[name]])
 def test_laptop_takes_an_hour_or_two_and_smoke_minutes(name):
     assert cost(experiment(name, "laptop").configs).hours <= 2.1
