@@ -10,14 +10,16 @@ class LinearGaussian:
     Args:
         latent_dim, pixels: sizes.
         noise: standard deviation of the likelihood.
+        scale, centre: of W and b, and the mean of b.
         seed: of W and b.
     """
 
-    def __init__(self, latent_dim: int = 3, pixels: int = 8, noise: float = 0.3, seed: int = 0):
+    def __init__(self, latent_dim: int = 3, pixels: int = 8, noise: float = 0.3, scale: float = 1.0, centre: float = 0.0,
+                 seed: int = 0):
         rng = np.random.default_rng(seed)
         orthogonal = np.linalg.qr(rng.normal(size=(pixels, latent_dim)))[0].T
-        self.weights = np.linspace(1.0, 2.0, latent_dim)[:, None] * orthogonal  # rows are orthogonal: the posterior is diagonal
-        self.offset, self.noise, self.latent_dim = rng.normal(size=pixels), noise, latent_dim
+        self.weights = scale * np.linspace(1, 2, latent_dim)[:, None] * orthogonal  # orthogonal: the posterior is diagonal
+        self.offset, self.noise, self.latent_dim = centre + scale * rng.normal(size=pixels), noise, latent_dim
 
     def prior(self):
         """p(z)."""

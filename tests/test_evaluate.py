@@ -1,0 +1,75 @@
+"""The door that measures finished runs: flags, refusals by their words, and a bad run that does not stop the others."""
+
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from tests import commands
+from tests.trained_runs import trained  # noqa: F401  a fixture
+from vae_rd import measures, runs
+
+
+def _copy(run, path):
+    return runs.RunDir(pathlib.Path(shutil.copytree(run.path, path)))
+
+
+@pytest.fixture
+def run(trained, tmp_path):
+    """A copy of the MLP's run."""
+    return _copy(trained[0], tmp_path / "good")
+
+
+def _evaluate(tmp_path, *flags):
+    return commands.Command(commands._door, "vae_rd.evaluate", [*flags, "--noprogress"], None,
+                            output=tmp_path / "output.txt").wait()
+
+
+def test_the_door_measures_what_it_can_and_names_the_rest(run, data_dir, tmp_path):
+    bad = {name: _copy(run, tmp_path / name.replace(" ", "_"))
+           for name in ("unfinished", "without model", "other data", "busy")}
+    bad["unfinished"].results.unlink()
+    bad["without model"].model.unlink()
+    other = bad["other data"].read_results()
+    runs.write_json(bad["other data"].results, other | {"content_sha256": {"train": "0" * 64, "test": "0" * 64}})
+    paths = ",".join(str(one.path) for one in (*bad.values(), run)) + f",{tmp_path / 'nowhere'}"
+    with runs.locked(bad["busy"]):
+        command = _evaluate(tmp_path, f"--run={paths}", f"--data_dir={data_dir}", "--measures=neighbours")
+    assert command.status == 1 and "Traceback" not in command.text, command.text
+    for words in ("unfinished is unfinished, and only finished runs", "without_model has no final model",
+                  "other_data was trained on other data", f"busy is in use by host", "nowhere is not a run directory",
+                  f"{run.path}: measured"):
+        assert words in command.text
+    assert list(run.read_measures()["last"]) == ["neighbours"]
+    assert not any(one.measures.exists() for one in bad.values())
+    assert (data_dir / "tetrominoes-size8" / "cd_300" / "neighbours.npz").is_file(), "kept with the data"
+
+
+@pytest.mark.parametrize("flags, words", [
+    (["--run=x", "--measures=mi"], "--measures=mi is not known; choose among information"),
+    ([], "no run is named"),
+    (["--run=x", "extra"], "'extra' is no flag"),
+    (["--run=x", "--num_samples=0"], "num_samples=0: must be 1 or more"),
+    (["--run=x", "--checkpoint=first"], "last|best")])
+def test_the_door_refuses_by_words(tmp_path, flags, words):
+    command = _evaluate(tmp_path, *flags)
+    assert command.status == 1 and words in command.text and "Traceback" not in command.text
+
+
+def test_the_door_takes_settings_and_all(run, data_dir, tmp_path):
+    command = _evaluate(tmp_path, f"--run={run.path}", f"--data_dir={data_dir}", "--measures=all", "--query_images=6",
+                        "--num_samples=30", "--ais_steps=16", "--ais_chains=2", "--checkpoint=best")
+    assert command.status == 0, command.text
+    assert run.read_measures()["best"]["annealed"]["settings"] | {"step": 0} == {
+        "step": 0, "query_images": 6, "num_samples": 30, "widen": 1.0, "ais_chains": 2, "ais_steps": 16}
+
+
+def test_help_names_every_measure_and_loads_no_framework():
+    code = ("import sys, runpy; sys.argv = ['evaluate', '--help']\ntry: runpy.run_module('vae_rd.evaluate', run_name='__main__')"
+            "\nexcept SystemExit: pass\nassert not {'tensorflow', 'keras', 'matplotlib', 'scipy'} & set(sys.modules)")
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=os.environ)
+    assert found.returncode == 0, found.stderr
+    assert all(f"{name}:" in found.stdout for name in measures.MEASURES)
