@@ -211,6 +211,8 @@ def _end_report(sweep: _Sweep, statuses: dict[int, int], received: int | None) -
     if received is not None:
         print("stopped by a signal; the same command continues")
         return 130 if received == 2 else 85
+    if broken and max(broken.values()) < 0:  # killed, as by a lack of memory: a scheduler may try again, as after any kill
+        return 128 - max(broken.values())
     return 1 if broken or states[FAILED] else 0
 
 

@@ -1,5 +1,6 @@
 """Pieces of a sweep: which runs train together as a column, how many fit, and what a task of an array takes."""
 
+import itertools
 import os
 import subprocess
 
@@ -39,7 +40,7 @@ def piece(configs: list[Config], task: int, num_tasks: int) -> list[Config]:
     It depends on nothing but the arguments, so the tasks of an array are disjoint and complete on any nodes.
     """
     costs = [cost([config]).hours for config in configs]
-    middles = [sum(costs[:number]) + own / 2 for number, own in enumerate(costs)]
+    middles = [end - own / 2 for end, own in zip(itertools.accumulate(costs), costs)]
     return [config for config, middle in zip(configs, middles) if int(middle / sum(costs) * num_tasks) == task]
 
 

@@ -1,5 +1,6 @@
 """Worker processes: commands run side by side, each pinned to its GPU or its cores, watched until all have ended."""
 
+import ctypes
 import os
 import pathlib
 import signal
@@ -9,6 +10,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 POLL_SECONDS = 0.5
+_PR_SET_PDEATHSIG = 1  # Linux, <sys/prctl.h>
 
 
 class Task(NamedTuple):
@@ -95,5 +97,10 @@ def _start(task: Task, seat: Seat) -> subprocess.Popen:
     with task.log.open("a") as log:
         # A session of its own: Ctrl-C reaches the worker once, through the pool, and not a second time by the terminal.
         return subprocess.Popen(task.command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
-                                env=environment, start_new_session=True,
-                                preexec_fn=lambda: os.sched_setaffinity(0, seat.cores))
+                                env=environment, start_new_session=True, preexec_fn=lambda: _settle(seat))
+
+
+def _settle(seat: Seat) -> None:
+    """In the new worker: keeps to its cores, and is asked to stop if the pool dies without a word."""
+    os.sched_setaffinity(0, seat.cores)
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

@@ -1,0 +1,90 @@
+"""The pool of worker processes, with real processes."""
+
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+from vae_rd.study import pool
+
+
+def _task(tmp_path, number, program):
+    return pool.Task([sys.executable, "-c", program], tmp_path / "logs" / f"{number}.log")
+
+
+def _run(tasks, seats):
+    return pool.Pool(tasks, seats, lambda: None)
+
+
+def test_every_task_runs_and_its_status_and_words_are_kept(tmp_path, monkeypatch):
+    monkeypatch.setattr(pool, "POLL_SECONDS", 0.02)
+    tasks = [_task(tmp_path, number, f"print('task', {number}); raise SystemExit({number})") for number in range(5)]
+    assert _run(tasks, pool.seats(2)).run() == {number: number for number in range(5)}
+    assert [task.log.read_text().strip() for task in tasks] == [f"task {number}" for number in range(5)]
+
+
+def test_a_killed_worker_does_not_stop_the_others(tmp_path, monkeypatch):
+    monkeypatch.setattr(pool, "POLL_SECONDS", 0.02)
+    tasks = [_task(tmp_path, 0, "import os; os.kill(os.getpid(), 9)"), _task(tmp_path, 1, "pass")]
+    assert _run(tasks, pool.seats(1)).run() == {0: -9, 1: 0}
+
+
+def test_workers_are_pinned_to_their_cores_and_gpus(tmp_path, monkeypatch):
+    monkeypatch.setattr(pool, "POLL_SECONDS", 0.02)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
+    seats = pool.seats(3)
+    assert [seat.gpu for seat in seats] == ["4", "7", "4"]
+    program = "import os; print(sorted(os.sched_getaffinity(0)), os.environ['CUDA_VISIBLE_DEVICES'])"
+    task = _task(tmp_path, 0, program)
+    _run([task], seats[1:2]).run()
+    assert task.log.read_text().strip() == f"{sorted(seats[1].cores)} 7"
+
+
+def test_without_gpus_the_cores_are_shared_out(monkeypatch):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1, 2, 3, 4, 5, 6, 7})
+    monkeypatch.setattr(os, "listdir", lambda path: ["null"])
+    assert [seat.cores for seat in pool.seats(3)] == [(0, 1), (2, 3), (4, 5)]
+    assert pool.seats(1) == [pool.Seat((0, 1, 2, 3, 4, 5, 6, 7), None)]
+    assert all(len(seat.cores) == 1 for seat in pool.seats(20))
+
+
+def test_a_signal_reaches_the_workers_and_no_task_is_begun_after_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(pool, "POLL_SECONDS", 0.02)
+    waiting = ("import signal, sys, time\nsignal.signal(signal.SIGTERM, lambda *_: sys.exit(85))\n"
+               "print('ready', flush=True)\ntime.sleep(30)")
+    first, second = _task(tmp_path, 0, waiting), _task(tmp_path, 1, "pass")
+    crew = _run([first, second], pool.seats(1))
+
+    def stop_when_ready():
+        while not (first.log.is_file() and "ready" in first.log.read_text()):
+            pass
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=stop_when_ready, daemon=True).start()
+    assert crew.run() == {0: 85}
+    assert crew.received == signal.SIGTERM
+    assert not second.log.exists()
+
+
+def test_workers_do_not_outlive_a_pool_that_is_killed(tmp_path):
+    program = ("import pathlib, sys\nfrom vae_rd.study import pool\n"
+               "worker = 'import os, time; print(os.getpid(), flush=True); time.sleep(60)'\n"
+               "task = pool.Task([sys.executable, '-c', worker], pathlib.Path(sys.argv[1]))\n"
+               "pool.Pool([task], pool.seats(1), lambda: None).run()")
+    log = tmp_path / "worker.log"
+    process = subprocess.Popen([sys.executable, "-c", program, str(log)])
+    deadline = time.monotonic() + 30
+    while not (log.is_file() and log.read_text().strip()):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    process.kill()
+    process.wait()
+    worker = pathlib.Path("/proc", log.read_text().strip())
+    while worker.exists() and "State:\tZ" not in (worker / "status").read_text():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    assert process.returncode == -signal.SIGKILL
