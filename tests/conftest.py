@@ -15,9 +15,10 @@ IMAGE_SIZE = 8  # Tetrominoes drawn at a quarter of their size: 192 pixels, so t
 
 @pytest.fixture(scope="session")
 def data_dir(tmp_path_factory) -> pathlib.Path:
-    """A folder of data sets with `cd_300` of 8 x 8 Tetrominoes: 300 training and 300 test images."""
+    """A folder of data sets with 8 x 8 Tetrominoes: `cd_300` (300 training and 300 test images) and `cd_40`."""
     folder = tmp_path_factory.mktemp("data")
-    generate.generate(folder, "tetrominoes", "cd_300", image_size=IMAGE_SIZE, num_workers=1, progress=False)
+    for name in ("cd_300", "cd_40"):
+        generate.generate(folder, "tetrominoes", name, image_size=IMAGE_SIZE, num_workers=1, progress=False)
     return folder
 
 

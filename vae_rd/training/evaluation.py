@@ -91,9 +91,10 @@ class Evaluator:
         index = self._whole[name].index[rows]
         penalty = own.rate
         if mixture is not None:
-            noise = data.evaluation_noise(index, config.latent_dim)
-            log_marginal = information.aggregate_log_density(own.mean + own.stddev * noise, mixture.mean[member],
-                                                             mixture.stddev[member])
+            codes = own.mean + own.stddev * data.evaluation_noise(index, config.latent_dim)
+            parts = (codes, mixture.mean[member], mixture.stddev[member])
+            diverged = not all(np.isfinite(values).all() for values in parts)
+            log_marginal = np.full(len(index), np.nan) if diverged else information.aggregate_log_density(*parts)
             parts = {"mutual_information": own.log_posterior - log_marginal, "marginal_kl": log_marginal - own.log_prior}
             penalty = parts[config.rate_terms]
         return PerExample(index, own.rate, own.distortion, objective(own.distortion, penalty, config.beta),

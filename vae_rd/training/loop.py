@@ -5,6 +5,7 @@ import os
 import shutil
 import time
 import traceback
+from collections.abc import Iterable
 
 import keras
 import numpy as np
@@ -142,7 +143,8 @@ class _Training:
         self.wall_before, self.started = active.progress.wall_seconds, time.monotonic()
         self.saved_at, self.chunk = self.started, 1
         if active.state is not None:
-            self.column.restore(self._stacked([member.state or active.state for member in members]), self.step)
+            states = [member.state or active.state for member in members]
+            self.column.restore(self._stacked(states, active.state), self.step)
         if placement.chief:
             self.evaluator = Evaluator(split, self.config)
             for member in members:
@@ -231,12 +233,13 @@ class _Training:
                 member.per_example["last"] = own
         self._save()
 
-    def _evaluated(self, whole: bool) -> list[dict[str, PerExample]]:
+    def _evaluated(self, whole: bool, save: bool = True) -> list[dict[str, PerExample]]:
         with self._bar(self.evaluator.num_images(whole), f"evaluating step {self.step}", "image", leave=False) as bar:
             def report(done):
                 bar.update(done)
                 if self.request.number is not None and not _several_workers(self.placement.strategy):
-                    self._save()
+                    if save:
+                        self._save()
                     self.request.raise_if_received()
             return self.evaluator.evaluate(self.column, whole=whole, report=report)
 
@@ -279,12 +282,12 @@ class _Training:
         """Evaluates the best weights, then writes all that a finished run consists of, results.json last."""
         last = self.column.state()
         best = self._stacked([checkpoints.load_best(member.run, member.progress.best_step) if member.active
-                              else self._member_state(member, last) for member in self.members])
+                              else self._member_state(member, last) for member in self.members], self.column.weight_names)
         self.column.set_weights(best)
         if all(member.progress.best_step == self.step for member in self.members if member.active):
             values = [member.per_example["last"] for member in self.members]
         else:
-            values = self._evaluated(whole=True)
+            values = self._evaluated(whole=True, save=False)  # or the best weights would be saved as the last
         for member, own in zip(self.members, values):
             member.per_example["best"] = own
         self.column.set_weights(last)
@@ -330,8 +333,8 @@ class _Training:
                 "machine": {**devices.machine(), "replicas": self.placement.strategy.num_replicas_in_sync,
                             "jit": self.placement.jit, "stacked": self.placement.stacked}}
 
-    def _stacked(self, states: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
-        return {name: np.stack([state[name] for state in states]) for name in states[0]}
+    def _stacked(self, states: list[dict[str, np.ndarray]], names: Iterable[str]) -> dict[str, np.ndarray]:
+        return {name: np.stack([state[name] for state in states]) for name in names}
 
     def _member_state(self, member: Member, state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         place = self.members.index(member)
