@@ -149,7 +149,8 @@ def test_distances_come_from_the_runs_and_gaps_rise_with_them(tmp_path):
     for config in wanted.configs:
         run = fabricate_run(tmp_path, config)
         near = random.gamma(5, 1, 1000)
-        write_arrays(run.per_example("test"), {columns.NEAREST: near, "distortion": 70 + near})
+        write_arrays(run.per_example("test"), {columns.NEAREST: near, "distortion": 70 + near,
+                                               "entropy_floor": np.full(1000, 49.0)})
     result = figures.draw(tables.collect(tmp_path), wanted, tmp_path)
     assert list(result.figures) == ["nearest_neighbours", "gap_by_distance"]
     assert titles(result.figures["nearest_neighbours"]) == ["constant volume", "constant density", "other splits"]

@@ -86,7 +86,7 @@ def log_px_figure(curves: pd.DataFrame) -> Figure:
         _finish(figure, grid)
         for axes, (_, rows) in zip(grid[0], splits):
             ceiling = -rows["entropy_floor_mean"].mean()
-            _write_on_line(axes, ceiling, f"ceiling of grey targets \N{MINUS SIGN}{-ceiling:.1f}")
+            _write_on_lines(axes, {ceiling: f"ceiling of grey targets \N{MINUS SIGN}{-ceiling:.1f}"})
     return figure
 
 
@@ -180,20 +180,21 @@ def _draw_bounds(axes, points: pd.DataFrame) -> None:
 
 def _name_caps(axes, points: pd.DataFrame) -> None:
     size = int(points["num_train"].iloc[0])
-    _write_on_line(axes, np.log(size), f"log N = {np.log(size):.2f}")
-    _write_on_line(axes, np.log(BATCH), f"log {BATCH} = {np.log(BATCH):.2f}")
+    texts = {np.log(size): f"log N = {np.log(size):.2f}", np.log(BATCH): f"log {BATCH} = {np.log(BATCH):.2f}"}
+    _write_on_lines(axes, texts)
 
 
-def _write_on_line(axes, level: float, text: str) -> None:
-    """A text above, or else below, a horizontal line, where it covers no curve."""
+def _write_on_lines(axes, texts: dict[float, str]) -> None:
+    """A text above, or else below, each of some horizontal lines, where it covers no curve."""
     labeller = Labeller(axes)
     for line in axes.lines:
         if len(line.get_xdata()) > 2:
             labeller.avoid(np.stack([np.asarray(data, float) for data in line.get_data()], axis=1))
-    (left, height), (right, _) = labeller.pixels([(beta, level) for beta in axes.get_xlim()])
     shift = 4.5 * axes.figure.dpi / 72
-    places = [(place, height + side * shift) for side in (1, -1) for place in np.linspace(right, left, 50)]
-    labeller.place(text, places, fontsize=5.5, color="0.3")
+    for level, text in texts.items():
+        (left, height), (right, _) = labeller.pixels([(beta, level) for beta in axes.get_xlim()])
+        places = [(place, height + side * shift) for side in (1, -1) for place in np.linspace(right, left, 50)]
+        labeller.place(text, places, fontsize=5.5, color="0.3")
 
 
 def _key(figure: Figure, kinds: Sequence[tuple[str, dict]], coloured: Sequence[tuple[str, str]] = (),

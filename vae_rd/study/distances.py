@@ -35,11 +35,11 @@ def histogram_figure(distances: Mapping[str, np.ndarray]) -> Figure:
 
 
 def gap_figure(groups: Mapping[str, tuple[np.ndarray, np.ndarray, float]], bins: int = 10) -> Figure:
-    """Generalisation gap in distortion against distance to the training set, one curve per split, by kind.
+    """Generalisation gap in excess distortion against distance to the training set, one curve per split, by kind.
 
     Args:
-        groups: by the name of the split: distances [n] and distortions [n] of test images, and the mean training
-            distortion.
+        groups: by the name of the split: distances [n] and excess distortions [n] of test images (above their entropy
+            floors, which differ between small and large shapes), and the mean excess of the training images.
         bins: groups of equally many test images.
     """
     kinds = _by_kind(list(groups))
@@ -52,18 +52,18 @@ def gap_figure(groups: Mapping[str, tuple[np.ndarray, np.ndarray, float]], bins:
             axes.axhline(0, color=look.QUIET, linewidth=0.6)
             axes.set(title=title, xlabel=_DISTANCE)
             axes.legend(fontsize=5.5, handlelength=1.2, markerscale=0.7)
-        grid[0].set_ylabel("test D \N{MINUS SIGN} mean training D\n(nats per image)")
+        grid[0].set_ylabel("excess D above the floor,\ntest \N{MINUS SIGN} train (nats per image)")
     return figure
 
 
-def gap_by_distance(distances: np.ndarray, distortions: np.ndarray, train_distortion: float, bins: int = 10
+def gap_by_distance(distances: np.ndarray, distortions: np.ndarray, of_train: float, bins: int = 10
                     ) -> tuple[np.ndarray, np.ndarray]:
     """Mean distance [bins] and mean gap [bins] of test images in groups of equal size, near to far; NaN left out."""
     known = ~(np.isnan(distances) | np.isnan(distortions))
     order = np.argsort(distances[known], kind="stable")
     groups = np.array_split(order, min(bins, len(order)))
     return (np.array([distances[known][group].mean() for group in groups]),
-            np.array([distortions[known][group].mean() for group in groups]) - train_distortion)
+            np.array([distortions[known][group].mean() for group in groups]) - of_train)
 
 
 def _by_kind(splits: list[str]) -> dict[str, list[str]]:

@@ -171,7 +171,9 @@ def _distances(material: Material) -> Drawn:
         arrays = read_arrays(path) if path.is_file() else {}
         if columns.NEAREST in arrays:
             train = material.table.query("run == @row.run and checkpoint == 'last' and partition == 'train'")
-            groups[row.split] = arrays[columns.NEAREST], arrays["distortion"], float(train["distortion"].iloc[0])
+            excess = arrays["distortion"] - arrays["entropy_floor"]
+            groups[row.split] = (arrays[columns.NEAREST], excess,
+                                 float((train["distortion"] - train["entropy_floor"]).iloc[0]))
     if not groups:
         return Drawn({}, [_unmeasured(material, columns.NEAREST)])
     histograms = distances.histogram_figure({split: group[0] for split, group in groups.items()})

@@ -40,8 +40,14 @@ def draw_series(axes, series: Series) -> None:
               markerfacecolor="white", markeredgecolor=series.colour, markeredgewidth=0.9, zorder=4)
 
 
-def draw_diagonals(axes, labeller: Labeller) -> None:
-    """Lines of constant ELBO = -(distortion + rate), with their values where there is room; bent on a log rate axis."""
+def draw_diagonals(axes, labeller: Labeller, least: float = 0.0) -> None:
+    """Lines of constant ELBO = -(distortion + rate), with their values where there is room; bent on a log rate axis.
+
+    Args:
+        axes: with final limits.
+        labeller: of these axes.
+        least: smallest distortion + rate of the curves; far below it no lines are drawn.
+    """
     (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
     if axes.get_xscale() == "log":
         levels = np.outer(10.0 ** np.arange(6), (1, 1.25, 1.5, 2, 3, 4, 6, 8)).ravel()
@@ -49,7 +55,7 @@ def draw_diagonals(axes, labeller: Labeller) -> None:
     else:
         levels = matplotlib.ticker.MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]).tick_values(left + bottom, right + top)
         rates = np.linspace(left, right, 200)
-    for level in levels[(levels > left + bottom) & (levels < right + top)]:
+    for level in levels[(levels > max(left + bottom, 0.7 * least)) & (levels < right + top)]:
         line = np.stack([rates, level - rates], axis=1)
         axes.plot(*line.T, color=look.QUIET, linewidth=0.4, alpha=0.55, zorder=0, scalex=False, scaley=False)
         pixels = labeller.pixels(line)[::-1]  # from the right end, where curves are rare
@@ -60,11 +66,21 @@ def draw_diagonals(axes, labeller: Labeller) -> None:
                        color=look.QUIET, fontsize=5)
 
 
-def draw_floor(axes, floor: float, labeller: Labeller) -> None:
-    """The pixel entropy of the targets, below which no distortion can go."""
-    axes.axhline(floor, color="black", linewidth=0.7, linestyle=(0, (1, 1.5)), zorder=1)
+def draw_floor(axes, floor: float) -> None:
+    """The pixel entropy of the targets, below which no distortion can go; in sight, with room for its name."""
+    if floor > 0:
+        axes.axhline(floor, color="black", linewidth=0.7, linestyle=(0, (1, 1.5)), zorder=1)
+        axes.margins(y=0.07)
+        bottom, top = axes.get_ylim()
+        axes.set_ylim(bottom=min(bottom, max(0, floor - 0.13 * (top - floor))), top=top)
+
+
+def name_floor(axes, floor: float, labeller: Labeller) -> None:
+    """The floor's value, beside its line."""
+    labeller.avoid([(rate, floor) for rate in axes.get_xlim()])
     (left, level), (right, _) = labeller.pixels([(rate, floor) for rate in axes.get_xlim()])
-    places = [(place, level - 5 * axes.figure.dpi / 72) for place in np.linspace(right, left, 60)]
+    shift = 5 * axes.figure.dpi / 72
+    places = [(place, level + side * shift) for side in (-1, 1) for place in np.linspace(right, left, 60)]
     labeller.place(f"entropy floor {floor:.1f}", places, fontsize=5.5)
 
 
@@ -98,8 +114,7 @@ def finish_plane(axes, series: list[Series], label_series: bool) -> None:
         labeller.avoid(one.line)
     floor = entropy_floor(series)
     if floor > 0:
-        labeller.avoid([(rate, floor) for rate in axes.get_xlim()])
-        draw_floor(axes, floor, labeller)
+        name_floor(axes, floor, labeller)
     labelled = [one for one in series if one.partition != "train"] or series
     for one in labelled if label_series else ():
         others = [other.line for other in series if other.label != one.label]
@@ -108,4 +123,5 @@ def finish_plane(axes, series: list[Series], label_series: bool) -> None:
         labeller.place(one.label, places, color=one.colour, fontsize=6.5, required=True)
     for one in labelled[:1]:
         draw_betas(one, labeller)
-    draw_diagonals(axes, labeller)
+    sums = np.concatenate([one.line.sum(axis=1) for one in series]) if series else np.zeros(1)
+    draw_diagonals(axes, labeller, np.nanmin(sums))

@@ -26,7 +26,7 @@ def rd_figure(curves: pd.DataFrame, facet: Sequence[str] = ("dataset", "split"),
         facet: columns whose combinations get a panel each.
         hue: columns that name a curve; by default all fields of Config in which curves of a panel differ.
         partitions: which partitions to draw.
-        across: most panels side by side.
+        across: most panels side by side; four panels make a square.
         rate_axis: linear (straight iso-ELBO lines), log, or auto: log where the rates span too much to be read.
         share: one pair of axis limits for all panels.
         strips: for panels, by their facet values: pictures [h, w, c] uint8 by caption, shown in a row above.
@@ -36,7 +36,7 @@ def rd_figure(curves: pd.DataFrame, facet: Sequence[str] = ("dataset", "split"),
     names = list(_differing(curves, facet) if hue is None else hue)
     looks = _looks(curves, names)
     with matplotlib.rc_context(look.STYLE):
-        figure, grid, above = _panels(len(panels), across, share, bool(strips))
+        figure, grid, above = _panels(len(panels), 2 if len(panels) == 4 else across, share, bool(strips))
         drawn = []
         for axes, top, (values, panel) in zip(grid, above or grid, panels):
             drawn.append(_draw_panel(axes, panel, names, looks))
@@ -147,10 +147,9 @@ def _key(figure: Figure, partitions: Sequence[str], looks: dict) -> None:
 
 
 def _finish(figure: Figure, grid: list, drawn: list[list[plane.Series]], label_series: bool) -> None:
-    """Makes room for the entropy floor, fixes limits and layout, then places the texts."""
+    """Draws the entropy floors, fixes limits and layout, then places the texts."""
     for axes, series in zip(grid, drawn):
-        floor, (bottom, top) = plane.entropy_floor(series), axes.get_ylim()
-        axes.set_ylim(bottom=min(bottom, floor - 0.13 * (top - floor)) if floor > 0 else bottom)
+        plane.draw_floor(axes, plane.entropy_floor(series))
     for axes in grid:
         axes.set(xlim=axes.get_xlim(), ylim=axes.get_ylim(), autoscale_on=False)
     figure.draw_without_rendering()
