@@ -4,6 +4,7 @@ import dataclasses
 import itertools
 import os
 import sys
+import time
 
 from absl import app, flags
 
@@ -12,6 +13,7 @@ from vae_rd import runs
 from vae_rd.config import Config, ConfigError
 from vae_rd.measures import MEASURES
 from vae_rd.records import RecordsError, split_path
+from vae_rd.training import cluster
 
 _LISTS = {"beta": float, "seed": int}  # fields that take several values, separated by commas
 
@@ -54,14 +56,23 @@ def _parsed(name: str, text: str):
         raise ConfigError(f"{name}={text!r}: must be {kind}, or several separated by commas.") from error
 
 
+def _ensure_data(config: Config) -> None:
+    """Generates the split if it is missing; of several workers the chief does, and the others wait for its info.json."""
+    variant = (config.dataset, config.split, config.data_seed, config.image_size, config.binarization)
+    path = split_path(_DATA_DIR.value, *variant)
+    if not (path / "info.json").is_file():
+        generate.check(config.dataset, config.split, config.image_size, config.binarization)
+        if cluster.rank() == 0:
+            print(f"{path} is missing: it is generated first.", flush=True)
+            generate.generate(_DATA_DIR.value, config.dataset, config.split, data_seed=config.data_seed,
+                              image_size=config.image_size, binarization=config.binarization, progress=_PROGRESS.value)
+    while not (path / "info.json").is_file():
+        time.sleep(1)
+
+
 def _train(configs: list[Config]) -> None:
     shared = configs[0]
-    variant = (shared.dataset, shared.split, shared.data_seed, shared.image_size, shared.binarization)
-    if not (split_path(_DATA_DIR.value, *variant) / "info.json").is_file():
-        generate.check(shared.dataset, shared.split, shared.image_size, shared.binarization)
-        print(f"{split_path(_DATA_DIR.value, *variant)} is missing: it is generated first.", flush=True)
-        generate.generate(_DATA_DIR.value, shared.dataset, shared.split, data_seed=shared.data_seed,
-                          image_size=shared.image_size, binarization=shared.binarization, progress=_PROGRESS.value)
+    _ensure_data(shared)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     from vae_rd.training import devices, loop, start  # imports TensorFlow: seconds
     devices.configure(shared.precision, _THREADS.value)
