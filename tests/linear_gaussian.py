@@ -14,11 +14,11 @@ class LinearGaussian:
         seed: of W and b.
     """
 
-    def __init__(self, latent_dim: int = 3, pixels: int = 8, noise: float = 0.3, scale: float = 1.0, centre: float = 0.0,
-                 seed: int = 0):
+    def __init__(self, latent_dim: int = 3, pixels: int = 8, noise: float = 0.3, scale: float = 1.0,
+                 centre: float = 0.0, seed: int = 0):
         rng = np.random.default_rng(seed)
         orthogonal = np.linalg.qr(rng.normal(size=(pixels, latent_dim)))[0].T
-        self.weights = scale * np.linspace(1, 2, latent_dim)[:, None] * orthogonal  # orthogonal: the posterior is diagonal
+        self.weights = scale * np.linspace(1, 2, latent_dim)[:, None] * orthogonal  # so the posterior is diagonal
         self.offset, self.noise, self.latent_dim = centre + scale * rng.normal(size=pixels), noise, latent_dim
 
     def prior(self):

@@ -68,8 +68,9 @@ def test_the_door_takes_settings_and_all(run, data_dir, tmp_path):
 
 
 def test_help_names_every_measure_and_loads_no_framework():
-    code = ("import sys, runpy; sys.argv = ['evaluate', '--help']\ntry: runpy.run_module('vae_rd.evaluate', run_name='__main__')"
-            "\nexcept SystemExit: pass\nassert not {'tensorflow', 'keras', 'matplotlib', 'scipy'} & set(sys.modules)")
+    code = ("import sys, runpy\nsys.argv = ['evaluate', '--help']\n"
+            "try: runpy.run_module('vae_rd.evaluate', run_name='__main__')\n"
+            "except SystemExit: pass\nassert not {'tensorflow', 'keras', 'matplotlib', 'scipy'} & set(sys.modules)")
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=os.environ)
     assert found.returncode == 0, found.stderr
     assert all(f"{name}:" in found.stdout for name in measures.MEASURES)

@@ -52,7 +52,8 @@ def test_last_block_of_any_size(monkeypatch, extra):
 def test_large_mixture_is_summed_accurately():
     """Equal components: whatever N, the mixture is the component itself."""
     codes = np.random.default_rng(3).normal(size=(5, 2)).astype(np.float32)
-    ours = information.aggregate_log_density(codes, np.zeros((200_000, 2), np.float32), np.ones((200_000, 2), np.float32))
+    components = np.zeros((200_000, 2), np.float32)
+    ours = information.aggregate_log_density(codes, components, components + 1)
     np.testing.assert_allclose(ours, scipy.stats.norm.logpdf(codes.astype(float)).sum(-1), atol=1e-4)
 
 
@@ -119,7 +120,8 @@ def test_two_gaussians_by_quadrature():
     grid = np.linspace(-12, 12, 40_001)
     means, stddevs = np.array([[-1.0], [1.5]]), np.array([[0.5], [1.2]])
     densities = scipy.stats.norm.pdf(grid[:, None], means.T, stddevs.T)
-    truth = np.trapezoid(scipy.special.xlogy(densities, densities / densities.mean(1, keepdims=True)), grid, axis=0).mean()
+    ratios = densities / densities.mean(1, keepdims=True)
+    truth = np.trapezoid(scipy.special.xlogy(densities, ratios), grid, axis=0).mean()
     component = np.repeat([0, 1], 50_000)
     codes = means[component] + stddevs[component] * np.random.default_rng(11).normal(size=(100_000, 1))
     found = information.posterior_log_density(codes, means[component], stddevs[component]) \
@@ -164,9 +166,11 @@ def _minibatch_information(codes, means, stddevs, num_train, batch_size):
 def test_minibatch_estimate_is_esmaeilis_formula():
     """One batch of all images, by explicit loops."""
     codes, means, stddevs = _codes(np.random.default_rng(15), 6, 2, 0.9)
-    pairs = np.exp([[scipy.stats.norm.logpdf(codes[b], means[c], stddevs[c]).sum() for c in range(6)] for b in range(6)])
+    densities = [[scipy.stats.norm.pdf(codes[b], means[c], stddevs[c]).prod() for c in range(6)] for b in range(6)]
+    pairs = np.array(densities)
     truth = [pairs[b, b] / 100 + 99 / (100 * 5) * (pairs[b].sum() - pairs[b, b]) for b in range(6)]
-    np.testing.assert_allclose(information.minibatch_log_density(codes, means, stddevs, 100, 6), np.log(truth), rtol=1e-5)
+    ours = information.minibatch_log_density(codes, means, stddevs, 100, 6)
+    np.testing.assert_allclose(ours, np.log(truth), rtol=1e-5)
 
 
 def test_minibatch_density_is_unbiased_and_its_logarithm_is_not():
@@ -196,7 +200,7 @@ def test_caps_of_the_estimators():
     plain = own - (scipy.special.logsumexp(pairs, axis=1) - np.log(batch))
     stratified = own - scipy.special.logsumexp(pairs + np.log(_published_weights(batch, num_train)), axis=1)
     np.testing.assert_allclose(plain, np.log(batch), atol=1e-6)
-    assert stratified[2:-1] == pytest.approx(np.log(batch - 1), abs=1e-6), "the stride error leaves 1/(B-1) on the diagonal"
+    assert stratified[2:-1] == pytest.approx(np.log(batch - 1), abs=1e-6), "it leaves 1/(B-1) on the diagonal"
 
 
 def _published_weights(batch, num_train):
@@ -213,7 +217,8 @@ def _published_weights(batch, num_train):
 
 def test_standard_error_covers_the_truth():
     rng = np.random.default_rng(19)
-    inside = [abs(mean) < 1.96 * error for mean, error in (information.estimate(rng.normal(size=40)) for _ in range(400))]
+    estimates = [information.estimate(rng.normal(size=40)) for _ in range(400)]
+    inside = [abs(mean) < 1.96 * error for mean, error in estimates]
     assert 0.90 < np.mean(inside) < 0.98
     assert np.isnan(information.estimate(np.ones(1)).standard_error)
 

@@ -95,7 +95,8 @@ def test_bound_uses_all_groups():
 
 
 def test_effective_sample_size():
-    np.testing.assert_allclose(log_marginal.effective_sample_size(np.array([[3.0] * 8, [700.0, *[-700.0] * 7]])), [8, 1])
+    weights = np.array([[3.0] * 8, [700.0, *[-700.0] * 7]])
+    np.testing.assert_allclose(log_marginal.effective_sample_size(weights), [8, 1])
 
 
 @pytest.mark.parametrize("shape", [0.2, 0.5, 0.9, 1.5])

@@ -86,9 +86,10 @@ def test_identity_rate_is_information_plus_marginal_kl(opened, run):
 
 def test_the_export_reads_what_the_study_expects(measured):
     rows = tables.collect(measured.run.path.parent).query("checkpoint == 'last'").set_index("partition")
-    test = (columns.LOG_PX, columns.UNRELIABLE, columns.LOG_PX_AIS, columns.NEAREST, columns.MEMORISED, columns.AVERAGED,
-            columns.PERPLEXITY)
-    train = [name + suffix for name in (columns.MUTUAL_INFORMATION, columns.MARGINAL_KL) for suffix in ("", columns.MINIBATCH)]
+    test = (columns.LOG_PX, columns.UNRELIABLE, columns.LOG_PX_AIS, columns.NEAREST, columns.MEMORISED,
+            columns.AVERAGED, columns.PERPLEXITY)
+    train = [name + suffix for name in (columns.MUTUAL_INFORMATION, columns.MARGINAL_KL)
+             for suffix in ("", columns.MINIBATCH)]
     assert rows.loc["test", list(test)].notna().all() and rows.loc["train", train].notna().all()
     assert columns.NEAREST in measured.per_example("test")
 
@@ -115,7 +116,8 @@ def test_other_settings_are_named_and_measured_only_when_told(opened, run):
     before = run.measures.read_bytes()
     other = dataclasses.replace(SMALL, query_images=None, num_samples=7)
     notes = _measure(opened, "information", settings=other)
-    assert len(notes) == 1 and "query_images=25" in notes[0] and "query_images=all" in notes[0] and "--overwrite" in notes[0]
+    assert len(notes) == 1
+    assert all(words in notes[0] for words in ("query_images=25", "query_images=all", "--overwrite"))
     assert "num_samples" not in notes[0], "this measure takes no samples"
     assert run.measures.read_bytes() == before
     assert _measure(opened, "information", settings=other, overwrite=True) == []
@@ -145,9 +147,9 @@ def _failing(error):
     return measures.MEASURES["information"]._replace(function=measure)
 
 
-@pytest.mark.parametrize("error, expected", [(ValueError("1 image is too few"), runs.RunError), (OSError("disk"), OSError),
-                                             (KeyboardInterrupt(), KeyboardInterrupt)])
-def test_what_was_measured_before_a_failure_stays_and_nothing_is_half_written(opened, run, monkeypatch, error, expected):
+@pytest.mark.parametrize("error, expected", [(ValueError("1 image is too few"), runs.RunError),
+                                             (OSError("disk"), OSError), (KeyboardInterrupt(), KeyboardInterrupt)])
+def test_what_was_measured_before_a_failure_stays(opened, run, monkeypatch, error, expected):
     monkeypatch.setattr(record, "MEASURES", measures.MEASURES | {"log_marginal": _failing(error)})
     with pytest.raises(expected, match="log_marginal does not apply: 1 image" if expected is runs.RunError else None):
         _measure(opened, "neighbours", "log_marginal", "pictures")
@@ -193,9 +195,10 @@ def test_tensorboard_shows_the_measures_once(opened, run):
     _measure(opened, "neighbours")
     files = [path for path in run.event_files() if path.name.endswith(record.EVENT_SUFFIX)]
     assert len(files) == 1
-    events = EventAccumulator(str(files[0])).Reload()
+    events = EventAccumulator(str(run.path)).Reload()
     shown = {tag: [event.step for event in events.Tensors(tag)] for tag in events.Tags()["tensors"]}
     assert shown["train/mutual_information"] == shown["test/nearest_distance"] == [60]
+    assert shown["train/rate"][-1] == 60, "the training's own scalars are still there"
     value = float(tf.make_ndarray(events.Tensors("train/mutual_information")[0].tensor_proto))
     assert value == pytest.approx(run.read_measures()["last"]["information"]["train"]["mutual_information"], rel=1e-5)
     assert not [path for path in run.path.iterdir() if path.name.startswith(".")]
@@ -208,7 +211,7 @@ def test_headlines_name_scalars_that_are_measured(measured):
 
 
 class _ExactRun(types.SimpleNamespace):
-    """A finished run whose model is a linear-Gaussian VAE; `narrow` times the exact posterior's width is its encoder's."""
+    """A finished run of a linear-Gaussian VAE; its encoder is `narrow` times as wide as the exact posterior."""
 
     def __init__(self, run, narrow=1.0, num_images=400):
         model, shape = LinearGaussian(3, 12, noise=0.05, scale=0.08, centre=0.5), (2, 2, 3)
@@ -271,9 +274,8 @@ def test_linear_gaussian_vae_through_the_table(exact_run):
     assert found["log_marginal"]["test"]["log_px_unreliable"] == 0
     train = found["information"]["train"]
     assert abs(train["rate_residual"]) < 5 * train["rate_residual_se"]
-    covariance = exact.model.weights @ exact.model.weights.T  # of the posterior means: B C B^T for images of covariance C
-    precision = 1 + np.diag(covariance) / exact.model.noise**2
-    population = 0.5 * np.log(precision).sum()  # mutual information of the population; N = 400 codes carry a little less
+    precision = 1 + np.square(exact.model.weights).sum(1) / exact.model.noise**2
+    population = 0.5 * np.log(precision).sum()  # mutual information of z and x; 400 images carry a little less
     assert population - 1.0 < train["mutual_information"] < population + 0.3
 
 

@@ -46,10 +46,11 @@ def test_twins_at_one_grey_level_are_told_apart_where_float32_products_cannot():
     queries[:, 0, 0, 0] = 254
     twins = queries.copy()
     twins[:, 0, 0, 0] = 255
-    flat = neighbours._flat(queries).astype(np.float32), neighbours._flat(np.concatenate([twins, queries])).astype(np.float32)
+    references = np.concatenate([twins, queries])
+    flat = [neighbours._flat(images).astype(np.float32) for images in (queries, references)]
     shortcut = np.square(flat[0]).sum(1)[:, None] + np.square(flat[1]).sum(1) - 2 * flat[0] @ flat[1].T
     assert (shortcut.argmin(1) != 64 + np.arange(64)).any(), "the negative control does not bite"
-    nearest = neighbours.nearest_images(queries, np.concatenate([twins, queries]))
+    nearest = neighbours.nearest_images(queries, references)
     np.testing.assert_array_equal(nearest.position, 64 + np.arange(64))
     assert (nearest.distance == 0).all()
 
@@ -95,7 +96,8 @@ def test_refuses_what_has_no_neighbour(references, own):
 def test_factors_turn_around():
     """350 degrees lies 20 from 10 degrees, not 340; a factor with no period does not wrap."""
     references = np.array([[10 / 360, 0.02], [200 / 360, 0.98]])
-    nearest = neighbours.nearest_factors(np.array([[350 / 360, 0.02], [1.0, 0.98]]), references, periods=np.array([1, 0]))
+    queries = np.array([[350 / 360, 0.02], [1.0, 0.98]])
+    nearest = neighbours.nearest_factors(queries, references, periods=np.array([1, 0]))
     np.testing.assert_array_equal(nearest.position, [0, 1])
     np.testing.assert_allclose(nearest.distance, [20 / 360, 160 / 360])
 

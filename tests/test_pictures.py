@@ -31,7 +31,8 @@ def test_every_image_lies_in_its_cell(dtype, channels):
 def test_labels_are_written_and_may_be_left_out():
     images = np.zeros((2, 2, 4, 4, 1))
     figure = pictures.grid(images, ["input", "output"], ["1.0", "2.0"], "a title")
-    texts = {text.get_text() for axes in figure.axes for text in axes.texts} | {axes.get_title() for axes in figure.axes}
+    texts = {text.get_text() for axes in figure.axes for text in axes.texts}
+    texts |= {axes.get_title() for axes in figure.axes}
     assert {"input", "output", "1.0", "2.0"} <= texts and figure.texts[0].get_text() == "a title"
     assert len(pictures.grid(images).axes) == 4
 

@@ -1,7 +1,7 @@
 """Measures finished runs: python -m vae_rd.evaluate --run=runs/NAME[,runs/NAME...] --measures=information,log_marginal.
 
-Writes into each run's directory: measures.json (the numbers), per_example_train.npz and per_example_test.npz (values per
-image), pictures as PNG files, and the numbers for TensorBoard.
+Writes into each run's directory: measures.json (the numbers), per_example_train.npz and per_example_test.npz (values
+per image), pictures as PNG files, and the numbers for TensorBoard.
 """
 
 import dataclasses
@@ -19,8 +19,8 @@ _QUICK = ("information", "neighbours", "memorisation", "pictures")
 _TEXTS = "; ".join(f"{name}: {measure.text}" for name, measure in MEASURES.items())
 _RUN = flags.DEFINE_list("run", [], "directories of finished runs, separated by commas")
 _MEASURES = flags.DEFINE_list("measures", list(_QUICK), f"measures to make, or all. {_TEXTS}")
-_CHECKPOINT = flags.DEFINE_enum("checkpoint", "last", runs.CHECKPOINT_NAMES, "weights to measure: of the last step, or of "
-                                "the best evaluation (early stopping)")
+_CHECKPOINT = flags.DEFINE_enum("checkpoint", "last", runs.CHECKPOINT_NAMES, "weights to measure: of the last step, or "
+                                "of the best evaluation (early stopping)")
 _DATA_DIR = flags.DEFINE_string("data_dir", "data", "folder of the data sets")
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "make measures again that are there")
 _PROGRESS = flags.DEFINE_bool("progress", True, "show progress bars")
@@ -73,9 +73,11 @@ def main(argv: list[str]) -> None:
         names = list(MEASURES) if _MEASURES.value == ["all"] else _MEASURES.value
         unknown = [name for name in names if name not in MEASURES]
         if unknown:
-            raise runs.RunError(f"--measures={','.join(unknown)} is not known; choose among {', '.join(MEASURES)}, or all.")
+            raise runs.RunError(f"--measures={','.join(unknown)} is not known; choose among {', '.join(MEASURES)}, or "
+                                "all.")
         if not _RUN.value:
-            raise runs.RunError("no run is named: give --run=DIR, the directory of a finished run, or several with commas.")
+            raise runs.RunError("no run is named: give --run=DIR, the directory of a finished run, or several with "
+                                "commas.")
         settings = Settings(**{field.name: flags.FLAGS[field.name].value for field in dataclasses.fields(Settings)})
         failures = _measure(_RUN.value, names, settings)
     except (runs.RunError, ValueError) as error:

@@ -52,20 +52,20 @@ class _Path(NamedTuple):
 
 
 def annealed_log_marginal(images: np.ndarray, prior: Any, likelihood: Callable[[Any], Any], scales: np.ndarray, *,
-                          num_chains: int = 16, num_steps: int = 1000, seed: int = 0, progress: Progress | None = None
+                          num_chains: int = 16, num_steps: int = 250, seed: int = 0, progress: Progress | None = None
                           ) -> Annealed:
     """Annealed importance sampling from the prior to the posterior of each image.
 
     Args:
-      images: [n, ...] float, as `likelihood(codes).log_prob` takes them.
-      prior: `tfd` object over codes.
-      likelihood: codes [..., d] -> `tfd` object over images.
-      scales: [n, d], a guess at the standard deviations of the true posterior: HMC steps are proportional to them. It
-        changes how well the chains move, never what they estimate.
-      num_chains: independent chains per image.
-      num_steps: HMC steps of each chain, each of 5 leapfrog steps.
-      seed: of all chains.
-      progress: called as `progress(blocks, desc=...)`, as `tqdm.tqdm` is.
+        images: [n, ...] float, as `likelihood(codes).log_prob` takes them.
+        prior: `tfd` object over codes.
+        likelihood: codes [..., d] -> `tfd` object over images.
+        scales: [n, d], a guess at the standard deviations of the true posterior: HMC steps are proportional to them. It
+            changes how well the chains move, never what they estimate.
+        num_chains: independent chains per image.
+        num_steps: HMC steps of each chain, each of 5 leapfrog steps.
+        seed: of all chains.
+        progress: called as `progress(blocks, desc=...)`, as `tqdm.tqdm` is.
     """
     steps = _Steps(prior, likelihood, num_steps)
     parts = []
@@ -75,16 +75,16 @@ def annealed_log_marginal(images: np.ndarray, prior: Any, likelihood: Callable[[
     return Annealed(*(np.concatenate(values) for values in zip(*parts)))
 
 
-def bidirectional_check(prior: Any, posterior_scales: Callable[[np.ndarray], np.ndarray], likelihood: Callable[[Any], Any],
-                        num_images: int, *, num_chains: int = 16, num_steps: int = 1000, seed: int = 0,
-                        progress: Progress | None = None) -> Bidirectional:
+def bidirectional_check(prior: Any, posterior_scales: Callable[[np.ndarray], np.ndarray],
+                        likelihood: Callable[[Any], Any], num_images: int, *, num_chains: int = 16,
+                        num_steps: int = 250, seed: int = 0, progress: Progress | None = None) -> Bidirectional:
     """Encloses log p(x) of images simulated from the model: these are binary, another population than grey data.
 
     Args:
-      prior, likelihood: as in `annealed_log_marginal`.
-      posterior_scales: images -> scales [n, d], as in `annealed_log_marginal`.
-      num_images: images to simulate.
-      num_chains, num_steps, seed, progress: as in `annealed_log_marginal`.
+        prior, likelihood: as in `annealed_log_marginal`.
+        posterior_scales: images -> scales [n, d], as in `annealed_log_marginal`.
+        num_images: images to simulate.
+        num_chains, num_steps, seed, progress: as in `annealed_log_marginal`.
     """
     codes, images = simulate(prior, likelihood, num_images, seed)
     scales = posterior_scales(images)
@@ -144,8 +144,9 @@ class _Steps:
 def _kernel_class() -> type:
     """HMC that evaluates its target anew at each temperature.
 
-    TFP's annealing hands the kernel the target's value at the LAST temperature, so proposals are accepted by a wrong ratio:
-    -3.7 nats on average, with chains that never move again, where this one loses 0.4 (100 steps, 4-d linear-Gaussian).
+    TFP's annealing hands the kernel the target's value at the LAST temperature, so proposals are accepted by a wrong
+    ratio: -3.7 nats on average, with chains that never move again, where this one loses 0.4 (100 steps, 4-d
+    linear-Gaussian model).
     """
     import tensorflow_probability as tfp
 
@@ -153,9 +154,9 @@ def _kernel_class() -> type:
         """HMC whose acceptance ratio compares both states at the same temperature."""
 
         def one_step(self, current_state, previous_kernel_results, seed=None):
-            accepted = self.bootstrap_results(current_state).accepted_results
-            accepted = accepted._replace(step_size=previous_kernel_results.accepted_results.step_size)
-            return super().one_step(current_state, previous_kernel_results._replace(accepted_results=accepted), seed=seed)
+            fresh = self.bootstrap_results(current_state).accepted_results
+            fresh = fresh._replace(step_size=previous_kernel_results.accepted_results.step_size)
+            return super().one_step(current_state, previous_kernel_results._replace(accepted_results=fresh), seed=seed)
 
     return FreshHMC
 
@@ -194,7 +195,7 @@ def _stage_function(prior, likelihood):
         return scaled * widths, log_weights, tf.reduce_mean(tf.exp(tf.minimum(log_ratio, 0)), 0), size_now
 
     compiled = tf.function(stage, autograph=False)
-    return lambda *arrays, tune: compiled(*(tf.constant(array) for array in arrays), tune)  # Python numbers would retrace
+    return lambda *arrays, tune: compiled(*(tf.constant(array) for array in arrays), tune)  # Python numbers retrace
 
 
 def _image_blocks(num_images, num_chains, seed, name, progress) -> Iterable[tuple[slice, np.random.Generator]]:

@@ -1,4 +1,4 @@
-"""Mutual information and marginal KL of a posterior: exact against the mixture over all training codes, and by minibatch.
+"""Mutual information and marginal KL: exact against the mixture over all training codes, and by minibatch.
 
     rate = mutual information + marginal KL
     E[log q(z|x) - log p(z)] = E[log q(z|x) - log q(z)] + E[log q(z) - log p(z)],    q(z) = 1/N sum_n q(z|x_n)
@@ -58,10 +58,10 @@ def posterior_log_density(codes: np.ndarray, means: np.ndarray, stddevs: np.ndar
     """log q(z_i|x_i), each code under its own diagonal Gaussian, in float64.
 
     Args:
-      codes, means, stddevs: [..., d], row-aligned.
+        codes, means, stddevs: [..., d], row-aligned.
 
     Returns:
-      [...], nats.
+        [...], nats.
     """
     codes, means, stddevs = (np.asarray(values, np.float64) for values in (codes, means, stddevs))
     squares = np.square((codes - means) / stddevs).sum(-1)
@@ -76,15 +76,15 @@ def aggregate_log_density(codes: np.ndarray, means: np.ndarray, stddevs: np.ndar
     standard deviation of 0.003. Float64 inputs are computed in float64, all others in float32.
 
     Args:
-      codes: [n, d].
-      means, stddevs: [N, d], of the mixture's components.
-      progress: called as `progress(blocks, desc=...)` to report on the blocks, as `tqdm.tqdm` is.
+        codes: [n, d].
+        means, stddevs: [N, d], of the mixture's components.
+        progress: called as `progress(blocks, desc=...)` to report on the blocks, as `tqdm.tqdm` is.
 
     Returns:
-      [n] float64, nats.
+        [n] float64, nats.
 
     Raises:
-      ValueError: for shapes that do not fit, or values that are no Gaussian.
+        ValueError: for shapes that do not fit, or values that are no Gaussian.
     """
     import tensorflow as tf
     codes, means, stddevs = _checked(codes, means, stddevs)
@@ -107,21 +107,21 @@ def minibatch_log_density(codes: np.ndarray, means: np.ndarray, stddevs: np.ndar
     too high. Kept to reproduce the paper; `aggregate_log_density` is the number to report.
 
     Args:
-      codes, means, stddevs: [n, d], row-aligned, each code with its own image's posterior.
-      num_train: N.
-      batch_size: B; the images are dealt into batches at random, and the last ones, if they do not fill a batch, join
-        images of the first.
+        codes, means, stddevs: [n, d], row-aligned, each code with its own image's posterior.
+        num_train: N.
+        batch_size: B; the images are dealt into batches at random, and the last ones, if they do not fill a batch, join
+            images of the first.
 
     Returns:
-      [n] float64, nats.
+        [n] float64, nats.
 
     Raises:
-      ValueError: for fewer than 2 images.
+        ValueError: for fewer than 2 images.
     """
     from scipy.special import logsumexp
     if len(codes) < 2 or batch_size < 2:
-        raise ValueError(f"{len(codes)} images in batches of {batch_size}: the minibatch estimate compares images, so both "
-                         "must be 2 or more.")
+        raise ValueError(f"{len(codes)} images in batches of {batch_size}: the minibatch estimate compares images, so "
+                         "both must be 2 or more.")
     size = min(batch_size, len(codes))
     order = np.random.default_rng(seed).permutation(len(codes))
     log_other = math.log((num_train - 1) / (num_train * (size - 1)))
@@ -139,11 +139,11 @@ def responsibilities(codes: np.ndarray, means: np.ndarray, stddevs: np.ndarray) 
     """w_n(z) = q(z|x_n) / sum_m q(z|x_m): the share of each mixture component in the density at each code.
 
     Args:
-      codes: [n, d]; all pairs are in memory at a time, so keep n * N small.
-      means, stddevs: [N, d].
+        codes: [n, d]; all pairs are in memory at a time, so keep n * N small.
+        means, stddevs: [N, d].
 
     Returns:
-      [n, N] float32 or float64, as the inputs; rows sum to 1.
+        [n, N] float32 or float64, as the inputs; rows sum to 1.
     """
     import tensorflow as tf
     codes, means, stddevs = _checked(codes, means, stddevs)
@@ -179,12 +179,12 @@ def _checked(codes, means, stddevs) -> tuple[np.ndarray, np.ndarray, np.ndarray]
     codes, means, stddevs = np.asarray(codes), np.asarray(means), np.asarray(stddevs)
     dtype = np.float64 if np.float64 in (codes.dtype, means.dtype, stddevs.dtype) else np.float32
     if means.ndim != 2 or not len(means) or means.shape != stddevs.shape or codes.shape[1:] != means.shape[1:]:
-        raise ValueError(f"codes {codes.shape}, means {means.shape} and stddevs {stddevs.shape} do not fit: they must be "
-                         "[n, d], [N, d] and [N, d] with N of 1 or more.")
+        raise ValueError(f"codes {codes.shape}, means {means.shape} and stddevs {stddevs.shape} do not fit: they must "
+                         "be [n, d], [N, d] and [N, d] with N of 1 or more.")
     for name, values in (("codes", codes), ("means", means), ("stddevs", stddevs)):
         if not np.isfinite(values).all():
-            raise ValueError(f"{name} hold {np.size(values) - np.isfinite(values).sum()} values that are not finite: the "
-                             "model has diverged; measure an earlier checkpoint.")
+            raise ValueError(f"{name} hold {np.size(values) - np.isfinite(values).sum()} values that are not finite: "
+                             "the model has diverged; measure an earlier checkpoint.")
     if not (stddevs > 0).all():
         raise ValueError(f"stddevs must be above 0; the smallest is {stddevs.min():g}.")
     return codes.astype(dtype), means.astype(dtype), stddevs.astype(dtype)

@@ -2,9 +2,9 @@
 
     log p(x) >= E log 1/K sum_k w_k,    w_k = p(x|z_k) p(z_k) / q(z_k|x),    z_k ~ q(z|x)    (Burda et al. 2016, eq. 8)
 
-Where the encoder is narrower than the true posterior, which is what a small beta does, the weights hardly vary among the
-samples drawn and the bound is many nats too low. Two signs are given: the effective sample size, and the tail index of
-the weights, which also speaks where a few dimensions hide it. `annealed.py` holds the independent check.
+Where the encoder is narrower than the true posterior, which is what a small beta does, rare samples carry nearly all of
+the weight and the bound is many nats too low. Two signs are given: the effective sample size, and the tail index of the
+weights, which also speaks where a few dimensions hide it. `annealed.py` holds the independent check.
 """
 
 import math
@@ -38,18 +38,18 @@ def log_importance_weights(images: np.ndarray, keys: np.ndarray, means: np.ndarr
     deviations `widen` times as large, half of each.
 
     Args:
-      images: [n, ...] float, as `likelihood(codes).log_prob` takes them.
-      keys: [n] whole numbers; an image's samples depend on its key and the seed alone, not on its block.
-      means, stddevs: [n, d] of the posterior.
-      prior: `tfd` object over codes.
-      likelihood: codes [..., d] -> `tfd` object over images.
-      num_samples: K.
+        images: [n, ...] float, as `likelihood(codes).log_prob` takes them.
+        keys: [n] whole numbers; an image's samples depend on its key and the seed alone, not on its block.
+        means, stddevs: [n, d] of the posterior.
+        prior: `tfd` object over codes.
+        likelihood: codes [..., d] -> `tfd` object over images.
+        num_samples: K.
 
     Returns:
-      [n, K] float64.
+        [n, K] float64.
     """
     if num_samples < 1 or not widen >= 1:
-        raise ValueError(f"num_samples={num_samples} must be 1 or more, and widen={widen:g} 1 or more (1: no widening).")
+        raise ValueError(f"num_samples={num_samples} and widen={widen:g} must be 1 or more (widen=1: no widening).")
     weights = np.empty((len(images), num_samples), np.float64)
     density = _joint_density(prior, likelihood)
     for image in progress(range(len(images)), desc="importance samples") if progress else range(len(images)):
@@ -66,8 +66,8 @@ def importance_bound(log_weights: np.ndarray, num_samples: int | None = None) ->
     """The bound on log p(x) with K samples, [n]: the mean over as many disjoint groups of K as there are.
 
     Args:
-      log_weights: [n, all samples].
-      num_samples: K; all samples if None.
+        log_weights: [n, all samples].
+        num_samples: K; all samples if None.
     """
     size = num_samples or log_weights.shape[1]
     groups = log_weights.shape[1] // size

@@ -49,10 +49,10 @@ def infinite_capacity(codes: np.ndarray, means: np.ndarray, stddevs: np.ndarray,
     """The infinite-capacity decoder's output and the perplexity of its weights.
 
     Args:
-      codes: [n, d].
-      means, stddevs: [N, d], posteriors of the training images.
-      train_images: [N, height, width, channels] uint8.
-      progress: called as `progress(blocks, desc=...)`, as `tqdm.tqdm` is.
+        codes: [n, d].
+        means, stddevs: [N, d], posteriors of the training images.
+        train_images: [N, height, width, channels] uint8.
+        progress: called as `progress(blocks, desc=...)`, as `tqdm.tqdm` is.
     """
     images = np.empty((len(codes), *train_images.shape[1:]), np.float32)
     perplexity = np.empty(len(codes))
@@ -72,11 +72,11 @@ def compare(images: np.ndarray, reconstructions: np.ndarray, averages: np.ndarra
     """What each reconstruction lies nearest to.
 
     Args:
-      images: [n, height, width, channels] uint8, the inputs.
-      reconstructions, averages: [n, height, width, channels] float in [0, 1].
-      train_images: [N, height, width, channels] uint8.
-      own: [n] row of each input among the training images, where it is one of them.
-      progress: called as `progress(blocks, desc=...)`, as `tqdm.tqdm` is.
+        images: [n, height, width, channels] uint8, the inputs.
+        reconstructions, averages: [n, height, width, channels] float in [0, 1].
+        train_images: [N, height, width, channels] uint8.
+        own: [n] row of each input among the training images, where it is one of them.
+        progress: called as `progress(blocks, desc=...)`, as `tqdm.tqdm` is.
     """
     nearest = neighbours.nearest_images(reconstructions, train_images, own=own, progress=progress)
     return Memorisation(_distances(reconstructions, images / np.float64(255)), nearest.distance,

@@ -16,9 +16,9 @@ def grid(images: np.ndarray, rows: Sequence[str] | None = None, columns: Sequenc
     """A labelled grid of images.
 
     Args:
-      images: [rows, columns, height, width, channels] in [0, 1] or uint8; 1 channel is drawn grey.
-      rows, columns: a label for each row and column.
-      title: above the grid.
+        images: [rows, columns, height, width, channels] in [0, 1] or uint8; 1 channel is drawn grey.
+        rows, columns: a label for each row and column.
+        title: above the grid.
     """
     count, across = images.shape[:2]
     left, top = 1.35 if rows else 0.05, 0.2 * bool(columns) + 0.18 * bool(title) + 0.04
@@ -43,8 +43,8 @@ def traversal_codes(mean: np.ndarray, train_codes: np.ndarray) -> np.ndarray:
     """Codes [d, TRAVERSAL_STEPS, d] that move one dimension at a time, all others staying at `mean` [d].
 
     Args:
-      mean: [d], posterior mean of the image to start from.
-      train_codes: [N, d]; each dimension runs from its 0.5th to its 99.5th percentile over them.
+        mean: [d], posterior mean of the image to start from.
+        train_codes: [N, d]; each dimension runs from its 0.5th to its 99.5th percentile over them.
     """
     low, high = np.percentile(train_codes, TRAVERSAL_PERCENTILES, axis=0)
     codes = np.tile(mean, (len(mean), TRAVERSAL_STEPS, 1))

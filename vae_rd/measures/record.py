@@ -19,7 +19,8 @@ EVENT_SUFFIX = ".measures"
 
 
 def measure_run(finished_run: Any, names: Iterable[str], *, settings: Settings = Settings(),
-                split_dir: str | os.PathLike | None = None, progress: bool = True, overwrite: bool = False) -> list[str]:
+                split_dir: str | os.PathLike | None = None, progress: bool = True, overwrite: bool = False
+                ) -> list[str]:
     """Makes the measures that a finished run does not have yet; each is recorded as soon as it is made.
 
     Args:
@@ -112,8 +113,8 @@ def _write(finished: Any, outcome: Outcome) -> None:
     for partition, values in outcome.per_example.items():
         there = finished.per_example(partition)
         if not np.array_equal(there["index"], getattr(finished.split, partition).index):
-            raise runs.RunError(f"{run.per_example(partition, finished.checkpoint)} is not of these images: their index "
-                                "differs. Remove the run, and train it again.")
+            raise runs.RunError(f"{run.per_example(partition, finished.checkpoint)} is not of these images: their "
+                                "index differs. Remove the run, and train it again.")
         runs.write_arrays(run.per_example(partition, finished.checkpoint), {**there, **values})
     for name, figure in outcome.pictures.items():
         with runs.whole_file(run.picture(name + suffix)) as beside:

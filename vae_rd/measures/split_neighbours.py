@@ -53,14 +53,14 @@ def compute(split: data.Split, progress: neighbours.Progress | None = None) -> S
     """The neighbours of a split, in pixels and in factors."""
     train, test = split.train, split.test
     pixels = neighbours.nearest_images(test.images, train.images, progress=progress)
+    nearest = train.index[pixels.position], pixels.distance
     if not train.factors.shape[1]:
-        count = len(test.index)
-        return SplitNeighbours(train.index[pixels.position], pixels.distance, np.full(count, -1), np.full(count, np.nan))
+        return SplitNeighbours(*nearest, np.full(len(test.index), -1), np.full(len(test.index), np.nan))
     low, high = factor_ranges(split)
     turns = np.array([FULL_TURN.get(unit, 0) for unit in split.info.factor_units]) / np.where(high > low, high - low, 1)
     factors = neighbours.nearest_factors(neighbours.unit_factors(test.factors, low, high),
                                          neighbours.unit_factors(train.factors, low, high), turns)
-    return SplitNeighbours(train.index[pixels.position], pixels.distance, train.index[factors.position], factors.distance)
+    return SplitNeighbours(*nearest, train.index[factors.position], factors.distance)
 
 
 def factor_ranges(split: data.Split) -> tuple[np.ndarray, np.ndarray]:
@@ -78,6 +78,6 @@ def _read(path: pathlib.Path, key: np.ndarray) -> SplitNeighbours | None:
         arrays = runs.read_arrays(path) if path.is_file() else {}
     except runs.RunError:
         return None
-    if set(arrays) != {"content_sha256", *SplitNeighbours._fields} or not np.array_equal(arrays.pop("content_sha256"), key):
+    if set(arrays) != {"content_sha256", *SplitNeighbours._fields}:
         return None
-    return SplitNeighbours(**arrays)
+    return SplitNeighbours(**arrays) if np.array_equal(arrays.pop("content_sha256"), key) else None

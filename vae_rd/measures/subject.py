@@ -67,7 +67,8 @@ class Subject:
     def encode(self, images: np.ndarray) -> Posterior:
         """The posteriors of uint8 or float images [n, height, width, channels]."""
         scale = self.dtype.type(255 if images.dtype == np.uint8 else 1)
-        found = [self.vae.posterior(block.astype(self.dtype) / scale) for block in _blocks(images, self.progress, "encoding")]
+        blocks = _blocks(images, self.progress, "encoding")
+        found = [self.vae.posterior(block.astype(self.dtype) / scale) for block in blocks]
         return Posterior(*(np.concatenate([np.asarray(part) for part in parts])
                            for parts in zip(*((one.mean(), one.stddev()) for one in found))))
 

@@ -23,7 +23,7 @@ class Settings:
     num_samples: int = 5000  # importance samples per image
     widen: float = 1.0  # half of the importance samples from a posterior so many times as wide; 1: none
     ais_chains: int = 16  # annealed chains per image
-    ais_steps: int = 500  # HMC steps of each chain
+    ais_steps: int = 250  # HMC steps of each chain
 
     def __post_init__(self):
         for field in dataclasses.fields(self):
@@ -71,7 +71,7 @@ def _information(subject: Subject, settings: Settings) -> Outcome:
             subject.log_prior(codes[rows]))
         rate = subject.finished.per_example(name)["rate"][rows]
         parts = {"mutual_information": found.mutual_information, "marginal_kl": found.marginal_kl}
-        if name == "test":  # against the TRAINING mixture these are no information: how unlike, and how usual, codes are
+        if name == "test":  # against the TRAINING mixture they are no information: how new, and how usual, codes are
             parts = dict(zip(("novelty", "typicality"), parts.values()))
         scalars[name] = {**_means(**parts), **_means(rate_residual=found.rate - rate)}
         per_example[name] = subject.spread(name, rows, **parts)
@@ -105,7 +105,8 @@ def _log_marginal(subject: Subject, settings: Settings) -> Outcome:
         curve = {f"log_px_k{size}": float(log_marginal.importance_bound(log_weights, size).mean())
                  for size in log_marginal.curve_sizes(settings.num_samples)}
         scalars[name] = {**_means(log_px=log_px), "ess": float(np.median(judged.ess)),
-                         "log_px_unreliable": float(judged.unreliable.mean()), "log_px_ceiling": float(-floor.mean()), **curve}
+                         "log_px_unreliable": float(judged.unreliable.mean()),
+                         "log_px_ceiling": float(-floor.mean()), **curve}
         per_example[name] = subject.spread(name, rows, log_px=log_px, ess=judged.ess, tail_index=judged.tail_index)
     return Outcome(scalars, per_example)
 
@@ -200,18 +201,19 @@ def _means(**values: np.ndarray) -> dict[str, float]:
 
 MEASURES: dict[str, Measure] = {
     "information": Measure(
-        _information, "mutual information and marginal KL, exact against all training codes and by the paper's minibatch "
-        "estimate; test codes against the training codes (seconds; 2 minutes for 82k / 82k)",
+        _information, "mutual information and marginal KL, exact against all training codes and by the paper's "
+        "minibatch estimate; test codes against the training codes (seconds; a minute for 82k / 82k)",
         ("query_images", "minibatch"), None, ("train/mutual_information", "train/marginal_kl")),
     "log_marginal": Measure(
         _log_marginal, "log p(x) by importance sampling, with the share of images for which it cannot be trusted "
         "(0.2 to 1 s per image)", ("query_images", "num_samples", "widen"), 500,
         ("train/log_px", "test/log_px", "test/log_px_unreliable")),
     "annealed": Measure(
-        _annealed, "log p(x) of test images by annealed importance sampling, with the bidirectional check (10 to 60 s per "
-        "image)", ("query_images", "num_samples", "widen", "ais_chains", "ais_steps"), 16, ("test/log_px_ais",)),
+        _annealed, "log p(x) of test images by annealed importance sampling, with the bidirectional check (8 to 60 s "
+        "per image)", ("query_images", "num_samples", "widen", "ais_chains", "ais_steps"), 16, ("test/log_px_ais",)),
     "neighbours": Measure(
-        _neighbours, "nearest training image of every test image, in pixels and in factors (once per split, up to 90 s)",
+        _neighbours, "nearest training image of every test image, in pixels and in factors (once per split: half a "
+        "minute for cv_16k)",
         headlines=("test/nearest_distance",)),
     "memorisation": Measure(
         _memorisation, "reconstructions against training images and the infinite-capacity decoder (half a minute)",
