@@ -111,6 +111,20 @@ def test_a_failed_write_leaves_the_old_file_alone(run):
     assert sorted(path.name for path in run.path.iterdir()) == ["config.json", "failure.log"]
 
 
+def test_what_a_killed_process_left_half_written_is_removed(run):
+    run.checkpoints.mkdir()
+    for path in (run.last_checkpoint, run.model, run.best_weights(3)):
+        with pytest.raises(ZeroDivisionError), runs.whole_file(path) as beside:
+            os.link(beside, kept := beside.with_name(beside.name + "x"))
+            raise ZeroDivisionError
+        kept.rename(beside)
+    (run.path / ".notes").write_text("mine")
+    assert len(list(run.path.rglob(".*"))) == 4
+    with runs.locked(run):
+        assert [path.name for path in run.path.rglob(".*")] == [".notes"]
+    assert run.config.is_file()
+
+
 def test_files_can_be_read_by_others(run):
     mask = os.umask(0o027)
     try:

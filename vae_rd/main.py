@@ -44,7 +44,7 @@ _PROGRESS = flags.DEFINE_bool("progress", True, "show progress bars")
 def configs_from_flags() -> list[Config]:
     """The product of the listed betas and seeds, each with the other flags' values."""
     values = {field.name: flags.FLAGS[field.name].value for field in dataclasses.fields(Config)}
-    lists = [[_parsed(name, text) for text in values[name]] for name in _LISTS]
+    lists = [[_parsed(name, text) for text in values[name] or [""]] for name in _LISTS]
     return [Config(**(values | dict(zip(_LISTS, combination)))) for combination in itertools.product(*lists)]
 
 

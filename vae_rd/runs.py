@@ -20,6 +20,7 @@ CHECKPOINT_NAMES = ("last", "best")  # the two states of a run that are measured
 PARTITIONS = ("train", "test", "test_select", "test_compare")  # the last two: halves of test, for early stopping
 METRICS = ("rate", "distortion", "elbo", "objective", "active_units", "entropy_floor")  # per partition, in this order
 HISTORY_COLUMNS = ("step", "partition", "num_images", *METRICS, "wall_seconds")
+_HALF_WRITTEN = ".*.????????.*"  # the files of `whole_file` before they get their name
 FINISHED, DIVERGED, UNFINISHED, MISSING = "finished", "diverged", "unfinished", "missing"
 
 
@@ -199,7 +200,11 @@ def read_arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
 
 @contextlib.contextmanager
 def locked(run: RunDir) -> Iterator[None]:
-    """Holds the run's lock, without waiting; raises RunError, naming the holder, if another process has it."""
+    """Holds the run's lock, without waiting, and removes what a killed holder left half-written.
+
+    Raises:
+        RunError: naming the holder, if another process has the lock.
+    """
     run.path.mkdir(parents=True, exist_ok=True)
     with run.lock.open("a+") as file:
         try:
@@ -212,6 +217,8 @@ def locked(run: RunDir) -> Iterator[None]:
         file.truncate()
         file.write(f"host {socket.gethostname()}, process {os.getpid()}\n")
         file.flush()
+        for leftover in run.path.rglob(_HALF_WRITTEN):
+            leftover.unlink(missing_ok=True)
         yield
 
 

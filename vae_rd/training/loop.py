@@ -108,9 +108,10 @@ def continue_run(source: runs.RunDir, config: Config, run: runs.RunDir) -> None:
                             "eval_images may differ when a run is continued.")
     if config.train_steps <= old.train_steps:
         raise runs.RunError(f"train_steps={config.train_steps}: must be more than the {old.train_steps} of {source.path}.")
-    shutil.copytree(source.checkpoints, run.checkpoints, dirs_exist_ok=True)
-    shutil.copy(source.history, run.history)
-    runs.write_text(run.config, config.to_json())
+    with runs.locked(run):
+        shutil.copytree(source.checkpoints, run.checkpoints, dirs_exist_ok=True)
+        shutil.copy(source.history, run.history)
+        runs.write_text(run.config, config.to_json())
 
 
 def _groups(members: list[Member], runs_dir: str | os.PathLike) -> list[list[Member]]:
