@@ -120,7 +120,7 @@ def _write(finished: Any, outcome: Outcome) -> None:
         with runs.whole_file(run.picture(name + suffix)) as beside:
             figure.savefig(beside)
     for name, arrays in outcome.arrays.items():
-        runs.write_arrays(run.path / f"{name}{suffix}.npz", arrays)
+        runs.write_arrays(run.arrays(f"{name}{suffix}"), arrays)
 
 
 def _record(finished: Any, name: str, settings: Settings) -> dict[str, Any]:

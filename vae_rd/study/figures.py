@@ -104,7 +104,7 @@ def _reconstructions(material: Material, split: str, num_layers: int) -> dict[st
     rows = material.table[(material.table["split"] == split) & (material.table["num_layers"] == num_layers)]
     pictures = {}
     for row in rows.drop_duplicates("run").sort_values(["beta", "seed"]).itertuples():
-        path = RunDir(material.runs_dir / row.run).path / "reconstruction.npz"
+        path = RunDir(material.runs_dir / row.run).arrays("reconstruction")
         if f"{row.beta:g}" not in pictures and path.is_file():
             arrays = read_arrays(path)
             pictures.setdefault("input", arrays["input"])

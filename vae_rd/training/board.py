@@ -13,6 +13,7 @@ from tensorboard.plugins.hparams import summary_v2 as hparams
 
 from vae_rd import runs
 from vae_rd.config import Config
+from vae_rd.measures import MEASURES
 
 SCALARS = ("rate", "distortion", "elbo", "objective", "active_units", "entropy_floor")
 HPARAMS_METRICS = ("rate", "distortion", "elbo")
@@ -63,8 +64,9 @@ def write_hparams_config(runs_dir: str | os.PathLike) -> None:
     target = pathlib.Path(runs_dir) / _ROOT_FILE
     if target.exists():
         return
-    metrics = [hparams.Metric(f"{partition}/{name}", display_name=f"{partition} {name}")
-               for name in HPARAMS_METRICS for partition in ("train", "test")]
+    tags = [f"{partition}/{name}" for name in HPARAMS_METRICS for partition in ("train", "test")]
+    tags += [tag for measure in MEASURES.values() for tag in measure.headlines]
+    metrics = [hparams.Metric(tag, display_name=tag.replace("/", " ").replace("_", " ")) for tag in tags]
     with tempfile.TemporaryDirectory(dir=runs_dir, prefix=".hparams") as folder:
         with tf.summary.create_file_writer(folder).as_default() as writer:
             hparams.hparams_config([hparams.HParam(name) for name in HPARAMS_FIELDS], metrics)
