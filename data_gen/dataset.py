@@ -50,6 +50,11 @@ class Dataset(abc.ABC):
         """float32 [num_images, number of factors], in `factor_units`."""
         return np.zeros((self.num_images, 0), np.float32)
 
+    @property
+    def factor_ranges(self) -> tuple[tuple[float, float], ...]:
+        """(low, high) of each factor. Default: the least and the largest value of the full data set."""
+        return tuple((float(column.min()), float(column.max())) for column in self.factors.T)
+
     @functools.cached_property
     def cells(self) -> np.ndarray | None:
         """Bins [num_images, ordered factors]: what `checkerboard` goes by. Default: the levels of discrete factors."""

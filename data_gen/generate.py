@@ -169,8 +169,8 @@ def _write(folder: pathlib.Path, data: Dataset, split: str, pieces: list[_Piece]
     info = records.Info(
         dataset=data.name, split=split, seed=data.data_seed, image_size=data.image_size,
         binarization="static" if static else "none", image_shape=data.image_shape, factor_names=data.factor_names,
-        factor_units=data.factor_units, num_total=data.num_images, num_train=sizes["train"], num_test=sizes["test"],
-        shards=tuple(shards), content_sha256=content)
+        factor_units=data.factor_units, factor_ranges=data.factor_ranges, num_total=data.num_images,
+        num_train=sizes["train"], num_test=sizes["test"], shards=tuple(shards), content_sha256=content)
     (folder / records.INFO_FILE).write_text(info.to_json())
 
 

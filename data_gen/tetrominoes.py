@@ -36,6 +36,11 @@ class Tetrominoes(Dataset):
         return np.minimum((LOW + (self.cells + draws) * width).astype(np.float32), upper)
 
     @property
+    def factor_ranges(self) -> tuple[tuple[float, float], ...]:
+        """The ranges that the draws are made from."""
+        return tuple(zip(LOW.tolist(), HIGH.tolist()))
+
+    @property
     def unit_factors(self) -> np.ndarray:
         """Factors mapped from their ranges to [0, 1]."""
         return (self.factors - LOW) / (HIGH - LOW)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import scipy.spatial.distance
 
+from data_gen import tetrominoes
 from vae_rd import runs
 from vae_rd.measures import split_neighbours
 
@@ -25,7 +26,8 @@ def test_nearest_in_pixels_and_in_factors_by_exhaustive_search(split):
     distances = scipy.spatial.distance.cdist(*flat)
     np.testing.assert_array_equal(found.nearest_index, split.train.index[distances.argmin(1)])
     np.testing.assert_allclose(found.nearest_distance, distances.min(1))
-    low, high = split_neighbours.factor_ranges(split)
+    low, high = np.array([[0, 0, 2, tetrominoes.MARGIN, tetrominoes.MARGIN],  # of all Tetrominoes, not of the split
+                          [360, 0.875, 5, 32 - tetrominoes.MARGIN, 32 - tetrominoes.MARGIN]])
     difference = (split.test.factors[:, None].astype(float) - split.train.factors) / (high - low)
     turn = 360 / (high - low)[0]
     difference[..., 0] = np.minimum(np.abs(difference[..., 0]), turn - np.abs(difference[..., 0]))

@@ -62,6 +62,7 @@ class Info:
     image_shape: tuple[int, int, int]
     factor_names: tuple[str, ...]
     factor_units: tuple[str, ...]
+    factor_ranges: tuple[tuple[float, float], ...]  # (low, high) over the full data set, not over the split
     num_total: int
     num_train: int
     num_test: int
@@ -248,6 +249,7 @@ def _parse_info(path: pathlib.Path) -> Info:
         content["shards"] = tuple(Shard(**shard) for shard in content["shards"])
         for name in ("image_shape", "factor_names", "factor_units"):
             content[name] = tuple(content[name])
+        content["factor_ranges"] = tuple((low, high) for low, high in content["factor_ranges"])
         info = Info(**content)
         _require(set(info.content_sha256) == set(PARTITIONS) and len(info.image_shape) == 3, path,
                  "content_sha256 needs train and test, image_shape three numbers")

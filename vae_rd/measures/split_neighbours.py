@@ -56,20 +56,11 @@ def compute(split: data.Split, progress: neighbours.Progress | None = None) -> S
     nearest = train.index[pixels.position], pixels.distance
     if not train.factors.shape[1]:
         return SplitNeighbours(*nearest, np.full(len(test.index), -1), np.full(len(test.index), np.nan))
-    low, high = factor_ranges(split)
+    low, high = np.array(split.info.factor_ranges, np.float64).T
     turns = np.array([FULL_TURN.get(unit, 0) for unit in split.info.factor_units]) / np.where(high > low, high - low, 1)
     factors = neighbours.nearest_factors(neighbours.unit_factors(test.factors, low, high),
                                          neighbours.unit_factors(train.factors, low, high), turns)
     return SplitNeighbours(*nearest, train.index[factors.position], factors.distance)
-
-
-def factor_ranges(split: data.Split) -> tuple[np.ndarray, np.ndarray]:
-    """Lower and upper end of each factor: as info.json gives them, else those that occur in the split."""
-    ranges = getattr(split.info, "factor_ranges", None)
-    if ranges:
-        return tuple(np.array(ranges, np.float64).T)
-    factors = np.concatenate([split.train.factors, split.test.factors]).astype(np.float64)
-    return factors.min(0), factors.max(0)
 
 
 def _read(path: pathlib.Path, key: np.ndarray) -> SplitNeighbours | None:
