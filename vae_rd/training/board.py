@@ -7,28 +7,33 @@ import tempfile
 
 import numpy as np
 import tensorflow as tf
-from tensorboard.plugins.hparams import api_pb2
+from tensorboard.plugins.hparams import api_pb2, plugin_data_pb2
 from tensorboard.plugins.hparams import summary as hparams_summary
 from tensorboard.plugins.hparams import summary_v2 as hparams
 
-from vae_rd import runs
+from vae_rd import data, model, runs
 from vae_rd.config import Config
 from vae_rd.measures import MEASURES
 
 SCALARS = ("rate", "distortion", "elbo", "objective", "active_units", "entropy_floor")
-HPARAMS_METRICS = ("rate", "distortion", "elbo")
+HPARAMS_METRICS = ("train/rate", "test/rate", "train/distortion", "test/distortion", "test/elbo", "train/elbo")
 HPARAMS_FIELDS = ("dataset", "split", "architecture", "num_layers", "latent_dim", "prior", "beta", "rate_terms",
                   "train_steps", "batch_size", "learning_rate", "seed", "precision")
+SHOWN_FIELDS = ("architecture", "beta", "num_layers", "seed", "split")  # TensorBoard ticks five fields and five metrics
+NUM_PICTURES, PICTURE_COLUMNS = 16, 8
 _ROOT_FILE = "events.out.tfevents.0000000000.hparams"
 
 
 class Board:
     """The event file of one run; old ones are removed and their scalars written again from the history."""
 
-    def __init__(self, run: runs.RunDir, history: list[dict]):
+    def __init__(self, run: runs.RunDir, config: Config, history: list[dict]):
         for old in run.event_files():
             old.unlink()
         self._writer = tf.summary.create_file_writer(str(run.path))
+        with self._writer.as_default():
+            trial = config.run_name.split("-", 3)[3]  # beta, seed and hash: the column is too narrow for more
+            hparams.hparams({name: getattr(config, name) for name in HPARAMS_FIELDS}, trial_id=trial)
         self.scalars(history)
 
     def scalars(self, rows: list[dict]) -> None:
@@ -40,22 +45,20 @@ class Board:
                         tf.summary.scalar(f"{row['partition']}/{name}", row[name], step=row["step"])
         self._writer.flush()
 
-    def pictures(self, pictures: dict[str, np.ndarray], step: int) -> None:
-        """Writes images [num, height, width, channels] in [0, 1] by name."""
+    def pictures(self, vae: model.VAE, images: np.ndarray, step: int) -> None:
+        """Writes images [num, height, width, channels] above their reconstructions, and as many samples of the model."""
+        codes = data.random("evaluation_noise", 0).standard_normal((len(images), vae.latent_dim))
+        samples = vae.likelihood(tf.constant(codes, vae.variable_dtype)).mean().numpy()
         with self._writer.as_default():
-            for name, images in pictures.items():
-                tf.summary.image(name, images, step=step, max_outputs=len(images))
+            tf.summary.image("reconstructions", _tiled(images, vae(tf.constant(images)).numpy()), step=step)
+            tf.summary.image("samples", _tiled(samples), step=step)
 
-    def finish(self, config: Config) -> None:
-        """Writes the run's HParams entry, and closes."""
+    def finish(self, status: str) -> None:
+        """Says in the HParams entry that the run has finished or diverged, and closes."""
+        known = {runs.FINISHED: api_pb2.STATUS_SUCCESS, runs.DIVERGED: api_pb2.STATUS_FAILURE}
         with self._writer.as_default():
-            hparams.hparams({name: getattr(config, name) for name in HPARAMS_FIELDS}, trial_id=config.run_name)
-            ended = hparams_summary.session_end_pb(api_pb2.STATUS_SUCCESS)
+            ended = hparams_summary.session_end_pb(known[status])
             tf.summary.experimental.write_raw_pb(ended.SerializeToString(), step=0)
-        self.close()
-
-    def close(self) -> None:
-        """Flushes and closes the event file."""
         self._writer.close()
 
 
@@ -64,11 +67,23 @@ def write_hparams_config(runs_dir: str | os.PathLike) -> None:
     target = pathlib.Path(runs_dir) / _ROOT_FILE
     if target.exists():
         return
-    tags = [f"{partition}/{name}" for name in HPARAMS_METRICS for partition in ("train", "test")]
-    tags += [tag for measure in MEASURES.values() for tag in measure.headlines]
+    tags = [*HPARAMS_METRICS, *(tag for measure in MEASURES.values() for tag in measure.headlines)]
     metrics = [hparams.Metric(tag, display_name=tag.replace("/", " ").replace("_", " ")) for tag in tags]
+    record = hparams.hparams_config_pb([hparams.HParam(name) for name in HPARAMS_FIELDS], metrics)
+    plugin_data = record.value[0].metadata.plugin_data
+    content = plugin_data_pb2.HParamsPluginData.FromString(plugin_data.content)
+    for info in content.experiment.hparam_infos:
+        info.differs = info.name in SHOWN_FIELDS
+    plugin_data.content = content.SerializeToString()
     with tempfile.TemporaryDirectory(dir=runs_dir, prefix=".hparams") as folder:
         with tf.summary.create_file_writer(folder).as_default() as writer:
-            hparams.hparams_config([hparams.HParam(name) for name in HPARAMS_FIELDS], metrics)
+            tf.summary.experimental.write_raw_pb(record.SerializeToString(), step=0)
             writer.close()
         shutil.move(next(pathlib.Path(folder).iterdir()), target)
+
+
+def _tiled(*parts: np.ndarray) -> np.ndarray:
+    """One picture [1, height, width, channels] of full rows of images, a row of each part in turn."""
+    columns = min(PICTURE_COLUMNS, len(parts[0]))
+    rows = [part[first:first + columns] for first in range(0, len(parts[0]) - columns + 1, columns) for part in parts]
+    return np.concatenate([np.concatenate(list(row), axis=1) for row in rows])[np.newaxis]

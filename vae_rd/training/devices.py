@@ -3,8 +3,12 @@
 import os
 from typing import NamedTuple
 
+import keras
+import numpy as np
 import tensorflow as tf
+import tensorflow_probability as tfp
 
+import vae_rd
 from vae_rd.config import Config
 from vae_rd.training import cluster
 
@@ -52,6 +56,12 @@ def machine() -> dict[str, object]:
     """What the bits of a run depend on besides its Config: threads and devices."""
     return {"intra_op_threads": tf.config.threading.get_intra_op_parallelism_threads(),
             "devices": [device.name for device in tf.config.list_logical_devices()]}
+
+
+def versions() -> dict[str, str]:
+    """The packages that a run's numbers depend on."""
+    return {"vae_rd": vae_rd.__version__, "tensorflow": tf.__version__, "keras": keras.__version__,
+            "tensorflow_probability": tfp.__version__, "numpy": np.__version__}
 
 
 def _strategy(name: str) -> tf.distribute.Strategy:

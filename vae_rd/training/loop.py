@@ -7,13 +7,10 @@ import time
 import traceback
 from collections.abc import Iterable
 
-import keras
 import numpy as np
 import tensorflow as tf
-import tensorflow_probability as tfp
 from tqdm import tqdm
 
-import vae_rd
 from vae_rd import data, runs
 from vae_rd.config import Config
 from vae_rd.training import board, checkpoints, devices, interruption
@@ -22,7 +19,6 @@ from vae_rd.training.evaluation import Evaluator, PerExample
 
 CHECKPOINT_SECONDS = 300
 CHUNK_SECONDS = 0.5  # aim for one graph call; a signal waits no longer
-NUM_PICTURES = 16
 
 
 class Member:
@@ -148,9 +144,10 @@ class _Training:
             self.column.restore(self._stacked(states, active.state), self.step)
         if placement.chief:
             self.evaluator = Evaluator(split, self.config)
+            board.write_hparams_config(members[0].run.path.parent)
             for member in members:
                 if member.active:
-                    member.board = board.Board(member.run, member.history)
+                    member.board = board.Board(member.run, member.config, member.history)
 
     def run(self) -> None:
         """Trains, evaluates and saves until the last step or until every member has diverged."""
@@ -218,7 +215,7 @@ class _Training:
                    f"checkpoint of step {member.progress.step} is kept. Lower the learning rate, or --retry.")
         runs.write_json(member.run.results, {"status": runs.DIVERGED, "step": member.progress.step,
                                              "diverged": {"step": step, "quantity": quantity}, **self._provenance(member)})
-        member.board.close()
+        member.board.finish(runs.DIVERGED)
 
     def _evaluate(self) -> None:
         """Adds a row per member and partition to the histories, keeps the best weights, and saves."""
@@ -292,7 +289,6 @@ class _Training:
         for member, own in zip(self.members, values):
             member.per_example["best"] = own
         self.column.set_weights(last)
-        board.write_hparams_config(self.members[0].run.path.parent)
         for place, member in enumerate(self.members):
             if member.active:
                 self._finish_member(place, member)
@@ -306,8 +302,9 @@ class _Training:
                                   {name: getattr(values, name) for name in ("index", "rate", "distortion", "entropy_floor")})
         with runs.whole_file(run.model) as beside:
             single.save(beside)
-        member.board.pictures(self._pictures(single), self.step)
-        member.board.finish(member.config)
+        shown = data.evaluation_subset(self.split.test.index, board.NUM_PICTURES)
+        member.board.pictures(single, self.split.test.images[shown] / np.float32(255), self.step)
+        member.board.finish(runs.FINISHED)
         summaries = {checkpoint: {partition: values.metrics() for partition, values in parts.items() if len(values.index)}
                      for checkpoint, parts in member.per_example.items()}
         runs.write_json(run.results, {"status": runs.FINISHED, "step": self.step, **summaries["last"],
@@ -316,21 +313,12 @@ class _Training:
         run.failure.unlink(missing_ok=True)
         member.active = False
 
-    def _pictures(self, single) -> dict[str, np.ndarray]:
-        """The first test images above their reconstructions, and samples of the model, each [1, height, width, c]."""
-        images = self.split.test.images[:NUM_PICTURES].astype(np.float32) / 255
-        codes = data.random("evaluation_noise", 0).standard_normal((NUM_PICTURES, self.config.latent_dim))
-        samples = single.likelihood(tf.constant(codes, single.variable_dtype)).mean()
-        rows = {"reconstructions": (images, single(tf.constant(images)).numpy()), "samples": (samples.numpy(),)}
-        return {name: np.concatenate([np.concatenate(list(row), axis=1) for row in parts])[np.newaxis]
-                for name, parts in rows.items()}
-
     def _provenance(self, member: Member) -> dict:
         info = self.split.info
         return {"wall_seconds": round(self._wall_seconds(), 3),
                 "steps_per_second": round(self.step / self.train_seconds, 3) if self.train_seconds else None,
                 "num_train": info.num_train, "num_test": info.num_test, "content_sha256": info.content_sha256,
-                "column": [other.config.run_name for other in self.members], "versions": versions(),
+                "column": [other.config.run_name for other in self.members], "versions": devices.versions(),
                 "machine": {**devices.machine(), "replicas": self.placement.strategy.num_replicas_in_sync,
                             "jit": self.placement.jit, "stacked": self.placement.stacked}}
 
@@ -349,12 +337,6 @@ class _Training:
         quiet = not (self.show and self.placement.chief)
         return tqdm(total=total, initial=initial, desc=f"{name}, {text}", unit=unit, unit_scale=True, leave=leave,
                     disable=quiet, dynamic_ncols=True, mininterval=0.2 if os.isatty(2) else 30)
-
-
-def versions() -> dict[str, str]:
-    """The packages that a run's numbers depend on."""
-    return {"vae_rd": vae_rd.__version__, "tensorflow": tf.__version__, "keras": keras.__version__,
-            "tensorflow_probability": tfp.__version__, "numpy": np.__version__}
 
 
 def record_failure(run: runs.RunDir, error: BaseException) -> None:
