@@ -3,6 +3,7 @@
 import itertools
 import os
 import pathlib
+import signal
 
 import pytest
 
@@ -10,6 +11,8 @@ from data_gen import generate
 from tests import commands
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+# A suite that is started in the background has Ctrl-C ignored, and so would every process that it starts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 IMAGE_SIZE = 8  # Tetrominoes drawn at a quarter of their size: 192 pixels, so that a step takes less than a millisecond
 
 
