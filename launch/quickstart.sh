@@ -35,5 +35,5 @@ enter_environment "$PWD"
 
 python -m data_gen.main --split="$SPLIT" --data_dir="$DATA_DIR"
 python -m vae_rd.main --beta="$BETAS" --split="$SPLIT" --train_steps="$TRAIN_STEPS" \
-  --data_dir="$DATA_DIR" --runs_dir="$RUNS_DIR"
+  --eval_images=2048 --data_dir="$DATA_DIR" --runs_dir="$RUNS_DIR"
 python -m vae_rd.export --runs_dir="$RUNS_DIR" --out_dir="$FIGURES_DIR"
