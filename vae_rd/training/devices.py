@@ -1,6 +1,8 @@
 """Where a training runs: devices, replicas, arithmetic and threads; none of it is part of a run's identity."""
 
+import contextlib
 import os
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import keras
@@ -9,6 +11,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 import vae_rd
+from vae_rd import runs
 from vae_rd.config import Config
 from vae_rd.training import cluster
 
@@ -50,6 +53,18 @@ def place(config: Config, strategy: str = "auto", jit: bool | None = None) -> Pl
     if jit is None:
         jit = on_gpu or config.architecture == "mlp"  # on CPU the graph's native convolutions beat XLA's
     return Placement(chosen, cluster.rank() == 0, jit, stacked=on_gpu and config.architecture == "mlp")
+
+
+@contextlib.contextmanager
+def lost_workers_named() -> Iterator[None]:
+    """Turns what TensorFlow raises when another worker is gone into words."""
+    try:
+        yield
+    except (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError) as error:
+        if cluster.num_workers() == 1:
+            raise
+        raise runs.RunError("another worker of this training was lost, so this one ends too. Start the same command on all "
+                            "workers again: it continues from the last checkpoint.") from error
 
 
 def machine() -> dict[str, object]:

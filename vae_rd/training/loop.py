@@ -51,6 +51,7 @@ def train(configs: list[Config], split: data.Split, *, runs_dir: str | os.PathLi
         runs.RunError: if another process works on one of the runs, or a directory disagrees with its Config.
     """
     with contextlib.ExitStack() as stack:
+        stack.enter_context(devices.lost_workers_named())
         configs = list(dict.fromkeys(configs))
         if placement.chief:
             busy = _lock(configs, runs_dir, skip_busy, stack)
