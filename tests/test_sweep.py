@@ -126,3 +126,12 @@ def test_listing_needs_neither_data_nor_tensorflow(tmp_path):
 
 def test_the_config_of_every_listed_run_is_its_own(tmp_path):
     assert len({json.dumps(config.non_default, sort_keys=True) for config in CONFIGS}) == len(CONFIGS)
+
+
+def test_a_run_gets_the_measures_of_its_own_experiments_only():
+    program = ("import sys; from absl import flags; from vae_rd import sweep\n"
+               "flags.FLAGS(['sweep', '--experiment=early_stopping,figure8,log_likelihood', '--scale=smoke'])\n"
+               "for config, pairs in sweep._Sweep().wanted.items(): print(config.split, *('/'.join(pair) for pair in pairs))")
+    lines = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.splitlines()
+    small, large = "last/information last/log_marginal last/annealed", "last/log_marginal last/annealed"
+    assert lines == 6 * [f"cv_500 {small}"] + 6 * [f"cv_4000 {large}"]

@@ -81,7 +81,8 @@ def _train(configs: list[Config]) -> None:
             raise ConfigError("--continue_from continues one run: give one beta and one seed.")
         loop.continue_run(runs.RunDir(runs.pathlib.Path(_CONTINUE.value)), shared, runs.run_dir(_RUNS_DIR.value, shared))
     start.finish(configs, runs_dir=_RUNS_DIR.value, data_dir=_DATA_DIR.value, strategy=_STRATEGY.value,
-                 jit={"auto": None, "on": True, "off": False}[_JIT.value], measure=tuple(_MEASURES.value),
+                 jit={"auto": None, "on": True, "off": False}[_JIT.value],
+                 wanted=dict.fromkeys(configs, [start.Wanted("last", name) for name in _MEASURES.value]),
                  retry=_RETRY.value, progress=_PROGRESS.value)
 
 

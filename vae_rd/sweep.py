@@ -1,6 +1,7 @@
 """Runs experiments: python -m vae_rd.sweep --experiment=figure3 --scale=laptop; all of it, a piece, or its status."""
 
 import collections
+import itertools
 import os
 import pathlib
 import sys
@@ -40,9 +41,12 @@ class _Sweep:
     def __init__(self):
         wanted = [experiments.experiment(name, _SCALE.value) for name in _EXPERIMENT.value]
         self.configs = list(dict.fromkeys(config for one in wanted for config in one.configs))
-        self.measures = tuple(dict.fromkeys(name for one in wanted for name in one.measures)) if _MEASURE.value else ()
+        self.wanted: dict[Config, list[tuple[str, str]]] = {config: [] for config in self.configs}
+        for one in wanted if _MEASURE.value else ():
+            needed = list(itertools.product(one.checkpoints, one.measures))
+            for config in one.configs:
+                self.wanted[config] += [pair for pair in needed if pair not in self.wanted[config]]
         self.settings = {name: Settings(**own) for name, own in experiments.SCALES[_SCALE.value].settings.items()}
-        self.checkpoints = tuple(dict.fromkeys(name for one in wanted for name in one.checkpoints))
         self.piece = pieces.piece(self.configs, _TASK.value, _NUM_TASKS.value)
         self.columns = pieces.columns(self.piece, _column_size(), at_least=_WORKERS.value)
 
@@ -75,8 +79,8 @@ class _Sweep:
         if run.status() == runs.DIVERGED:
             return not _RETRY.value
         made = run.read_measures()
-        return run.status() == runs.FINISHED and all(name in made.get(checkpoint, {}) for name in self.measures
-                                                     for checkpoint in self.checkpoints)
+        return run.status() == runs.FINISHED and all(name in made.get(checkpoint, {})
+                                                     for checkpoint, name in self.wanted[config])
 
 
 def _column_size() -> int | None:
@@ -134,8 +138,9 @@ def _run_piece(sweep: _Sweep) -> int:
         print("nothing is left to do in this piece." if not without_data else "nothing can be done in this piece.")
         return _end_report(sweep, {}, None) or bool(without_data)
     print(_plan(todo, len(numbers)), flush=True)
-    if sweep.measures:
-        print(f"afterwards the measures {', '.join(sweep.measures)}", flush=True)
+    names = dict.fromkeys(name for config in todo for _, name in sweep.wanted[config])
+    if names:
+        print(f"afterwards the measures {', '.join(names)}", flush=True)
     tasks = [pool.Task(_command(number), _log(sweep, number)) for number in numbers]
     before = sum(map(sweep.seconds_done, todo))
     total = 3600 * experiments.cost(todo).hours
@@ -238,9 +243,9 @@ def _finish(sweep: _Sweep, configs: list[Config]) -> bool:
     """Trains and measures runs together; if that fails, one by one, so that only the run at fault fails."""
     from vae_rd.training import interruption, loop, start
     try:
-        for checkpoint in sweep.checkpoints:
-            start.finish(configs, runs_dir=_RUNS_DIR.value, data_dir=_DATA_DIR.value, measure=sweep.measures,
-                         settings=sweep.settings, checkpoint=checkpoint, retry=_RETRY.value, skip_busy=True)
+        wanted = {config: [start.Wanted(*pair) for pair in sweep.wanted[config]] for config in configs}
+        start.finish(configs, runs_dir=_RUNS_DIR.value, data_dir=_DATA_DIR.value, wanted=wanted, settings=sweep.settings,
+                     retry=_RETRY.value, skip_busy=True)
     except interruption.Interrupted:
         raise
     except Exception as error:

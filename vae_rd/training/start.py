@@ -2,17 +2,26 @@
 
 import os
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
+from typing import NamedTuple
 
 from vae_rd import data, measures, records, runs
 from vae_rd.config import Config
 from vae_rd.training import devices, finished, loop
 
 
+class Wanted(NamedTuple):
+    """A measure of one state of a run."""
+
+    checkpoint: str  # last or best
+    measure: str  # name in the table of measures
+
+
 def finish(configs: list[Config], *, runs_dir: str | os.PathLike, data_dir: str | os.PathLike, strategy: str = "auto",
-           jit: bool | None = None, measure: tuple[str, ...] = (), settings: Mapping[str, measures.Settings] = MappingProxyType({}),
-           checkpoint: str = "last", retry: bool = False, skip_busy: bool = False, progress: bool = True) -> None:
+           jit: bool | None = None, wanted: Mapping[Config, Sequence[Wanted]] = MappingProxyType({}),
+           settings: Mapping[str, measures.Settings] = MappingProxyType({}), retry: bool = False,
+           skip_busy: bool = False, progress: bool = True) -> None:
     """Trains what has not ended and measures what is not measured, in one process.
 
     Args:
@@ -21,9 +30,8 @@ def finish(configs: list[Config], *, runs_dir: str | os.PathLike, data_dir: str 
         data_dir: folder of the data sets; the split must be there.
         strategy: one of devices.STRATEGIES.
         jit: compile by XLA; None: what was measured to be faster.
-        measure: names in the table of measures.
+        wanted: the measures of each run.
         settings: of the measures, by name; without, their own.
-        checkpoint: state of the runs to measure: last or best.
         retry: start diverged runs again.
         skip_busy: leave runs alone that another process works on, instead of refusing.
         progress: show bars.
@@ -42,8 +50,7 @@ def finish(configs: list[Config], *, runs_dir: str | os.PathLike, data_dir: str 
     if placement.chief:
         for config in configs:
             run = runs.run_dir(runs_dir, config)
-            if measure and run.status() == runs.FINISHED:
-                opened = finished.open_run(run.path, data_dir, checkpoint, split)
-                for name in measure:
-                    measures.measure_run(opened, [name], settings=settings.get(name, measures.Settings()),
-                                         split_dir=split_dir, progress=progress)
+            for one in wanted.get(config, ()) if run.status() == runs.FINISHED else ():
+                opened = finished.open_run(run.path, data_dir, one.checkpoint, split)
+                measures.measure_run(opened, [one.measure], settings=settings.get(one.measure, measures.Settings()),
+                                     split_dir=split_dir, progress=progress)
