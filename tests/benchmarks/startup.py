@@ -1,0 +1,45 @@
+"""How long a command takes until it answers, and until its first training step."""
+
+import os
+import subprocess
+import sys
+import time
+
+from tests.benchmarks.contest import Row, alone, measure, timed
+from tests.benchmarks.material import Material
+
+DOORS = {"vae_rd.main --help": ["vae_rd.main", "--help"], "vae_rd.export --help": ["vae_rd.export", "--help"],
+         "vae_rd.evaluate --help": ["vae_rd.evaluate", "--help"], "data_gen.main --help": ["data_gen.main", "--help"],
+         "vae_rd.sweep --list": ["vae_rd.sweep", "--list", "--experiment=figure3"]}
+DOOR_SECONDS, FIRST_STEP_SECONDS = 1.0, 12.0
+
+
+def doors(material: Material, repeats: int, report) -> list[Row]:
+    """The doors' help and the sweep's list, each a new process; a bare interpreter for comparison."""
+    contestants = {name: lambda arguments=arguments: timed(lambda: _run("-m", *arguments))
+                   for name, arguments in DOORS.items()}
+    figures = measure({"python -c pass": lambda: timed(lambda: _run("-c", "pass")), **contestants}, repeats, report)
+    return [alone(name, "s", values, DOOR_SECONDS if name in DOORS else None) for name, values in figures.items()]
+
+
+def first_step(material: Material, repeats: int, report) -> list[Row]:
+    """From the command to the end of the first training step: its compilation counts, the evaluation before it not."""
+    config = material.config("mlp1", eval_images=1).replace(split=material.sizes.first_step_split)
+    material.generate(config.split)
+    flags = [f"--{name}={value}" for name, value in config.non_default.items()]
+
+    def start() -> float:
+        output = _run("-m", "tests.benchmarks.first_step", str(time.time()), f"--data_dir={material.folder / 'data'}",
+                      f"--runs_dir={material.folder / 'started'}", "--noprogress", *flags)
+        return float(output.rpartition("first step after ")[2].split()[0])
+
+    figures = measure({"start": start}, repeats, report, warm_up=False)
+    return [alone(f"command to first step, {config.split}", "s", figures["start"], FIRST_STEP_SECONDS)]
+
+
+def _run(*arguments: str) -> str:
+    process = subprocess.run([sys.executable, *arguments], capture_output=True, text=True,
+                             env={"TF_CPP_MIN_LOG_LEVEL": "3"} | dict(os.environ))
+    if "Traceback" in process.stderr or "error:" in process.stderr:  # absl's --help ends with status 1
+        raise RuntimeError(f"python {' '.join(arguments)} failed:\n{process.stderr}")
+    return process.stdout

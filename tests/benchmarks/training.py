@@ -1,0 +1,179 @@
+"""The training step, what surrounds it, and columns: against JAX, PyTorch, the bare step and single runs."""
+
+import importlib
+
+import numpy as np
+import tensorflow as tf
+
+from tests.benchmarks import machine
+from tests.benchmarks.contest import Contestant, Figures, Row, alone, compare, measure, timed
+from tests.benchmarks.material import Material, Steps
+from vae_rd import data, runs
+from vae_rd.training import checkpoints, devices
+from vae_rd.training.column import EVALUATION_BATCH
+from vae_rd.training.evaluation import Evaluator
+
+REFERENCES = {"JAX": "plain_jax", "PyTorch": "plain_torch"}
+LIMITS = {"mlp1": {"JAX": 1.0, "PyTorch": 0.6}, "mlp3": {"JAX": 1.0, "PyTorch": 0.6}, "cnn1": {"PyTorch": 0.4},
+          "cnn3": {"PyTorch": 0.8}}
+PEAK_SHARE = {"cnn3": 0.5}
+OVERHEAD, UPKEEP = 1.03, 0.05
+COLUMN_LIMITS = {"mlp1": 1.05, "cnn1": 1.15}
+PAPER_STEPS, PAPER_IMAGES, PAPER_EVALUATIONS = 257_000, 163_840, 22  # 21 on the way, one of the best weights
+CHECKPOINT_SECONDS = 300  # between checkpoints; each evaluation saves one too
+
+
+def steps(network: str, material: Material, repeats: int, report) -> list[Row]:
+    """One step of a network, through the column's real `train`."""
+    column, sizes = material.column(network), material.sizes
+    number, product = sizes.steps[network], machine.Product(sizes.product)
+    references = {name: _reference(module, column, material, network) for name, module in REFERENCES.items()
+                  if sizes.references}
+    figures = measure({"Column.train": Steps(_train(column), number),
+                       "bare compiled step": Steps(_bare(column, material.split.train.images), number),
+                       **references, "matrix product": product}, repeats, report)
+    flops = step_flops(column.template, column.shared.batch_size)
+    figures["achieved"] = [flops / milliseconds / 1e6 for milliseconds in figures["Column.train"]]
+    label = f"{network}: training step"
+    return [*(compare(label, "ms", figures, "Column.train", name, limit=LIMITS[network].get(name))
+              for name in references),
+            compare(label, "ms", figures, "Column.train", "bare compiled step",
+                    limit=OVERHEAD if network == "mlp1" else None),
+            compare(f"{network}: arithmetic of the step", "GFLOP/s", figures, "achieved", "matrix product",
+                    limit=PEAK_SHARE.get(network), at_least=True)]
+
+
+def column(network: str, material: Material, repeats: int, report) -> list[Row]:
+    """A column against as many single runs: a training step, and evaluation."""
+    members, number = material.sizes.members, material.sizes.steps[network]
+    single, many = material.column(network), material.column(network, members)
+    train_single = Steps(_train(single), number)
+    evaluated = material.split.test
+    reference = f"{members} single runs"
+    training = measure({"column": Steps(_train(many), max(1, number // members)),
+                        reference: lambda: members * train_single()}, repeats, report)
+    evaluation = measure({"column": lambda: 1000 * timed(lambda: many.evaluate(evaluated)),
+                          reference: lambda: 1000 * members * timed(lambda: single.evaluate(evaluated))},
+                         repeats, report)
+    limit = COLUMN_LIMITS[network]
+    label = f"{network}: column of {members}"
+    return [compare(f"{label}, training step", "ms", training, "column", reference, limit=limit),
+            compare(f"{label}, evaluation", "ms", evaluation, "column", reference, limit=limit)]
+
+
+def evaluation(material: Material, repeats: int, report) -> list[Row]:
+    """Evaluating images against the bare forward pass of the same networks."""
+    rows = []
+    for network in ("mlp1", "mlp3", "cnn1", "cnn3"):
+        single, partition = material.column(network), material.split.test
+        figures = measure({"Column.evaluate": lambda: len(partition.index) / timed(lambda: single.evaluate(partition)),
+                           "bare forward pass": _forward(single, partition.images)}, repeats, report)
+        rows.append(compare(f"{network}: evaluation", "images/s", figures, "Column.evaluate", "bare forward pass",
+                            limit=0.8, at_least=True))
+    return rows
+
+
+def upkeep(material: Material, repeats: int, report) -> list[Row]:
+    """Evaluations and checkpoints of a run of the paper's length, extrapolated from one of each."""
+    single, split = material.column("mlp1"), material.split
+    evaluator = Evaluator(split, single.shared)
+    run = runs.run_dir(material.folder / "runs", single.shared)
+    run.path.mkdir(parents=True, exist_ok=True)
+    state = {name: value[0] for name, value in single.state().items()}
+
+    def evaluate():
+        for values in evaluator.evaluate(single, whole=True):
+            for part in values.values():
+                part.metrics()
+
+    figures = measure({"step": Steps(_train(single), material.sizes.steps["mlp1"]),
+                       "evaluation": lambda: timed(evaluate),
+                       "checkpoint": lambda: timed(lambda: checkpoints.save(run, checkpoints.START, state))},
+                      repeats, report)
+    shares = upkeep_share(figures, evaluator.num_images(whole=True))
+    return [alone("mlp1: evaluations and checkpoints of a run", "of training", shares, UPKEEP,
+                  note=f"extrapolated to {PAPER_STEPS:,} steps and {PAPER_IMAGES:,} images")]
+
+
+def upkeep_share(figures: Figures, num_images: int) -> list[float]:
+    """Seconds for evaluations and checkpoints per second of training, of a run of the paper's length.
+
+    Args:
+        figures: milliseconds per `step`, seconds per `evaluation` of `num_images` images and per `checkpoint`.
+        num_images: as said.
+    """
+    shares = []
+    for step, evaluate, save in zip(figures["step"], figures["evaluation"], figures["checkpoint"]):
+        training = PAPER_STEPS * step / 1000
+        saves = PAPER_EVALUATIONS + training / CHECKPOINT_SECONDS
+        shares.append((PAPER_EVALUATIONS * evaluate * PAPER_IMAGES / num_images + saves * save) / training)
+    return shares
+
+
+def step_flops(vae, batch_size: int) -> float:
+    """Operations of the matrix products and convolutions in one step; 2 for each multiplication and addition.
+
+    Each layer costs a product forward and two backward, but the first has no images to differentiate by.
+    """
+    total = 0
+    for network in (vae.encoder, vae.decoder):
+        layers = [layer for layer in network.layers if hasattr(layer, "kernel")]
+        for place, layer in enumerate(layers):
+            small = layer.input if "Transpose" in type(layer).__name__ else layer.output
+            forward = 2 * batch_size * int(np.prod(layer.kernel.shape)) * int(np.prod(small.shape[1:-1]))
+            total += forward * (2 if network is vae.encoder and place == 0 else 3)
+    return total
+
+
+def _train(column):
+    """Trains as the loop does: batches made, one call, the trace brought back."""
+    return lambda first, number: column.train(column.batches(first, number), tf.constant(first)).numpy()
+
+
+def _bare(column, images: np.ndarray):
+    """The compiled step alone, in a loop of the graph, on one batch and one noise: no input, nothing brought back."""
+    images = tf.constant(images[column.batches(0, 1)[0].numpy()])
+    noise = tf.zeros([len(column.seeds), column.shared.batch_size, column.shared.latent_dim])
+
+    @tf.function
+    def run(number):
+        for _ in tf.range(number):
+            column._update(images, noise)
+
+    return lambda first, number: run(tf.constant(number))
+
+
+def _reference(module: str, column, material: Material, network: str) -> Contestant | None:
+    """The plain training in another framework, from the same weights; None where it is not installed."""
+    try:
+        plain = importlib.import_module(f"tests.benchmarks.{module}")
+    except ImportError:
+        return None
+    images, config = material.split.train.images, column.shared
+    training = plain.Training(material.network_weights(column), images, config)
+
+    def train(first, number):
+        return training.train(data.batch_indices(len(images), config.batch_size, config.seed, first, number), first)
+
+    return Steps(train, material.sizes.steps[network])
+
+
+def _forward(column, images: np.ndarray) -> Contestant:
+    """Images/s of encoder and decoder alone on resident batches, compiled as evaluation is."""
+    vae = column.template
+    pixels = tf.constant(images[:EVALUATION_BATCH], vae.variable_dtype) / 255
+    noise = tf.ones([len(pixels), vae.latent_dim])
+
+    @tf.function(jit_compile=devices.place(column.shared).jit)
+    def forward(pixels):
+        mean, log_scale = vae.encoder(pixels)
+        return vae.decoder(mean + tf.exp(log_scale) * noise)
+
+    batches = max(1, len(images) // len(pixels))
+
+    def run():
+        for _ in range(batches):
+            logits = forward(pixels)
+        logits[0, 0, 0, 0].numpy()
+
+    return lambda: batches * len(pixels) / timed(run)
