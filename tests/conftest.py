@@ -1,6 +1,6 @@
 """Fixtures that several files of tests share: tiny data, and the starting of training processes."""
 
-import itertools
+import contextlib
 import os
 import pathlib
 import signal
@@ -32,21 +32,30 @@ def split(data_dir):
     return data.load(data_dir / f"tetrominoes-size{IMAGE_SIZE}" / "cd_300")
 
 
-@pytest.fixture
-def train(data_dir, tmp_path):
-    """train("--beta=1", ...) starts vae_rd.main on the tiny data, runs_dir being `tmp_path / "runs"`; not waited for."""
-    started, numbers = [], itertools.count()
+@contextlib.contextmanager
+def training(data_dir, folder):
+    """start("--beta=1", ...) starts vae_rd.main on the tiny data, runs_dir being `folder / "runs"`; none outlives the block."""
+    started = []
 
     def start(*flags, before=None, **environment):
         names = {flag.partition("=")[0] for flag in flags}
         usual = {"--split": "cd_300", "--image_size": IMAGE_SIZE, "--hidden_units": 16, "--batch_size": 32,
-                 "--train_steps": 40, "--data_dir": data_dir, "--runs_dir": tmp_path / "runs"}
+                 "--train_steps": 40, "--data_dir": data_dir, "--runs_dir": folder / "runs"}
         if "--architecture=cnn" in flags:
             usual["--channels"] = usual.pop("--hidden_units") // 4
         flags = [*(f"{name}={value}" for name, value in usual.items() if name not in names), "--noprogress", *flags]
-        started.append(commands.start_main(flags, tmp_path / f"output{next(numbers)}.txt", before, **environment))
+        started.append(commands.start_main(flags, folder / f"output{len(started)}.txt", before, **environment))
         return started[-1]
-    yield start
-    for command in started:
-        command.process.kill()
-        command.process.join()
+    try:
+        yield start
+    finally:
+        for command in started:
+            command.process.kill()
+            command.process.join()
+
+
+@pytest.fixture
+def train(data_dir, tmp_path):
+    """Starts training processes in the test's own folder: see `training`."""
+    with training(data_dir, tmp_path) as start:
+        yield start

@@ -1,26 +1,22 @@
 """Several devices and several workers give what one gives; a worker that is lost ends the others, and all can go on."""
 
 import json
-import os
 import pathlib
 import pickle
 import signal
 import socket
-import subprocess
-import sys
 import time
 
 import numpy as np
 import pytest
 
 from tests import commands
-from tests.conftest import IMAGE_SIZE
+from tests.conftest import IMAGE_SIZE, training
 from tests.outcomes import differences, outcome
 from tests.test_main import steps_in
 from vae_rd import runs
 from vae_rd.config import Config
 
-ROOT = pathlib.Path(__file__).resolve().parents[1]
 TINY = Config(split="cd_300", image_size=IMAGE_SIZE, hidden_units=16, latent_dim=4, batch_size=32, learning_rate=3e-3)
 CNN = Config(split="cd_300", image_size=IMAGE_SIZE, architecture="cnn", channels=4, latent_dim=4, batch_size=32,
              learning_rate=3e-3)
@@ -101,29 +97,7 @@ def test_what_cannot_be_split_is_refused(tmp_path, data_dir, batch_size, rate_te
 # Workers
 
 
-@pytest.fixture
-def workers(data_dir, tmp_path):
-    """workers(runs_dir, "--beta=1", ...) starts the real command as two workers on this machine; returns both."""
-    started = []
-
-    def start(runs_dir, *flags):
-        cluster = {"worker": [f"127.0.0.1:{free_port()}" for _ in range(2)]}
-        pair = []
-        for index in range(2):
-            usual = ["--split=cd_300", f"--image_size={IMAGE_SIZE}", "--hidden_units=16", "--batch_size=32",
-                     f"--data_dir={data_dir}", f"--runs_dir={runs_dir}", "--noprogress", "--num_threads=1"]
-            output = (tmp_path / f"worker{len(started)}.txt").open("w+")
-            environment = os.environ | {"TF_CONFIG": json.dumps({"cluster": cluster, "task": {"type": "worker", "index": index}}),
-                                        "TF_CPP_MIN_LOG_LEVEL": "3"}
-            pair.append(subprocess.Popen([sys.executable, "-m", "vae_rd.main", *usual, *flags], cwd=ROOT, env=environment,
-                                         stdout=output, stderr=output))
-            pair[-1].output = output.name
-            started.append(pair[-1])
-        return pair
-    yield start
-    for process in started:
-        process.kill()
-        process.wait()
+FLAGS = ["--beta=0.1,1", "--precision=float64", "--train_steps=100", "--eval_every=10", "--num_threads=1"]
 
 
 def free_port():
@@ -133,67 +107,68 @@ def free_port():
         return listener.getsockname()[1]
 
 
-def ended(pair, seconds=120):
-    """Exit statuses of both workers, and what they printed."""
-    deadline = time.monotonic() + seconds
-    statuses = [process.wait(max(0.1, deadline - time.monotonic())) for process in pair]
-    return statuses, "\n".join(pathlib.Path(process.output).read_text() for process in pair)
+def start_workers(train, runs_dir, *flags):
+    """Starts the command as two workers on this machine."""
+    cluster = {"worker": [f"127.0.0.1:{free_port()}" for _ in range(2)]}
+    return [train(f"--runs_dir={runs_dir}", *flags, TF_CONFIG=json.dumps(
+        {"cluster": cluster, "task": {"type": "worker", "index": index}})) for index in range(2)]
 
 
-def weights(run):
-    """The final weights of a run."""
-    return {name: value for name, value in runs.read_arrays(run.last_checkpoint).items() if "coder" in name}
+def wait_for_step(workers, runs_dir, step):
+    """Waits until the chief has evaluated a step; returns the runs."""
+    workers[0].until(lambda: (found := runs.find_runs(runs_dir)) and steps_in(found[-1]) >= step)
+    return runs.find_runs(runs_dir)
+
+
+def check_ended(workers, status):
+    """Waits for both workers, which must end with this status."""
+    for worker in workers:
+        assert worker.wait().status == status, worker.text
+
+
+@pytest.fixture(scope="module")
+def by_two_workers(data_dir, tmp_path_factory):
+    """The two runs of FLAGS, trained by two workers that nothing disturbed."""
+    folder = tmp_path_factory.mktemp("workers")
+    with training(data_dir, folder) as train:
+        check_ended(start_workers(train, folder / "runs", *FLAGS), 0)
+    return runs.find_runs(folder / "runs")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("precision, steps, tolerance", [("float64", 100, 1e-9), ("float32", 10, 1e-5)])
-def test_two_workers_give_what_one_gives(workers, train, tmp_path, precision, steps, tolerance):
-    flags = ["--beta=0.1,1", f"--precision={precision}", f"--train_steps={steps}", f"--eval_every={steps // 2}"]
-    statuses, text = ended(workers(tmp_path / "workers", *flags))
-    assert statuses == [0, 0], text
-    assert train(*flags).wait().status == 0
-    for run, single in zip(runs.find_runs(tmp_path / "workers"), runs.find_runs(tmp_path / "runs"), strict=True):
-        assert distance(weights(run), weights(single)) < tolerance
+def test_two_workers_give_what_one_gives(by_two_workers, train, tmp_path):
+    assert train(*FLAGS, f"--runs_dir={tmp_path}").wait().status == 0
+    for run, single in zip(by_two_workers, runs.find_runs(tmp_path), strict=True):
+        pair = [{name: value for name, value in runs.read_arrays(one.last_checkpoint).items() if "coder" in name}
+                for one in (run, single)]
+        assert len(pair[0]) == 30 and distance(*pair) < 1e-9
         assert run.read_results()["machine"]["replicas"] == 2
         for row, expected in zip(run.read_history(), single.read_history(), strict=True):
-            assert row["step"] == expected["step"] and row["objective"] == pytest.approx(expected["objective"], rel=1e-4)
+            assert row["step"] == expected["step"] and row["objective"] == pytest.approx(expected["objective"], rel=1e-9)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("lost", [0, 1])
-def test_a_lost_worker_ends_the_other_and_both_can_go_on(workers, tmp_path, lost):
-    flags = ["--train_steps=600", "--eval_every=100", "--precision=float64"]
-    whole, interrupted = tmp_path / "whole", tmp_path / "interrupted"
-    if lost == 0:
-        statuses, text = ended(workers(whole, *flags))
-        assert statuses == [0, 0], text
-    pair = workers(interrupted, *flags)
-    deadline = time.monotonic() + 120
-    while not (found := runs.find_runs(interrupted)) or steps_in(found[0]) < 100:
-        assert time.monotonic() < deadline and pair[0].poll() is None, pathlib.Path(pair[0].output).read_text()
-        time.sleep(0.01)
-    pair[lost].kill()
-    killed = time.monotonic()
-    status = pair[1 - lost].wait(60)
-    text = pathlib.Path(pair[1 - lost].output).read_text()
-    assert time.monotonic() - killed < 30 and status == 1, text
-    assert "another worker of this training was lost" in text and "continues from the last checkpoint" in text
-    assert "Traceback" not in text
-    assert found[0].status() == "unfinished"
-    statuses, text = ended(workers(interrupted, *flags))
-    assert statuses == [0, 0], text
-    if lost == 0:
-        assert differences(outcome(runs.find_runs(interrupted)[0]), outcome(runs.find_runs(whole)[0])) == []
+def test_a_lost_worker_ends_the_other_and_both_can_go_on(train, tmp_path, by_two_workers, lost):
+    workers = start_workers(train, tmp_path, *FLAGS)
+    found = wait_for_step(workers, tmp_path, 20)
+    workers[lost].signal(signal.SIGKILL)
+    killed, other = time.monotonic(), workers[1 - lost]
+    assert other.wait(60).status == 1, other.text
+    assert time.monotonic() - killed < 30
+    assert "another worker of this training was lost" in other.text and "continues from the last checkpoint" in other.text
+    assert "Traceback" not in other.text
+    assert {run.status() for run in found} == {"unfinished"}
+    if lost == 1:
+        check_ended(start_workers(train, tmp_path, *FLAGS), 0)
+        for run, whole in zip(found, by_two_workers, strict=True):
+            assert differences(outcome(run), outcome(whole)) == []
 
 
 @pytest.mark.slow
-def test_both_workers_stop_when_one_is_asked_to(workers, tmp_path):
-    pair = workers(tmp_path / "runs", "--train_steps=100000", "--eval_every=500")
-    deadline = time.monotonic() + 120
-    while not (found := runs.find_runs(tmp_path / "runs")) or steps_in(found[0]) < 500:
-        assert time.monotonic() < deadline and pair[0].poll() is None, pathlib.Path(pair[0].output).read_text()
-        time.sleep(0.02)
-    pair[1].send_signal(signal.SIGUSR1)  # not the chief
-    statuses, text = ended(pair, 60)
-    assert statuses == [85, 85], text
-    assert runs.read_arrays(found[0].last_checkpoint)["progress.step"] >= 500
+def test_both_workers_stop_when_one_is_asked_to(train, tmp_path):
+    workers = start_workers(train, tmp_path, "--train_steps=100000", "--eval_every=50")
+    found = wait_for_step(workers, tmp_path, 50)
+    workers[1].signal(signal.SIGUSR1)  # not the chief
+    check_ended(workers, 85)
+    assert runs.read_arrays(found[0].last_checkpoint)["progress.step"] >= 50
