@@ -187,10 +187,6 @@ ENTRY %main (a: f32[4,4], b: f32[4]) -> (f32[4], f32[4,4]) {
     assert kernels.count(text) == kernels.Kernels(products=1, convolutions=0, fusions=1, others=1)
 
 
-STACKED_BUG = pytest.mark.xfail(raises=ValueError, strict=True,
-                                reason="the tape around vectorized_map makes the images constants of the program")
-
-
 def kernels_of(members: int, stacked: bool) -> kernels.Kernels:
     """Kernels of a step of a tiny column."""
     config = material.Material(material.TINY, None).config("mlp1")
@@ -203,7 +199,6 @@ def test_an_unrolled_column_launches_kernels_for_each_member():
     assert one.total < two.total
 
 
-@STACKED_BUG
 def test_a_stacked_column_launches_no_more_kernels_for_more_members():
     two, four = (kernels_of(members, stacked=True) for members in (2, 4))
     assert two.products == four.products == 14

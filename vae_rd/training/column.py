@@ -37,7 +37,7 @@ class Column:
         strategy: a `tf.distribute` strategy; weights are mirrored, each batch is split over the replicas.
         jit: compile each replica's forward and backward pass by XLA.
         stacked: run the members as batched products, not one after the other: for GPUs, where launches dominate
-            (XLA's batched products on CPU cost 30 times as much; convolutions have no batched form).
+            (on CPU both cost the same; convolutions have no batched form).
     """
 
     def __init__(self, configs: list[Config], images: np.ndarray, *, strategy: tf.distribute.Strategy, jit: bool,
@@ -130,33 +130,37 @@ class Column:
 
     def _gradients_of_batch(self, images, noise):
         """Gradients of this replica's share of the mean objective, and of mean rate and distortion [2, members]."""
-        values = [weight.value for weight in self.weights]
-        with tf.GradientTape() as tape:
-            tape.watch(values[:-1])
-            terms = self._member_terms(values, [images[place] for place in self._seed_of_member],
-                                       [noise[place] for place in self._seed_of_member])
-            # Replicas are summed by the optimizer, members do not meet: each weight slice sees its own member's mean.
-            loss = tf.reduce_sum(terms.objective) / self.shared.batch_size
-        sums = tf.stack([tf.reduce_sum(terms.rate, 1), tf.reduce_sum(terms.distortion, 1)]) / self.shared.batch_size
-        return tape.gradient(loss, values[:-1]), sums
+        gradients, rate, distortion = self._map_members(
+            self._member_gradients, [weight.value for weight in self.weights],
+            [images[place] for place in self._seed_of_member], [noise[place] for place in self._seed_of_member])
+        return gradients, tf.stack([rate, distortion])
 
-    def _member_terms(self, values, images, noise):
-        """`VAE.terms` of every member, each field [members, batch]; images and noise are lists over members."""
-        return self._map_members(lambda pixels, draws: self.template.terms(_unit_interval(pixels, draws.dtype), draws),
-                                 values, images, noise)
+    def _member_gradients(self, weights, images, noise):
+        """One member's gradients, and its share of the mean rate and distortion.
+
+        The tape is inside the mapped function: around it, the gradient of vectorized_map makes the batch a constant of
+        the compiled program, which is then compiled anew at every step.
+        """
+        with tf.GradientTape() as tape:
+            tape.watch(weights[:-1])
+            terms = self.template.terms(_unit_interval(images, noise.dtype), noise)
+            # Replicas are summed by the optimizer, members do not meet: each has the mean of its own objective.
+            loss, rate, distortion = (tf.reduce_sum(values) / self.shared.batch_size
+                                      for values in (terms.objective, terms.rate, terms.distortion))
+        return tape.gradient(loss, weights[:-1]), rate, distortion
 
     def _map_members(self, function, values, *inputs):
-        """function(*inputs of a member) with the member's weights in place, its outputs stacked over members."""
+        """function(weights, *inputs) of each member with its weights in place, the outputs stacked over members."""
         def member(arguments):
             weights, own = arguments
             with keras.StatelessScope(state_mapping=list(zip(self._template_weights, weights))):
-                return function(*own)
+                return function(weights, *own)
 
         if self._stacked:
             stacked_inputs = tuple(tf.stack(parts) for parts in inputs)
             return tf.vectorized_map(member, (values, stacked_inputs), fallback_to_while_loop=False)
-        slices = zip(*(tf.unstack(value) for value in values))  # unstack: its gradient is one stack, not M paddings
-        outputs = [member((weights, own)) for weights, own in zip(slices, zip(*inputs))]
+        slices = zip(*(tf.unstack(value) for value in values))
+        outputs = [member((list(weights), own)) for weights, own in zip(slices, zip(*inputs))]
         return tf.nest.map_structure(lambda *parts: tf.stack(parts), *outputs)
 
     # Evaluation
@@ -182,7 +186,7 @@ class Column:
         return self._map_members(self._describe, [weight.value for weight in self.weights],
                                  [images] * members, [noise] * members)
 
-    def _describe(self, images, noise):
+    def _describe(self, weights, images, noise):
         coded = self.template.rate_and_distortion(_unit_interval(images, noise.dtype), noise)
         posterior, codes = coded.posterior, coded.codes
         return Evaluated(coded.rate, coded.distortion, posterior.mean(), posterior.stddev(), posterior.log_prob(codes),
