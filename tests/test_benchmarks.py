@@ -51,6 +51,18 @@ def test_one_tiny_pass_measures_every_group(tmp_path):
 
 
 @pytest.mark.slow
+def test_tables_without_limits_in_a_tiny_pass(tmp_path):
+    command = commands.Command(run_program, "--tiny", "--only=growth,precision", f"--json={tmp_path / 'tables.json'}",
+                               output=tmp_path / "output.txt").wait(100)
+    assert command.status == 0, command.text
+    rows = {row["name"]: row for row in json.loads((tmp_path / "tables.json").read_text())["rows"]}
+    assert rows["mlp: num_layers 2"]["theirs"][0] > 0 and "GFLOP" in rows["mlp: training images 80"]["note"]
+    unchanged, changed = (rows[f"smoke scale, 40 steps: distortion, {name}"] for name in ("tensorfloat32", "bfloat16"))
+    assert unchanged["ours"] == [0, 0, 0], "on CPU TensorFloat-32 is float32"
+    assert 0 < max(map(abs, changed["ours"])) < 5
+
+
+@pytest.mark.slow
 def test_a_group_that_breaks_is_said_and_leaves_the_others_alone(tmp_path):
     command = commands.Command(failing_group, "--tiny", "--only=loading,aggregate", output=tmp_path / "output.txt")
     command.wait(60)
@@ -184,13 +196,28 @@ ENTRY %main (a: f32[4,4], b: f32[4]) -> (f32[4], f32[4,4]) {
   ROOT %out = (f32[4]{0}, f32[4,4]{1,0}) tuple(%fusion, %dot.1)
 }
 """
-    assert kernels.count(text) == kernels.Kernels(products=1, convolutions=0, fusions=1, others=1)
+    found = kernels.read(text)
+    assert kernels.count(found) == kernels.Kernels(products=1, convolutions=0, fusions=1, others=1)
+    product, sort, fusion = found
+    assert product == kernels.Kernel("dot", bytes=3 * 16 * 4, operations=2 * 4 * 4 * 4)
+    assert sort.bytes == 16 + 16 + 2 * 16 and fusion.bytes == 2 * 16
+
+
+def test_a_kernel_is_predicted_to_take_its_launch_its_bytes_or_its_operations():
+    idle, moving = kernels.Kernel("fusion", 8, 0), kernels.Kernel("copy", int(4.8e12), 0)
+    working = kernels.Kernel("dot", 8, int(67e12))
+    assert kernels.predicted_seconds([idle] * 100) == pytest.approx(300e-6)
+    assert kernels.predicted_seconds([idle, moving, working]) == pytest.approx(2, rel=1e-4)
 
 
 def kernels_of(members: int, stacked: bool) -> kernels.Kernels:
     """Kernels of a step of a tiny column."""
     config = material.Material(material.TINY, None).config("mlp1")
-    return kernels.count_step([config.replace(beta=beta) for beta in material.BETAS[:members]], (8, 8, 3), stacked)
+    configs = [config.replace(beta=beta) for beta in material.BETAS[:members]]
+    found = kernels.of_step(configs, (8, 8, 3), stacked)
+    operations = sum(kernel.operations for kernel in found)
+    assert operations == members * training.step_flops(model.build(config, (8, 8, 3), 1), config.batch_size)
+    return kernels.count(found)
 
 
 def test_an_unrolled_column_launches_kernels_for_each_member():

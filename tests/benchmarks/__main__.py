@@ -25,8 +25,9 @@ GROUPS = {  # by name: the module and the function that measures
     "evaluation": ("training", "evaluation"), "upkeep": ("training", "upkeep"),
     "loading": ("input", "loading"), "generator": ("input", "generator"),
     "aggregate": ("estimators", "aggregate"), "nearest": ("estimators", "nearest"),
-    "startup": ("startup", "doors"), "first_step": ("startup", "first_step"), "kernels": ("kernels", "prediction")}
-WHEN_ASKED = {"kernels"}  # a prediction, not a measurement
+    "startup": ("startup", "doors"), "first_step": ("startup", "first_step"), "memory": ("startup", "memory"),
+    "growth": ("growth", "growth"), "precision": ("precision", "precision"), "kernels": ("kernels", "prediction")}
+WHEN_ASKED = {"growth", "precision", "kernels"}  # tables without limits
 PACKAGES = ("tensorflow", "keras", "numpy", "jax", "torch")
 
 

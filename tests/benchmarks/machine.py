@@ -26,14 +26,14 @@ def peaks(material: Material, repeats: int, report) -> list[Row]:
     """Rows of the peaks; they have no limit."""
     side = material.sizes.product
     first, second = np.random.default_rng(0).standard_normal((2, side, side), np.float32)
-    figures = measure({"TensorFlow": Product(side), "bandwidth": _Bandwidth(material.sizes.megabytes),
+    figures = measure({"TensorFlow": Product(side), "bandwidth": Bandwidth(material.sizes.megabytes),
                        "NumPy": lambda: 2 * side**3 / timed(lambda: first @ second) / 1e9}, repeats, report)
     return [alone("matrix product, TensorFlow", "GFLOP/s", figures["TensorFlow"]),
             alone("matrix product, NumPy", "GFLOP/s", figures["NumPy"]),
             alone("memory bandwidth", "GB/s", figures["bandwidth"], note="a + b into c, one array per core")]
 
 
-class _Bandwidth:
+class Bandwidth:
     """GB/s of c = a + b on arrays that no cache holds, a part for each core."""
 
     def __init__(self, megabytes: int):

@@ -1,4 +1,4 @@
-"""How long a command takes until it answers, and until its first training step."""
+"""How long a command takes until it answers, and until its first training step; how much memory a training holds."""
 
 import os
 import subprocess
@@ -11,7 +11,8 @@ from tests.benchmarks.material import Material
 DOORS = {"vae_rd.main --help": ["vae_rd.main", "--help"], "vae_rd.export --help": ["vae_rd.export", "--help"],
          "vae_rd.evaluate --help": ["vae_rd.evaluate", "--help"], "data_gen.main --help": ["data_gen.main", "--help"],
          "vae_rd.sweep --list": ["vae_rd.sweep", "--list", "--experiment=figure3"]}
-DOOR_SECONDS, FIRST_STEP_SECONDS = 1.0, 12.0
+SMALLEST_SPLIT = "cd_40"
+DOOR_SECONDS, FIRST_STEP_SECONDS, MEGABYTES = 1.0, 12.0, 2000
 
 
 def doors(material: Material, repeats: int, report) -> list[Row]:
@@ -35,6 +36,26 @@ def first_step(material: Material, repeats: int, report) -> list[Row]:
 
     figures = measure({"start": start}, repeats, report, warm_up=False)
     return [alone(f"command to first step, {config.split}", "s", figures["start"], FIRST_STEP_SECONDS)]
+
+
+def memory(material: Material, repeats: int, report) -> list[Row]:
+    """Peak memory of a training on the largest split, evaluations included, beyond that of one on hardly any data."""
+    config = material.config("mlp1", train_steps=3)
+
+    def held(split: str) -> float:
+        flags = [f"--{name}={value}" for name, value in config.replace(split=split).non_default.items()]
+        output = _run("-m", "tests.benchmarks.peak_memory", f"--data_dir={material.folder / 'data'}", "--noprogress",
+                      f"--runs_dir={material.folder / f'held-{time.time()}'}", *flags)
+        return float(output.rpartition("peak memory ")[2].split()[0])
+
+    for split in (SMALLEST_SPLIT, material.sizes.largest_split):
+        material.generate(split)
+    figures = measure({"largest": lambda: held(material.sizes.largest_split), "framework": lambda: held(SMALLEST_SPLIT)},
+                      1, report, warm_up=False)
+    beyond = [largest - framework for largest, framework in zip(figures["largest"], figures["framework"])]
+    return [alone(f"memory of a training on {material.sizes.largest_split}", "MB", figures["largest"]),
+            alone("memory beyond the framework's own", "MB", beyond, MEGABYTES,
+                  note=f"a training on {SMALLEST_SPLIT} holds {figures['framework'][0]:,.0f} MB")]
 
 
 def _run(*arguments: str) -> str:

@@ -1,6 +1,8 @@
 """The training step, what surrounds it, and columns: against JAX, PyTorch, the bare step and single runs."""
 
+import contextlib
 import importlib
+import io
 
 import numpy as np
 import tensorflow as tf
@@ -9,7 +11,7 @@ from tests.benchmarks import machine
 from tests.benchmarks.contest import Contestant, Figures, Row, alone, compare, measure, timed
 from tests.benchmarks.material import Material, Steps
 from vae_rd import data, runs
-from vae_rd.training import checkpoints, devices
+from vae_rd.training import checkpoints, devices, interruption, loop
 from vae_rd.training.column import EVALUATION_BATCH
 from vae_rd.training.evaluation import Evaluator
 
@@ -24,20 +26,20 @@ CHECKPOINT_SECONDS = 300  # between checkpoints; each evaluation saves one too
 
 
 def steps(network: str, material: Material, repeats: int, report) -> list[Row]:
-    """One step of a network, through the column's real `train`."""
+    """One step of a network in the program's own loop: input, noise, metrics, progress bar and all."""
     column, sizes = material.column(network), material.sizes
     number, product = sizes.steps[network], machine.Product(sizes.product)
     references = {name: _reference(module, column, material, network) for name, module in REFERENCES.items()
                   if sizes.references}
-    figures = measure({"Column.train": Steps(_train(column), number),
+    figures = measure({"loop": Loop(material, network),
                        "bare compiled step": Steps(_bare(column, material.split.train.images), number),
                        **references, "matrix product": product}, repeats, report)
     flops = step_flops(column.template, column.shared.batch_size)
-    figures["achieved"] = [flops / milliseconds / 1e6 for milliseconds in figures["Column.train"]]
+    figures["achieved"] = [flops / milliseconds / 1e6 for milliseconds in figures["loop"]]
     label = f"{network}: training step"
-    return [*(compare(label, "ms", figures, "Column.train", name, limit=LIMITS[network].get(name))
+    return [*(compare(label, "ms", figures, "loop", name, limit=LIMITS[network].get(name))
               for name in references),
-            compare(label, "ms", figures, "Column.train", "bare compiled step",
+            compare(label, "ms", figures, "loop", "bare compiled step",
                     limit=OVERHEAD if network == "mlp1" else None),
             compare(f"{network}: arithmetic of the step", "GFLOP/s", figures, "achieved", "matrix product",
                     limit=PEAK_SHARE.get(network), at_least=True)]
@@ -123,6 +125,23 @@ def step_flops(vae, batch_size: int) -> float:
             forward = 2 * batch_size * int(np.prod(layer.kernel.shape)) * int(np.prod(small.shape[1:-1]))
             total += forward * (2 if network is vae.encoder and place == 0 else 3)
     return total
+
+
+class Loop:
+    """Chunks of the training program's loop; each call returns milliseconds per step."""
+
+    def __init__(self, material: Material, network: str):
+        config = material.config(network)
+        run = runs.run_dir(material.folder / "loop", config)
+        run.path.mkdir(parents=True, exist_ok=True)
+        self._training = loop._Training([loop.prepare(config, run, retry=False)], material.split, devices.place(config),
+                                        interruption.Request(), show=True)
+        self._num_steps = material.sizes.steps[network]
+
+    def __call__(self) -> float:
+        self._training.chunk = self._num_steps
+        with contextlib.redirect_stderr(io.StringIO()), self._training._bar(self._num_steps, "training", "step") as bar:
+            return 1000 * timed(lambda: self._training._train_chunk(bar)) / self._num_steps
 
 
 def _train(column):

@@ -1,0 +1,57 @@
+"""How a training step grows: with layers, width, latent size and training images, each against a prediction.
+
+Predicted from the machine's peaks in the same repetition: operations of the products at the matrix-product peak, plus
+Adam's traffic at the memory's bandwidth.
+"""
+
+import numpy as np
+import tensorflow as tf
+
+from tests.benchmarks import machine
+from tests.benchmarks.contest import Row, compare, measure
+from tests.benchmarks.material import Material, Steps
+from tests.benchmarks.training import _train, step_flops
+from vae_rd.config import Config
+from vae_rd.training import devices
+from vae_rd.training.column import Column
+
+ADAM_BYTES = 8 * 4  # per weight: weight, gradient and two moments, read and written
+FAMILIES = {"num_layers": (1, 2, 3, 4, 5), "hidden_units": (128, 256, 512, 1024, 2048), "latent_dim": (2, 10, 64),
+            "training images": (8_192, 32_768, 147_456)}
+
+
+def growth(material: Material, repeats: int, report) -> list[Row]:
+    """Milliseconds per step of MLPs, one thing varied at a time."""
+    rows = []
+    families = FAMILIES if material.sizes.references else {"num_layers": (1, 2), "training images": (40, 80)}
+    for what, values in families.items():
+        columns = {f"{what} {value:,}": _column(material, what, value) for value in values}
+        peak, bandwidth = machine.Product(material.sizes.product), machine.Bandwidth(material.sizes.megabytes)
+        figures = measure({"peak": peak, "bandwidth": bandwidth,
+                           **{name: Steps(_train(column), material.sizes.steps["mlp3"]) for name, column in columns.items()}},
+                          repeats, report)
+        for name, column in columns.items():
+            figures["predicted"] = [1000 * (_flops(column) / 1e9 / peak + _adam(column) / 1e9 / bandwidth)
+                                    for peak, bandwidth in zip(figures["peak"], figures["bandwidth"])]
+            rows.append(compare(f"mlp: {name}", "ms", figures, name, "predicted",
+                                note=f"{_flops(column) / 1e9:.2f} GFLOP, {_adam(column) / 1e6:.0f} MB of Adam"))
+    return rows
+
+
+def _column(material: Material, what: str, value: int) -> Column:
+    config: Config = material.config("mlp1")
+    images = material.split.train.images
+    if what == "training images":
+        images = np.resize(images, (value, *images.shape[1:]))
+    else:
+        config = config.replace(**{what: value})
+    placement = devices.place(config)
+    return Column([config], images, strategy=placement.strategy, jit=placement.jit, stacked=placement.stacked)
+
+
+def _flops(column: Column) -> int:
+    return step_flops(column.template, column.shared.batch_size)
+
+
+def _adam(column: Column) -> int:
+    return ADAM_BYTES * sum(int(tf.size(weight)) for weight in column.weights)
