@@ -1,12 +1,11 @@
 """Makes data sets on disk: python -m data_gen.main --dataset=tetrominoes --split=cd_25k --data_dir=data --seed=0."""
 
-import sys
 
 from absl import app, flags
 
 from data_gen import generate
-from vae_rd.config import BINARIZATIONS, ConfigError
-from vae_rd.records import RecordsError
+from vae_rd import door
+from vae_rd.config import BINARIZATIONS
 
 _DATASET = flags.DEFINE_string("dataset", "tetrominoes", f"data set: {', '.join(generate.DATASETS)}")
 _SPLIT = flags.DEFINE_string("split", "cv_16k", "default, checkerboard, official, cd_<size>, cv_<size> (size: a whole "
@@ -45,21 +44,12 @@ def _draw_preview() -> None:
 
 
 def main(argv: list[str]) -> None:
-    """Does what the flags ask; every foreseeable failure is one line of words."""
-    try:
-        if argv[1:]:
-            raise ConfigError(f"{argv[1]!r} is no flag. Write --name=value; --help lists the names.")
+    """Does what the flags ask."""
+    with door.opened(argv):
         if _PREVIEW.value:
             _draw_preview()
         else:
             _make_splits()
-    except (ConfigError, RecordsError) as error:
-        sys.exit(f"error: {error}")
-    except OSError as error:
-        sys.exit(f"error: {error}, while working on {_PREVIEW.value or _DATA_DIR.value}. Nothing unfinished was left "
-                 "behind: make room, or name another place.")
-    except KeyboardInterrupt:
-        sys.exit("interrupted: nothing unfinished was left behind.")
 
 
 if __name__ == "__main__":

@@ -49,7 +49,7 @@ def test_the_door_measures_what_it_can_and_names_the_rest(run, data_dir, tmp_pat
 
 
 @pytest.mark.parametrize("flags, words", [
-    (["--run=x", "--measures=mi"], "--measures=mi is not known; choose among information"),
+    (["--run=x", "--measures=mi"], "measures=mi is not known; choose among information"),
     ([], "no run is named"),
     (["--run=x", "extra"], "'extra' is no flag"),
     (["--run=x", "--num_samples=0"], "num_samples=0: must be 1 or more"),

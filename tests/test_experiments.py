@@ -92,7 +92,7 @@ def test_cost_is_steps_times_measured_time():
         config = Config(architecture=architecture, num_layers=layers)
         assert step_seconds(config) == pytest.approx(milliseconds / 1000)
     assert step_seconds(Config(batch_size=256)) == pytest.approx(2 * step_seconds(Config()))
-    steps, images = 1000, 2 * 163_840 + 19 * 2 * 512
+    steps, images = 1000, 2 * 163_840 + 20 * 2 * 512
     expected = 0.011 * (steps + images / 3 / 128) / 3600
     assert cost([Config(train_steps=steps, eval_images=512)] * 2).hours == pytest.approx(2 * expected)
     assert cost([Config()]).gigabytes == pytest.approx((20 * 3_165_204 + 64 * 163_840) / 1e9)

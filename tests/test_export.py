@@ -74,7 +74,7 @@ def test_claims_and_gaps_write_their_tables(runs_dir, tmp_path):
     ("--experiment=figure6", "none of its 240 runs at scale paper has finished"),
     ("--where=split=cv_82k", "no run has split=cv_82k; there are cd_8k, cv_16k"),
     ("--where=split=random", "The kinds are"), ("--facet=colour", "--facet=colour: must be one or more of dataset"),
-    ("--runs_dir=nowhere", "nowhere holds no finished run"), ("figure3", "is not a flag")])
+    ("--runs_dir=nowhere", "nowhere holds no finished run"), ("figure3", "is no flag")])
 def test_refusals_in_one_line(runs_dir, tmp_path, flag, words):
     done = export(f"--runs_dir={runs_dir}", f"--out_dir={tmp_path}", flag)
     assert done.returncode == 1 and words in done.stderr and "Traceback" not in done.stderr

@@ -90,8 +90,8 @@ class Config:
     seed: int = _field(0, "restart: initialisation, batch order and noise (never the data)")
     precision: str = _field("float32", "arithmetic: float32, tensorfloat32 (GPUs), bfloat16 (mixed) or float64")
     eval_every: int | None = _field(None, "steps between evaluations (default: train_steps / 20)")
-    eval_images: int | None = _field(None, "images per partition in the evaluations between the first and the last, "
-                                           "a fixed seeded subset (default: all)")
+    eval_images: int | None = _field(None, "images per partition in all evaluations but the last: a fixed seeded "
+                                           "subset (default: all)")
 
     def __post_init__(self):
         for field in dataclasses.fields(self):

@@ -6,14 +6,15 @@ per image), pictures as PNG files, and the numbers for TensorBoard.
 
 import dataclasses
 import os
+import pathlib
 import sys
 
 from absl import app, flags
 
-from vae_rd import runs
+from vae_rd import door, runs
 from vae_rd.config import ConfigError
 from vae_rd.measures import MEASURES, Settings, measure_run
-from vae_rd.records import RecordsError, split_path
+from vae_rd.records import split_path
 
 _QUICK = ("information", "neighbours", "memorisation", "pictures")
 _TEXTS = "; ".join(f"{name}: {measure.text}" for name, measure in MEASURES.items())
@@ -50,7 +51,7 @@ def _measure(paths: list[str], names: list[str], settings: Settings) -> list[str
     splits, failures = {}, []
     for path in paths:
         try:
-            config = runs.RunDir(runs.pathlib.Path(path)).read_config()
+            config = runs.RunDir(pathlib.Path(path)).read_config()
             folder = split_path(_DATA_DIR.value, config.dataset, config.split, config.data_seed, config.image_size,
                                 config.binarization)
             if folder not in splits:
@@ -60,34 +61,24 @@ def _measure(paths: list[str], names: list[str], settings: Settings) -> list[str
                                     overwrite=_OVERWRITE.value):
                 print(note)
             print(f"{path}: measured", flush=True)
-        except (ConfigError, RecordsError, runs.RunError) as error:
+        except door.FORESEEABLE as error:
             failures.append(f"error: {error}")
     return failures
 
 
 def main(argv: list[str]) -> None:
-    """Does what the flags ask; every foreseeable failure is one line of words."""
-    try:
-        if argv[1:]:
-            raise runs.RunError(f"{argv[1]!r} is no flag. Write --name=value; --help lists the names.")
+    """Does what the flags ask."""
+    with door.opened(argv):
         names = list(MEASURES) if _MEASURES.value == ["all"] else _MEASURES.value
         unknown = [name for name in names if name not in MEASURES]
         if unknown:
-            raise runs.RunError(f"--measures={','.join(unknown)} is not known; choose among {', '.join(MEASURES)}, or "
-                                "all.")
+            raise ConfigError(f"measures={','.join(unknown)} is not known; choose among {', '.join(MEASURES)}, or all.")
         if not _RUN.value:
-            raise runs.RunError("no run is named: give --run=DIR, the directory of a finished run, or several with "
-                                "commas.")
+            raise ConfigError("no run is named: give --run=DIR, the directory of a finished run, or several with commas.")
         settings = Settings(**{field.name: flags.FLAGS[field.name].value for field in dataclasses.fields(Settings)})
         failures = _measure(_RUN.value, names, settings)
-    except (runs.RunError, ValueError) as error:
-        failures = [f"error: {error}"]
-    except OSError as error:
-        failures = [f"error: {error}. What is on disk is whole; make room, and run the same command."]
-    except KeyboardInterrupt:
-        sys.exit(130)
-    if failures:
-        sys.exit("\n".join(failures))
+        if failures:
+            sys.exit("\n".join(failures))
 
 
 if __name__ == "__main__":

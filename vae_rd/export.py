@@ -8,12 +8,11 @@ beside them, never event files, and needs no TensorFlow.
 """
 
 import pathlib
-import sys
 
 from absl import app, flags
 
-from vae_rd.config import ConfigError
-from vae_rd.runs import CHECKPOINT_NAMES, RunError, whole_file, write_text
+from vae_rd import door
+from vae_rd.runs import CHECKPOINT_NAMES, whole_file, write_text
 from vae_rd.study import experiments
 
 _RUNS_DIR = flags.DEFINE_string("runs_dir", "runs", "Folder with the run directories.")
@@ -34,11 +33,9 @@ _GAPS = flags.DEFINE_bool("gaps", False, "Also write gaps.csv: each run's test m
 
 
 def main(argv: list[str]) -> None:
-    """Reads the flags and exports; a request that cannot be served ends with one line and status 1."""
-    if len(argv) > 1:
-        sys.exit(f"{argv[1]!r} is not a flag; the flags are shown by --help.")
-    from vae_rd.study.tables import TableError, collect, left_out, where
-    try:
+    """Reads the flags and exports."""
+    with door.opened(argv):
+        from vae_rd.study.tables import collect, left_out, where
         for name in _EXPERIMENT.value:
             experiments.experiment(name)  # refuses unknown names before any work
         table = where(collect(_RUNS_DIR.value), _WHERE.value)
@@ -53,11 +50,6 @@ def main(argv: list[str]) -> None:
             _export(table)
         if _GAPS.value:
             _bootstrap_gaps(table)
-    except (TableError, ConfigError, RunError) as error:
-        sys.exit(str(error))
-    except OSError as error:
-        sys.exit(f"{error.filename or _OUT_DIR.value}: {error.strerror}. Name a folder that can be written to with "
-                 "--out_dir.")
 
 
 def _export(table) -> None:

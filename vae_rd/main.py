@@ -3,16 +3,16 @@
 import dataclasses
 import itertools
 import os
-import sys
+import pathlib
 import time
 
 from absl import app, flags
 
 from data_gen import generate
-from vae_rd import runs
+from vae_rd import door, runs
 from vae_rd.config import Config, ConfigError
 from vae_rd.measures import MEASURES
-from vae_rd.records import RecordsError, split_path
+from vae_rd.records import split_path
 from vae_rd.training import cluster
 
 _LISTS = {"beta": float, "seed": int}  # fields that take several values, separated by commas
@@ -79,7 +79,7 @@ def _train(configs: list[Config]) -> None:
     if _CONTINUE.value:
         if len(configs) > 1:
             raise ConfigError("--continue_from continues one run: give one beta and one seed.")
-        loop.continue_run(runs.RunDir(runs.pathlib.Path(_CONTINUE.value)), shared, runs.run_dir(_RUNS_DIR.value, shared))
+        loop.continue_run(runs.RunDir(pathlib.Path(_CONTINUE.value)), shared, runs.run_dir(_RUNS_DIR.value, shared))
     start.finish(configs, runs_dir=_RUNS_DIR.value, data_dir=_DATA_DIR.value, strategy=_STRATEGY.value,
                  jit={"auto": None, "on": True, "off": False}[_JIT.value],
                  wanted=dict.fromkeys(configs, [start.Wanted("last", name) for name in _MEASURES.value]),
@@ -106,10 +106,8 @@ def _pending(configs: list[Config]) -> list[Config]:
 
 
 def main(argv: list[str]) -> None:
-    """Does what the flags ask; every foreseeable failure is one line of words."""
-    try:
-        if argv[1:]:
-            raise ConfigError(f"{argv[1]!r} is no flag. Write --name=value; --help lists the names.")
+    """Does what the flags ask."""
+    with door.opened(argv):
         unknown = [name for name in _MEASURES.value if name not in MEASURES]
         if unknown:
             raise ConfigError(f"measures={','.join(unknown)}: must be among {', '.join(MEASURES)}.")
@@ -118,17 +116,6 @@ def main(argv: list[str]) -> None:
         if pending:
             _train(pending)
         _report(configs)
-    except (ConfigError, RecordsError, runs.RunError, ValueError) as error:
-        sys.exit(f"error: {error}")
-    except OSError as error:
-        sys.exit(f"error: {error}. What is on disk is whole; make room, or name another folder, and run the same command.")
-    except KeyboardInterrupt:
-        sys.exit(130)
-    except Exception as error:
-        if status := getattr(error, "exit_status", None):
-            print(error, file=sys.stderr)
-            sys.exit(status)
-        raise
 
 
 if __name__ == "__main__":

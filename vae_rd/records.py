@@ -4,10 +4,12 @@ A shard is a GZIP TFRecord of tf.train.Example messages with the features `image
 channels), `index` (int64, position in the full data set) and `factors` (floats, physical units), in index order.
 """
 
+import concurrent.futures
 import dataclasses
 import functools
 import gzip
 import hashlib
+import itertools
 import json
 import os
 import pathlib
@@ -203,15 +205,17 @@ def load_partition(split_dir: str | pathlib.Path, info: Info, partition: str
     count, num_factors = info.num_images(partition), len(info.factor_names)
     images = np.empty((count, *info.image_shape), np.uint8)
     index, factors = np.empty(count, np.int64), np.empty((count, num_factors), np.float32)
-    start = 0
-    for shard in info.shards_of(partition):
+    shards = info.shards_of(partition)
+
+    def read(shard: Shard, stop: int) -> None:
         path = pathlib.Path(split_dir) / shard.file
-        content = path.read_bytes()
-        _require(hashlib.sha256(content).hexdigest() == shard.sha256, path,
+        _require(hashlib.sha256(path.read_bytes()).hexdigest() == shard.sha256, path,
                  f"its sha256 is not the one in {INFO_FILE}: it was damaged or replaced after it was written")
-        place = slice(start, start + shard.examples)
+        place = slice(stop - shard.examples, stop)
         _parse_shard(path, images[place], index[place], factors[place])
-        start = place.stop
+
+    with concurrent.futures.ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        list(pool.map(read, shards, itertools.accumulate(shard.examples for shard in shards)))
     _require(bool((np.diff(index) > 0).all()), pathlib.Path(split_dir),
              f"the {partition} shards are not in index order")
     return images, index, factors

@@ -10,7 +10,7 @@ import traceback
 from absl import app, flags
 
 from data_gen import generate
-from vae_rd import runs
+from vae_rd import door, runs
 from vae_rd.config import Config, ConfigError
 from vae_rd.measures import Settings
 from vae_rd.records import RecordsError, split_path
@@ -258,10 +258,8 @@ def _finish(sweep: _Sweep, configs: list[Config]) -> bool:
 
 
 def main(argv: list[str]) -> None:
-    """Does what the flags ask; every foreseeable failure is one line of words."""
-    try:
-        if argv[1:]:
-            raise ConfigError(f"{argv[1]!r} is no flag. Write --name=value; --help lists the names.")
+    """Does what the flags ask."""
+    with door.opened(argv):
         if not _EXPERIMENT.value:
             raise ConfigError(f"--experiment is missing; the experiments are {', '.join(experiments.names())}.")
         if _TASK.value >= _NUM_TASKS.value:
@@ -275,15 +273,6 @@ def main(argv: list[str]) -> None:
             sys.exit(_run_column(sweep))
         else:
             sys.exit(_run_piece(sweep))
-    except (ConfigError, RecordsError, runs.RunError, ValueError) as error:
-        sys.exit(f"error: {error}")
-    except OSError as error:
-        sys.exit(f"error: {error}. What is on disk is whole; make room, or name another folder, and run the same command.")
-    except Exception as error:
-        if status := getattr(error, "exit_status", None):
-            print(error, file=sys.stderr)
-            sys.exit(status)
-        raise
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from vae_rd import data
+from vae_rd.config import ConfigError
 from vae_rd.measures import annealed, information, log_marginal, memorisation, neighbours
 from vae_rd.measures.subject import Subject
 
@@ -30,7 +31,7 @@ class Settings:
             value = getattr(self, field.name)
             least = 2 if field.name == "minibatch" else annealed.NUM_STAGES if field.name == "ais_steps" else 1
             if not (value is None and field.default is None) and not value >= least:
-                raise ValueError(f"{field.name}={value}: must be {least} or more.")
+                raise ConfigError(f"{field.name}={value}: must be {least} or more.")
 
 
 class Outcome(NamedTuple):

@@ -141,8 +141,10 @@ def measures_figure(curves: pd.DataFrame, measures: dict[str, str], partition: s
                 for network, colour, marker in zip(networks, look.COLOURS, look.MARKERS):
                     points = chosen[(chosen["architecture"] == network[0]) & (chosen["num_layers"] == network[1])]
                     _draw(axes, points.sort_values("beta"), name, colour, marker=marker)
-        for axes, label in zip(grid[:, 0], measures.values()):
+        for axes, (name, label) in zip(grid[:, 0], measures.items()):
             axes.set_ylabel(label)
+            if name in columns.SHARES:
+                axes.set_ylim(-0.04, 1.04)
         _key(figure, [], [(words.describe({"architecture": name, "num_layers": layers}), colour)
                           for (name, layers), colour in zip(networks, look.COLOURS)])
         _finish(figure, grid)

@@ -11,3 +11,4 @@ NEAREST = "nearest_distance"  # L2 distance to the nearest training image, pixel
 MEMORISED = "memorised"  # share of test images whose reconstruction lies nearer to a training image than to its input
 AVERAGED = "averaged"  # ... nearer to the infinite-capacity decoder's output than to its input
 PERPLEXITY = "perplexity"  # of that decoder's weights on the training images
+SHARES = (MEMORISED, AVERAGED)  # of images: between 0 and 1

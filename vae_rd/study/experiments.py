@@ -75,7 +75,7 @@ _SMOKE = Scale("smoke", Config(train_steps=40, image_size=16, eval_images=256), 
                    "memorisation": {"query_images": 200}})
 _LAPTOP = Scale("laptop", Config(train_steps=3000, eval_images=4096), {}, {},
                 betas=(0.001, 0.01, 0.1, 0.3, 1.0, 5.0), few_betas=(0.001, 0.1, 1.0, 5.0), restarts=3, large="cv_16k",
-                small="cv_4000", cv=("cv_1000", "cv_4000", "cv_16k"), cd=("cd_1000", "cd_16k"), other="cv_1000",
+                small="cv_2000", cv=("cv_2000", "cv_4000", "cv_16k"), cd=("cd_2000", "cd_16k"), other="cv_1000",
                 other_sizes=("cv_1000", "cv_4000"), latent_dims=(2, 5, 10, 32), settings={
                     "information": {"query_images": 4096}, "log_marginal": {"query_images": 100},
                     "annealed": {"query_images": 4}})
@@ -166,10 +166,10 @@ def num_parameters(config: Config) -> int:
 
 
 def _images_evaluated(config: Config) -> int:
-    """Over all evaluations of a run: whole partitions at the first and the last one."""
+    """Over all evaluations of a run: whole partitions of the last state, and of the best unless that is the last."""
     total = _dataset(config)[0]
-    between = max(0, config.train_steps // config.evaluation_interval - 1)
-    return 2 * total + between * min(total, 2 * (config.eval_images or total))
+    before = -(-config.train_steps // config.evaluation_interval)
+    return 2 * total + before * min(total, 2 * (config.eval_images or total))
 
 
 def _dataset(config: Config) -> tuple[int, int]:

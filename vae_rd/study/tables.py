@@ -22,7 +22,7 @@ _LEADING = ("run", "status", "note", *CONFIG_COLUMNS, "partition", "checkpoint",
             *_ABOUT_THE_RUN)
 
 
-class TableError(ValueError):
+class TableError(RunError):
     """A request that the table cannot serve; the message says what it holds."""
 
 

@@ -10,8 +10,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from vae_rd import data, model
-from vae_rd.config import STACKABLE_FIELDS, Config
+from vae_rd import data, model, runs
+from vae_rd.config import STACKABLE_FIELDS, Config, ConfigError
 
 EVALUATION_BATCH = 1024
 _NOISE_STREAM, _BINARIZATION_STREAM = 0, 1
@@ -213,7 +213,7 @@ class Column:
         """Puts weights [members, ...] in place and leaves the optimizer alone."""
         missing = [name for name in self.weight_names if name not in state]
         if missing:
-            raise ValueError(f"a checkpoint holds no {', '.join(missing)}: it is damaged, or of another version. Remove it, "
+            raise runs.RunError(f"a checkpoint holds no {', '.join(missing)}: it is damaged, or of another version. Remove it, "
                              "and the run starts again.")
         for name, weight in zip(self.weight_names, self.weights):
             weight.assign(state[name])
@@ -230,17 +230,17 @@ class Column:
 
 
 def _check_configs(configs: list[Config], num_replicas: int) -> None:
-    """Raises ValueError for members that cannot share a program."""
+    """Raises ConfigError for members that cannot share a program."""
     shared = configs[0]
     common = {config.replace(**{name: getattr(shared, name) for name in STACKABLE_FIELDS}) for config in configs}
     if len(common) > 1:
-        raise ValueError(f"the members of a column may differ in {' and '.join(STACKABLE_FIELDS)} only; train the "
+        raise ConfigError(f"the members of a column may differ in {' and '.join(STACKABLE_FIELDS)} only; train the "
                          "others as a column of their own.")
     if shared.batch_size % num_replicas:
-        raise ValueError(f"batch_size={shared.batch_size} does not divide over {num_replicas} replicas: choose a "
+        raise ConfigError(f"batch_size={shared.batch_size} does not divide over {num_replicas} replicas: choose a "
                          "multiple, or fewer devices.")
     if shared.rate_terms != "both" and num_replicas > 1:
-        raise ValueError(f"rate_terms={shared.rate_terms} compares all images of a batch, which {num_replicas} replicas "
+        raise ConfigError(f"rate_terms={shared.rate_terms} compares all images of a batch, which {num_replicas} replicas "
                          "do not hold together: train it on one device (--strategy=one_device).")
 
 

@@ -12,7 +12,7 @@ import tensorflow_probability as tfp
 
 import vae_rd
 from vae_rd import runs
-from vae_rd.config import Config
+from vae_rd.config import Config, ConfigError
 from vae_rd.training import cluster
 
 STRATEGIES = ("auto", "one_device", "mirrored", "multi_worker")
@@ -46,7 +46,7 @@ def place(config: Config, strategy: str = "auto", jit: bool | None = None) -> Pl
     """Chooses the strategy, and per architecture how the step is compiled (measured: see BUILD_NOTES.md).
 
     Raises:
-        ValueError: for a strategy that this machine or this start cannot serve.
+        ConfigError: for a strategy that this machine or this start cannot serve.
     """
     chosen = _strategy(strategy)
     on_gpu = bool(tf.config.list_logical_devices("GPU"))
@@ -81,10 +81,10 @@ def versions() -> dict[str, str]:
 
 def _strategy(name: str) -> tf.distribute.Strategy:
     if name not in STRATEGIES:
-        raise ValueError(f"strategy={name!r} is not known; choose one of {', '.join(STRATEGIES)}.")
+        raise ConfigError(f"strategy={name!r} is not known; choose one of {', '.join(STRATEGIES)}.")
     several = cluster.num_workers() > 1
     if name == "multi_worker" and not several:
-        raise ValueError("strategy='multi_worker' needs TF_CONFIG with several workers, or a start by srun with several "
+        raise ConfigError("strategy='multi_worker' needs TF_CONFIG with several workers, or a start by srun with several "
                          "tasks; neither is here.")
     if several and name in ("auto", "multi_worker"):  # before any device is touched, or collectives cannot be set up
         return tf.distribute.MultiWorkerMirroredStrategy(cluster_resolver=_resolver())

@@ -41,7 +41,7 @@ class Evaluator:
 
     Args:
         split: the data; with dynamic binarization a fixed draw per image takes the place of the grey values.
-        config: of any member; says the subset between the first evaluation and the last.
+        config: of any member; says the subset of all evaluations but the last.
     """
 
     def __init__(self, split: data.Split, config: Config):

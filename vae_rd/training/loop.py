@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import pathlib
 import shutil
 import time
 import traceback
@@ -119,7 +120,7 @@ def _groups(members: list[Member], runs_dir: str | os.PathLike) -> list[list[Mem
     for (_, composition), group in groups.items():
         present = {member.config.run_name for member in group}
         if composition and present < set(composition):
-            ended = [runs.RunDir(runs.pathlib.Path(runs_dir) / name) for name in composition if name not in present]
+            ended = [runs.RunDir(pathlib.Path(runs_dir) / name) for name in composition if name not in present]
             slots = [Member(run.read_config(), run) for run in ended if run.config.is_file()]
             if len(slots) == len(ended) and not any(slot.active for slot in slots):
                 group += slots
@@ -220,7 +221,7 @@ class _Training:
 
     def _evaluate(self) -> None:
         """Adds a row per member and partition to the histories, keeps the best weights, and saves."""
-        whole = self.step in (0, self.config.train_steps)
+        whole = self.step == self.config.train_steps
         if not self.placement.chief:
             return
         values = self._evaluated(whole)

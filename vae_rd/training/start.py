@@ -37,7 +37,7 @@ def finish(configs: list[Config], *, runs_dir: str | os.PathLike, data_dir: str 
         progress: show bars.
 
     Raises:
-        interruption.Interrupted, runs.RunError, records.RecordsError, ValueError: as the parts do.
+        interruption.Interrupted, runs.RunError, records.RecordsError, ConfigError: as the parts do.
     """
     shared = configs[0]
     placement = devices.place(shared, strategy, jit)
