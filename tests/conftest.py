@@ -34,7 +34,7 @@ def split(data_dir):
 
 @contextlib.contextmanager
 def training(data_dir, folder):
-    """start("--beta=1", ...) starts vae_rd.main on the tiny data, runs_dir being `folder / "runs"`; none outlives the block."""
+    """start("--beta=1", ...) starts vae_rd.main on tiny data, runs_dir `folder / "runs"`; none outlives the block."""
     started = []
 
     def start(*flags, before=None, **environment):

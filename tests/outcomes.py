@@ -13,7 +13,8 @@ CLOCKS = ("wall_seconds", "steps_per_second", "progress.wall_seconds", "progress
 
 def outcome(run: runs.RunDir) -> dict[str, object]:
     """Arrays and numbers by name: history, results, final model, checkpoint, best weights, values per image."""
-    found = {"history": [{name: value for name, value in row.items() if name not in CLOCKS} for row in run.read_history()],
+    found = {"history": [{name: value for name, value in row.items() if name not in CLOCKS}
+                         for row in run.read_history()],
              "results": {name: value for name, value in (run.read_results() or {}).items()
                          if name not in (*CLOCKS, "machine", "versions")}}
     for path in sorted([*run.path.glob("*.npz"), *run.checkpoints.glob("*.npz")]):

@@ -13,8 +13,9 @@ LEAVES = {"vae_rd.config", "vae_rd.records", "vae_rd.model.networks", "vae_rd.mo
           "vae_rd.measures.information", "vae_rd.measures.log_marginal", "vae_rd.measures.neighbours",
           "vae_rd.study.statistics", "vae_rd.study.look", "data_gen.drawing", "data_gen.randomness"}
 # Imports run from higher to lower numbers, or stay in the room; the doors come last.
-LEVELS = {"vae_rd.config": 0, "vae_rd.records": 0, "vae_rd.runs": 1, "vae_rd.data": 1, "vae_rd.door": 2, "vae_rd.model": 2,
-          "data_gen": 3, "vae_rd.measures": 3, "vae_rd.training": 4, "vae_rd.study": 4} | dict.fromkeys(DOORS, 5)
+LEVELS = {"vae_rd.config": 0, "vae_rd.records": 0, "vae_rd.runs": 1, "vae_rd.data": 1, "vae_rd.door": 2,
+          "vae_rd.model": 2, "data_gen": 3, "vae_rd.measures": 3, "vae_rd.training": 4,
+          "vae_rd.study": 4} | dict.fromkeys(DOORS, 5)
 MAY_GENERATE = {"vae_rd.main", "vae_rd.sweep"}  # the two that make missing data
 FOR_GENERATOR = {"vae_rd.config", "vae_rd.records", "vae_rd.runs", "vae_rd.door"}  # all that data_gen takes from vae_rd
 LIGHT = ("vae_rd.config", "vae_rd.runs", "vae_rd.records", "vae_rd.study", "data_gen", *DOORS)

@@ -17,8 +17,8 @@ from vae_rd import data, model, runs
 from vae_rd.config import Config
 from vae_rd.training import board, start
 
-TINY = Config(split="cd_300", image_size=8, hidden_units=64, latent_dim=4, batch_size=32, train_steps=600, eval_every=100,
-              learning_rate=1e-2)
+TINY = Config(split="cd_300", image_size=8, hidden_units=64, latent_dim=4, batch_size=32, train_steps=600,
+              eval_every=100, learning_rate=1e-2)
 BETAS = (0.01, 0.1, 1.0)
 
 
@@ -26,7 +26,8 @@ BETAS = (0.01, 0.1, 1.0)
 def trained(data_dir, tmp_path_factory):
     """A folder of three finished runs that differ in beta."""
     folder = tmp_path_factory.mktemp("board") / "runs"
-    start.finish([TINY.replace(beta=beta) for beta in BETAS], runs_dir=folder, data_dir=data_dir, jit=False, progress=False)
+    start.finish([TINY.replace(beta=beta) for beta in BETAS], runs_dir=folder, data_dir=data_dir, jit=False,
+                 progress=False)
     return folder
 
 
@@ -43,7 +44,8 @@ def scalars(run):
     import tensorflow as tf
     found = events(run)
     tags = [tag for tag in found.Tags()["tensors"] if tag.startswith(("train/", "test/"))]
-    return {tag: [(event.step, float(tf.make_ndarray(event.tensor_proto))) for event in found.Tensors(tag)] for tag in tags}
+    return {tag: [(event.step, float(tf.make_ndarray(event.tensor_proto))) for event in found.Tensors(tag)]
+            for tag in tags}
 
 
 def expected_scalars(run):
@@ -78,7 +80,7 @@ def test_pictures_show_images_reconstructions_and_samples(trained, split):
         found = events(run)
         pictures = {name: tf.io.decode_png(tf.make_ndarray(found.Tensors(name)[0].tensor_proto)[2]).numpy()
                     for name in ("reconstructions", "samples")}
-        rows = pictures["reconstructions"].reshape(4, 8, 8, 8, 3).swapaxes(1, 2)  # [row, column, height, width, channels]
+        rows = pictures["reconstructions"].reshape(4, 8, 8, 8, 3).swapaxes(1, 2)  # row, column, height, width, channels
         np.testing.assert_array_equal(np.concatenate([rows[0], rows[2]]), shown)
         reconstructed = model.load(run.model)(shown / np.float32(255)).numpy()
         np.testing.assert_allclose(np.concatenate([rows[1], rows[3]]) / 255, reconstructed, atol=0.01)
@@ -149,7 +151,8 @@ def browser():
     webdriver = pytest.importorskip("selenium.webdriver", reason="no selenium here: pip install selenium")
     options = webdriver.ChromeOptions()
     options.binary_location = program
-    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu", "--window-size=2400,1300"):
+    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu",
+                     "--window-size=2400,1300"):
         options.add_argument(argument)
     opened = webdriver.Chrome(options, webdriver.ChromeService(driver))
     yield opened
@@ -185,7 +188,8 @@ def texts(browser, selector):
 
 def click(browser, selector, text):
     """Clicks the element with this text."""
-    wait_for(lambda: look(browser, "all(arguments[0]).some(node => node.textContent.trim() === arguments[1])", selector, text))
+    wait_for(lambda: look(browser, "all(arguments[0]).some(node => node.textContent.trim() === arguments[1])",
+                          selector, text))
     look(browser, "all(arguments[0]).find(node => node.textContent.trim() === arguments[1]).click()", selector, text)
 
 
@@ -207,14 +211,16 @@ def test_the_browser_shows_every_run_with_its_hyperparameters_and_results(browse
     open_tab(browser, server, "hparams")
     click(browser, "paper-checkbox", "train elbo")  # TensorBoard itself shows five metrics; the sixth is one click away
     metrics = [tag.replace("/", " ") for tag in board.HPARAMS_METRICS]
-    wait_for(lambda: {"beta", *metrics} <= set(texts(browser, ".table-header")) and len(texts(browser, ".table-cell")) >= 52)
+    wait_for(lambda: {"beta", *metrics} <= set(texts(browser, ".table-header"))
+             and len(texts(browser, ".table-cell")) >= 52)
     picture(browser, "hparams_table")
     cells = look(browser, """seen('.table-cell').map(node => { const box = node.getBoundingClientRect();
         return [node.classList.contains('table-header'), Math.round(box.y / 20), box.x, node.textContent.trim()]; })
         .filter(cell => cell[3])""")
     titles = [re.sub(r"\s+", " ", text) for header, _, _, text in sorted(cells, key=lambda cell: cell[2]) if header]
     assert titles == ["Trial ID", "Show Metrics", *board.SHOWN_FIELDS, *metrics]
-    rows = [[text for header, height, _, text in sorted(cells, key=lambda cell: cell[2]) if not header and height == level]
+    rows = [[text for header, height, _, text in sorted(cells, key=lambda cell: cell[2])
+             if not header and height == level]
             for level in sorted({height for header, height, _, _ in cells if not header})]
     for row, run in zip(rows, runs.find_runs(trained), strict=True):
         config, results = run.read_config(), run.read_results()

@@ -25,7 +25,8 @@ def test_a_batch_job_without_srun_is_one_process():
 
 @pytest.mark.parametrize("number", range(3))
 def test_tf_config_names_the_workers(number):
-    environment = {"TF_CONFIG": json.dumps({"cluster": {"worker": WORKERS}, "task": {"type": "worker", "index": number}})}
+    environment = {"TF_CONFIG": json.dumps({"cluster": {"worker": WORKERS},
+                                            "task": {"type": "worker", "index": number}})}
     assert cluster.workers(environment) == WORKERS
     assert cluster.num_workers(environment) == 3
     assert cluster.rank(environment) == number

@@ -11,12 +11,14 @@ from vae_rd.training import column as column_module
 from vae_rd.training.column import Column
 
 SMALL = Config(split="cd_300", image_size=8, hidden_units=16, latent_dim=4, batch_size=32, learning_rate=3e-3)
-CNN = Config(split="cd_300", image_size=8, architecture="cnn", channels=4, latent_dim=4, batch_size=32, learning_rate=3e-3)
+CNN = Config(split="cd_300", image_size=8, architecture="cnn", channels=4, latent_dim=4, batch_size=32,
+             learning_rate=3e-3)
 
 
 def column(configs, split, jit=False, stacked=False, strategy=None):
     """A column on this machine."""
-    return Column(configs, split.train.images, strategy=strategy or tf.distribute.get_strategy(), jit=jit, stacked=stacked)
+    return Column(configs, split.train.images, strategy=strategy or tf.distribute.get_strategy(), jit=jit,
+                  stacked=stacked)
 
 
 def trained(configs, split, steps, **options):
@@ -146,7 +148,8 @@ def test_restarts_differ_and_betas_of_a_restart_share_batches_and_noise(split):
 
 
 def test_noise_of_steps_and_restarts_is_independent():
-    draws = np.stack([training_noise(SMALL.replace(seed=seed), step).ravel() for seed in range(3) for step in range(40)])
+    draws = np.stack([training_noise(SMALL.replace(seed=seed), step).ravel()
+                      for seed in range(3) for step in range(40)])
     correlation = np.corrcoef(draws) - np.eye(len(draws))
     assert np.abs(correlation).max() < 0.5 and abs(draws.mean()) < 0.05 and abs(draws.std() - 1) < 0.05
 

@@ -12,8 +12,8 @@ from vae_rd.config import SPLIT_SIZES, Config, ConfigError, canonical_split, spl
 
 @pytest.mark.parametrize("name, canonical, size", [
     ("default", "default", None), ("checkerboard", "checkerboard", None), ("official", "official", None),
-    ("cv_8192", "cv_8k", 8192), ("cd_16384", "cd_16k", 16384), ("cv_82k", "cv_82k", 81920), ("cv_81920", "cv_82k", 81920),
-    ("cd_81920", "cd_81920", 81920), ("cv_1000", "cv_1000", 1000), ("cd_1", "cd_1", 1),
+    ("cv_8192", "cv_8k", 8192), ("cd_16384", "cd_16k", 16384), ("cv_82k", "cv_82k", 81920),
+    ("cv_81920", "cv_82k", 81920), ("cd_81920", "cd_81920", 81920), ("cv_1000", "cv_1000", 1000), ("cd_1", "cd_1", 1),
 ])
 def test_a_split_has_one_name_and_one_size(name, canonical, size):
     assert canonical_split(name) == canonical
@@ -57,7 +57,8 @@ def test_an_unknown_split_is_refused_with_the_known_kinds(name):
     ({"dataset": "../data"}, "dataset='../data': must be a name of small letters"),
     ({"architecture": "cnn", "hidden_units": 64}, "hidden_units=64: must be left at 512 with architecture=cnn"),
     ({"channels": 32}, "channels=32: must be left at 64 with architecture=mlp"),
-    ({"architecture": "cnn", "num_layers": 3, "image_size": 28}, "image_size=28: must be a multiple of 2**num_layers = 8"),
+    ({"architecture": "cnn", "num_layers": 3, "image_size": 28},
+     "image_size=28: must be a multiple of 2**num_layers = 8"),
     ({"rate_terms": "marginal_kl", "batch_size": 1}, "batch_size=1: must be 2 or more with rate_terms=marginal_kl"),
 ])
 def test_a_bad_value_is_refused_by_rule_and_value(changes, words):

@@ -31,7 +31,8 @@ def test_a_folder_without_data_is_named(tmp_path):
         data.load(tmp_path)
 
 
-@pytest.mark.parametrize("num_images, batch_size", [(300, 32), (7, 3), (6, 3), (5, 5), (5, 6), (3, 8), (1, 4), (128, 1)])
+@pytest.mark.parametrize("num_images, batch_size", [
+    (300, 32), (7, 3), (6, 3), (5, 5), (5, 6), (3, 8), (1, 4), (128, 1)])
 def test_every_pass_sees_every_image_once(num_images, batch_size):
     steps = -(-5 * num_images // batch_size)
     stream = data.batch_indices(num_images, batch_size, seed=3, first_step=0, num_steps=steps)
@@ -46,7 +47,8 @@ def test_every_pass_sees_every_image_once(num_images, batch_size):
 def test_the_stream_can_be_entered_at_any_step(num_images, batch_size):
     whole = data.batch_indices(num_images, batch_size, 0, 0, 40)
     for first, steps in ((0, 1), (1, 1), (13, 20), (39, 1)):
-        np.testing.assert_array_equal(data.batch_indices(num_images, batch_size, 0, first, steps), whole[first:first + steps])
+        np.testing.assert_array_equal(data.batch_indices(num_images, batch_size, 0, first, steps),
+                                      whole[first:first + steps])
 
 
 def test_restarts_have_orders_of_their_own():
@@ -129,6 +131,7 @@ def test_binarized_images_belong_to_their_index():
 
 
 def test_random_streams_differ_by_purpose_and_key():
-    first = [data.random("batches", 0, 1).random(), data.random("batches", 1, 0).random(), data.random("batches").random(),
-             data.random("evaluation_noise").random(), data.random("select_half").random()]
+    first = [data.random("batches", 0, 1).random(), data.random("batches", 1, 0).random(),
+             data.random("batches").random(), data.random("evaluation_noise").random(),
+             data.random("select_half").random()]
     assert len(set(first)) == 5

@@ -44,7 +44,8 @@ def states_by_devices(config, steps, counts, jit, folder, out):
         strategy = tf.distribute.MirroredStrategy([f"CPU:{number}" for number in range(count)]) if count > 1 \
             else tf.distribute.get_strategy()
         assert strategy.num_replicas_in_sync == count
-        column = Column([config, config.replace(beta=0.1, seed=2)], split.train.images, strategy=strategy, jit=jit, stacked=False)
+        column = Column([config, config.replace(beta=0.1, seed=2)], split.train.images, strategy=strategy, jit=jit,
+                        stacked=False)
         trace = column.train(column.batches(0, steps), tf.constant(0)).numpy()
         evaluated = column.evaluate(split.test)
         found[count] = column.state(), trace, evaluated.rate, evaluated.distortion
@@ -52,8 +53,10 @@ def states_by_devices(config, steps, counts, jit, folder, out):
 
 
 @pytest.mark.parametrize("config, steps, counts, jit, tolerance", [
-    (TINY.replace(precision="float64"), 100, (1, 2), True, 1e-9), (TINY.replace(precision="float64"), 100, (1, 4), False, 1e-9),
-    (TINY.replace(precision="float64", prior="mixture", binarization="dynamic", num_layers=2), 100, (1, 2), False, 1e-9),
+    (TINY.replace(precision="float64"), 100, (1, 2), True, 1e-9),
+    (TINY.replace(precision="float64"), 100, (1, 4), False, 1e-9),
+    (TINY.replace(precision="float64", prior="mixture", binarization="dynamic", num_layers=2), 100, (1, 2), False,
+     1e-9),
     (TINY, 10, (1, 2), True, 1e-5), (CNN.replace(precision="float64"), 100, (1, 2), False, 1e-9)])
 def test_logical_devices_give_what_one_gives(tmp_path, data_dir, config, steps, counts, jit, tolerance):
     folder = data_dir / f"tetrominoes-size{IMAGE_SIZE}" / "cd_300"
@@ -87,7 +90,8 @@ def refuse_on_devices(batch_size, rate_terms, folder):
 
 @pytest.mark.parametrize("batch_size, rate_terms, words", [
     (30, "both", "batch_size=30 does not divide over 4 replicas: choose a multiple, or fewer devices"),
-    (32, "marginal_kl", "compares all images of a batch, which 4 replicas do not hold together: train it on one device")])
+    (32, "marginal_kl", "compares all images of a batch, which 4 replicas do not hold together: train it on one "
+                        "device")])
 def test_what_cannot_be_split_is_refused(tmp_path, data_dir, batch_size, rate_terms, words):
     folder = data_dir / f"tetrominoes-size{IMAGE_SIZE}" / "cd_300"
     done = commands.Command(refuse_on_devices, batch_size, rate_terms, folder, output=tmp_path / "output.txt").wait()
@@ -144,7 +148,8 @@ def test_two_workers_give_what_one_gives(by_two_workers, train, tmp_path):
         assert len(pair[0]) == 30 and distance(*pair) < 1e-9
         assert run.read_results()["machine"]["replicas"] == 2
         for row, expected in zip(run.read_history(), single.read_history(), strict=True):
-            assert row["step"] == expected["step"] and row["objective"] == pytest.approx(expected["objective"], rel=1e-9)
+            assert row["step"] == expected["step"]
+            assert row["objective"] == pytest.approx(expected["objective"], rel=1e-9)
 
 
 @pytest.mark.slow
@@ -156,7 +161,8 @@ def test_a_lost_worker_ends_the_other_and_both_can_go_on(train, tmp_path, by_two
     killed, other = time.monotonic(), workers[1 - lost]
     assert other.wait(60).status == 1, other.text
     assert time.monotonic() - killed < 30
-    assert "another worker of this training was lost" in other.text and "continues from the last checkpoint" in other.text
+    assert "another worker of this training was lost" in other.text
+    assert "continues from the last checkpoint" in other.text
     assert "Traceback" not in other.text
     assert {run.status() for run in found} == {"unfinished"}
     if lost == 1:

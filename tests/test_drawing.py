@@ -17,7 +17,7 @@ def _random_shapes(count, seed=0):
 
 
 def _oracle(rotation, hue, scale, centre_x, centre_y):
-    """float [32, 32, 3]: 16 x 16 points in every pixel, each turned back and looked up in the two rectangles of the J."""
+    """float [32, 32, 3]: 16 x 16 points in every pixel, each turned back and looked up in the J's two rectangles."""
     points = (np.arange(512) + 0.5) / 16
     x, y = np.meshgrid((points - centre_x) / scale, (points - centre_y) / scale)
     angle = np.radians(rotation)

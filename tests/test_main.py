@@ -64,8 +64,8 @@ def test_a_run_killed_at_every_kind_of_file_ends_as_if_it_had_not_been(train, tm
     """Files in order: config; best weights, history, checkpoint of each evaluation; values, model, results."""
     flags = ["--architecture=cnn", "--eval_every=20"]
     assert train(*flags, f"--runs_dir={tmp_path / 'whole'}").wait().status == 0
-    moments = [(1, False), (2, True), (3, False), (3, True), (1, True), (2, True), (3, False), (4, False), (6, True), (7, False),
-               (8, False)]
+    moments = [(1, False), (2, True), (3, False), (3, True), (1, True), (2, True), (3, False), (4, False), (6, True),
+               (7, False), (8, False)]
     for number, after in moments:
         killed = train(*flags, before=functools.partial(die_at_rename, number, after)).wait()
         assert killed.status == -signal.SIGKILL, (number, after, killed.text)
@@ -99,8 +99,8 @@ def test_a_column_killed_and_stopped_in_between_ends_as_if_it_had_not_been(train
 
 @pytest.mark.slow
 def test_the_real_command_stops_on_sigterm_and_goes_on(data_dir, tmp_path):
-    flags = ["--split=cd_300", f"--image_size={IMAGE_SIZE}", "--hidden_units=16", "--train_steps=20000", "--eval_every=200",
-             f"--data_dir={data_dir}", f"--runs_dir={tmp_path / 'runs'}"]
+    flags = ["--split=cd_300", f"--image_size={IMAGE_SIZE}", "--hidden_units=16", "--train_steps=20000",
+             "--eval_every=200", f"--data_dir={data_dir}", f"--runs_dir={tmp_path / 'runs'}"]
     command = [sys.executable, "-m", "vae_rd.main", *flags]
     with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
         deadline = time.monotonic() + 120
@@ -133,7 +133,8 @@ def test_a_finished_run_is_recognised_without_loading_tensorflow(train, tmp_path
     flags = ["--beta=2", "--split=cd_300", f"--image_size={IMAGE_SIZE}", "--hidden_units=16", "--batch_size=32",
              "--train_steps=40", f"--data_dir={data_dir}", f"--runs_dir={tmp_path / 'runs'}"]
     command = [sys.executable, "-m", "vae_rd.main"]
-    again = subprocess.run([*command, *flags], cwd=tmp_path, env=without_tensorflow(tmp_path), capture_output=True, text=True)
+    again = subprocess.run([*command, *flags], cwd=tmp_path, env=without_tensorflow(tmp_path), capture_output=True,
+                           text=True)
     assert again.returncode == 0, again.stderr
     assert {path: path.stat().st_mtime_ns for path in run.path.rglob("*")} == before
     table = first.text.splitlines()[-2:]
@@ -162,7 +163,8 @@ def test_a_finished_run_goes_on_to_more_steps(train, tmp_path):
     longer, = [run for run in runs.find_runs(tmp_path / "runs") if run != short]
     assert differences(outcome(longer), outcome(only_run(tmp_path, "direct"))) == []
     refused(train("--beta=3", "--train_steps=80", f"--continue_from={short.path}"), "was trained with another Config")
-    refused(train("--train_steps=80", "--seed=0,1", f"--continue_from={short.path}"), "continues one run: give one beta")
+    refused(train("--train_steps=80", "--seed=0,1", f"--continue_from={short.path}"),
+            "continues one run: give one beta")
     refused(train("--train_steps=80", f"--continue_from={tmp_path / 'none'}"), "none is missing: only a finished run")
 
 
@@ -251,7 +253,8 @@ def damage_no_info(folder, shard):
 
 
 @pytest.mark.parametrize("damage, words", [
-    (damage_missing, ["train-00000-of-00001.tfrecord.gz", "missing"]), (damage_cut, ["train-00000", "cut short or damaged"]),
+    (damage_missing, ["train-00000-of-00001.tfrecord.gz", "missing"]),
+    (damage_cut, ["train-00000", "cut short or damaged"]),
     (damage_flip, ["train-00000", "sha256"]), (damage_foreign, ["train-00001-of-00002", "does not list"]),
     (damage_swapped, ["train-00000", "bytes where info.json says"]), (damage_info, ["num_train=299", "sum to 300"]),
     (damage_no_info, ["info.json is damaged"])])
@@ -268,7 +271,8 @@ def test_damage_in_a_run_directory_is_named(train, tmp_path):
                                         ).signal(signal.SIGTERM).wait()
     run = only_run(tmp_path)
     good = {path: path.read_bytes() for path in (run.last_checkpoint, run.config, run.history)}
-    for path, content, words in ((run.last_checkpoint, good[run.last_checkpoint][:1000], ["last.npz cannot be read", "remove it"]),
+    for path, content, words in ((run.last_checkpoint, good[run.last_checkpoint][:1000],
+                                  ["last.npz cannot be read", "remove it"]),
                                  (run.config, Config().to_json().encode(), ["does not hold the Config of this run"]),
                                  (run.config, b"{", ["config.json is damaged or not ours"]),
                                  (run.history, b"step\n3\n", ["history.csv is damaged or not ours"])):

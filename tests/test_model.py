@@ -50,8 +50,8 @@ def test_terms_are_those_of_numpy(num_layers):
     np.testing.assert_allclose(terms.objective, distortion + 0.7 * rate, rtol=1e-12)
     np.testing.assert_allclose(vae.posterior(images).mean(), mean, rtol=1e-10)
     np.testing.assert_allclose(vae.posterior(images).stddev(), stddev, rtol=1e-10)
-    np.testing.assert_allclose(vae.likelihood(mean + stddev * noise).mean(), scipy.special.expit(logits).reshape(images.shape),
-                               rtol=1e-10)
+    np.testing.assert_allclose(vae.likelihood(mean + stddev * noise).mean(),
+                               scipy.special.expit(logits).reshape(images.shape), rtol=1e-10)
 
 
 @pytest.mark.parametrize("changes", KINDS)
@@ -210,7 +210,8 @@ def test_gradients_are_those_of_finite_differences(rate_terms, prior, beta):
             sides.append(float(loss()))
         weights[number].assign(start[number])
         slope = float(tf.reduce_sum(gradients[number] * direction))
-        np.testing.assert_allclose(slope, (sides[0] - sides[1]) / 2e-6, rtol=1e-5, atol=1e-6, err_msg=weights[number].path)
+        np.testing.assert_allclose(slope, (sides[0] - sides[1]) / 2e-6, rtol=1e-5, atol=1e-6,
+                                   err_msg=weights[number].path)
         unused = "mixture" in weights[number].path and (beta == 0 or rate_terms == "mutual_information")
         assert (slope == 0) == unused, weights[number].path
 

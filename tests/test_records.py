@@ -44,7 +44,8 @@ def _write_split(folder, train=range(0, 40, 2), test=range(1, 21, 2), num_factor
                     for name, part in zip(names, parts)]
         content[partition] = records.content_sha256([folder / name for name in names])
     info = records.Info("toy", folder.name, 0, 32, "none", (3, 4, 2), ("a", "b")[:num_factors],
-                        ("m", "s")[:num_factors], ((0.0, 1.0), (2.0, 3.0))[:num_factors], 60, len(train), len(test), tuple(written), content)
+                        ("m", "s")[:num_factors], ((0.0, 1.0), (2.0, 3.0))[:num_factors], 60, len(train), len(test),
+                        tuple(written), content)
     (folder / "info.json").write_text(info.to_json())
     return info
 
@@ -64,7 +65,7 @@ def _change_info(folder, **changes):
 
 
 def _replace_shard(folder, name, records_bytes):
-    """Puts other records into a shard AND makes bytes and sha256 in info.json agree, so that only the content is wrong."""
+    """Puts other records into a shard AND makes bytes and sha256 in info.json agree, so only the content is wrong."""
     data = gzip.compress(records_bytes)
     (folder / name).write_bytes(data)
     content = json.loads((folder / "info.json").read_text())

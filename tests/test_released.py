@@ -69,7 +69,7 @@ def test_cd_crops_the_default_halves_to_the_centred_box(data):
 
 
 def _as_described(label):
-    """float [32, 32, 3]: J in the middle of a 512 x 512 canvas, warped bilinearly to its place, then a 16 x 16 box mean."""
+    """float [32, 32, 3]: J centred in a 512 x 512 canvas, warped bilinearly to its place, then a 16 x 16 box mean."""
     rotation, hue, scale, x, y = label
     block = 64  # canvas pixels of one block before it is warped
     canvas = np.zeros((512, 512))

@@ -39,7 +39,8 @@ def test_no_two_files_have_one_name():
     run = runs.RunDir(pathlib.Path("run"))
     paths = [run.config, run.history, run.results, run.model, run.measures, run.checkpoints, run.last_checkpoint,
              run.failure, run.lock, run.best_weights(1), run.best_weights(12), run.picture("strip"),
-             *(run.per_example(partition, checkpoint) for partition in ("train", "test") for checkpoint in ("last", "best"))]
+             *(run.per_example(partition, checkpoint)
+               for partition in ("train", "test") for checkpoint in ("last", "best"))]
     assert len(set(paths)) == len(paths)
 
 
@@ -98,7 +99,8 @@ def test_the_history_is_the_same_text_after_reading_and_writing(run):
 
 
 def test_json_has_no_nan_and_plain_numbers(run):
-    runs.write_json(run.measures, {"a": float("nan"), "b": [np.float32(0.5), np.inf], "c": np.arange(2), 3: np.int64(4)})
+    runs.write_json(run.measures, {"a": float("nan"), "b": [np.float32(0.5), np.inf], "c": np.arange(2),
+                                   3: np.int64(4)})
     assert run.read_measures() == {"a": None, "b": [0.5, None], "c": [0, 1], "3": 4}
 
 
@@ -152,7 +154,7 @@ def test_a_pickle_is_not_loaded(run):
 
 
 def test_no_damaged_byte_goes_unnoticed_or_ends_in_another_error(run):
-    """Every byte of a small checkpoint turned over, and every length: arrays that come back are right, or RunError names it.
+    """Every byte of a small checkpoint turned over, and every length: arrays come back right, or RunError names it.
 
     A damaged table of contents can hide an array (zip protects contents only): who reads checks the names.
     """

@@ -128,8 +128,8 @@ def test_default_of_few_images(num_images, halves):
     assert tuple(map(len, make_split("default", None, None, num_images, 0))) == halves
 
 
-@pytest.mark.parametrize("name, words", [("cv_10", "leave one side empty"), ("cd_6", "12 images asked of a data set of 10"),
-                                         ("official", "no rule")])
+@pytest.mark.parametrize("name, words", [("cv_10", "leave one side empty"),
+                                         ("cd_6", "12 images asked of a data set of 10"), ("official", "no rule")])
 def test_sizes_that_do_not_fit(name, words):
     with pytest.raises(ValueError, match=words):
         make_split(name, np.zeros((10, 1)), None, 10, 0)

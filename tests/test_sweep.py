@@ -94,8 +94,8 @@ def test_two_thousand_runs_are_counted_and_exported_in_seconds(swept, tmp_path):
     for module, flags, limit in (("sweep", ["--experiment=figure4", "--scale=paper", "--status"], 5),
                                  ("export", [f"--out_dir={tmp_path / 'figures'}"], 20)):
         begun = time.monotonic()
-        done = subprocess.run([*door, f"vae_rd.{module}", f"--runs_dir={tmp_path / 'runs'}", *flags], capture_output=True,
-                              text=True, check=False)
+        done = subprocess.run([*door, f"vae_rd.{module}", f"--runs_dir={tmp_path / 'runs'}", *flags],
+                              capture_output=True, text=True, check=False)
         seconds = time.monotonic() - begun
         assert done.returncode == 0, done.stderr
         assert seconds < 3 * limit  # a shared machine may be slow; the limit itself is measured in BUILD_NOTES.md
@@ -106,7 +106,8 @@ def test_two_thousand_runs_are_counted_and_exported_in_seconds(swept, tmp_path):
 def test_wrong_requests_are_refused_in_words(tmp_path):
     for flags, words in ((["--task=2", "--num_tasks=2"], "task=2: must be below num_tasks=2"),
                          (["--column_size=many"], "column_size='many': must be a whole number"),
-                         (["--experiment=figure99"], "experiment='figure99' is not known. The experiments are: figure1")):
+                         (["--experiment=figure99"],
+                          "experiment='figure99' is not known. The experiments are: figure1")):
         refused = sweep(tmp_path, *flags)
         assert refused.returncode == 1 and words in refused.stderr and "Traceback" not in refused.stderr
     assert not (tmp_path / "runs").exists()
@@ -131,7 +132,9 @@ def test_the_config_of_every_listed_run_is_its_own(tmp_path):
 def test_a_run_gets_the_measures_of_its_own_experiments_only():
     program = ("import sys; from absl import flags; from vae_rd import sweep\n"
                "flags.FLAGS(['sweep', '--experiment=early_stopping,figure8,log_likelihood', '--scale=smoke'])\n"
-               "for config, pairs in sweep._Sweep().wanted.items(): print(config.split, *('/'.join(pair) for pair in pairs))")
-    lines = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.splitlines()
+               "for config, pairs in sweep._Sweep().wanted.items(): "
+               "print(config.split, *('/'.join(pair) for pair in pairs))")
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    lines = done.stdout.splitlines()
     small, large = "last/information last/log_marginal last/annealed", "last/log_marginal last/annealed"
     assert lines == 6 * [f"cv_500 {small}"] + 6 * [f"cv_4000 {large}"]

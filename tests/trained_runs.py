@@ -1,4 +1,4 @@
-"""A fixture of two small finished runs, for the tests that measure; the second file to ask for them finds them finished."""
+"""A fixture of two small finished runs, for the tests that measure; the second file to ask finds them finished."""
 
 import pytest
 

@@ -74,7 +74,8 @@ class Config:
     image_size: int = _field(32, "height and width of the images in pixels")
     binarization: str = _field("none", "targets: none (grey, as in the paper), static (one draw when the data are "
                                        "generated) or dynamic (a fresh draw in each step)")
-    split: str = _field("cv_16k", "pair of training and test set: default, checkerboard, official, cd_<size>, cv_<size>")
+    split: str = _field("cv_16k", "pair of training and test set: default, checkerboard, official, cd_<size>, "
+                                  "cv_<size>")
     architecture: str = _field("mlp", "encoder and decoder: mlp or cnn")
     num_layers: int = _field(1, "hidden layers in the encoder, and as many in the decoder")
     hidden_units: int = _field(512, "units in each hidden layer (mlp)")
@@ -168,7 +169,8 @@ class Config:
         unknown = sorted(set(values) - set(_defaults()))
         if unknown:
             raise ConfigError(f"unknown configuration field(s) {', '.join(unknown)}; the known ones are "
-                              f"{', '.join(_defaults())}. A newer vae_rd may have written them: update, or remove them.")
+                              f"{', '.join(_defaults())}. A newer vae_rd may have written them: update, or remove "
+                              "them.")
         return cls(**values)
 
 

@@ -66,7 +66,7 @@ def _permutation(num_images: int, seed: int, number: int) -> np.ndarray:
 
 
 def evaluation_noise(index: np.ndarray, latent_dim: int) -> np.ndarray:
-    """The one posterior sample's noise [num, latent_dim] of every evaluation and measure, keyed by the image's index."""
+    """The one posterior sample's noise [num, latent_dim] of every evaluation and measure, keyed by the image index."""
     table = random("evaluation_noise", latent_dim).standard_normal((int(index.max()) + 1, latent_dim), np.float32)
     return table[index]
 

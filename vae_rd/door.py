@@ -30,7 +30,8 @@ def opened(argv: list[str]) -> Iterator[None]:
     except FORESEEABLE as error:
         sys.exit(f"error: {error}")
     except OSError as error:
-        sys.exit(f"error: {error}. What is on disk is whole; make room, or name another folder, and run the same command.")
+        sys.exit(f"error: {error}. What is on disk is whole; make room, or name another folder, and run the same "
+                 "command.")
     except KeyboardInterrupt:
         print("interrupted: what is on disk is whole, and the same command continues.", file=sys.stderr)
         sys.exit(INTERRUPTED)

@@ -74,7 +74,8 @@ def main(argv: list[str]) -> None:
         if unknown:
             raise ConfigError(f"measures={','.join(unknown)} is not known; choose among {', '.join(MEASURES)}, or all.")
         if not _RUN.value:
-            raise ConfigError("no run is named: give --run=DIR, the directory of a finished run, or several with commas.")
+            raise ConfigError("no run is named: give --run=DIR, the directory of a finished run, or several with "
+                              "commas.")
         settings = Settings(**{field.name: flags.FLAGS[field.name].value for field in dataclasses.fields(Settings)})
         failures = _measure(_RUN.value, names, settings)
         if failures:

@@ -33,7 +33,8 @@ _DATA_DIR = flags.DEFINE_string("data_dir", "data", "folder of the data sets; a 
 _RUNS_DIR = flags.DEFINE_string("runs_dir", "runs", "folder that gets one directory per run")
 _STRATEGY = flags.DEFINE_enum("strategy", "auto", ["auto", "one_device", "mirrored", "multi_worker"],
                               "devices: one, all GPUs of this machine, or all tasks of an srun step or TF_CONFIG")
-_JIT = flags.DEFINE_enum("jit", "auto", ["auto", "on", "off"], "compile the step by XLA (auto: where it was measured faster)")
+_JIT = flags.DEFINE_enum("jit", "auto", ["auto", "on", "off"],
+                         "compile the step by XLA (auto: where it was measured faster)")
 _THREADS = flags.DEFINE_integer("num_threads", None, "threads per operation (default: the cores of this process)", 1)
 _MEASURES = flags.DEFINE_list("measures", [], f"measures to make at the end, among {', '.join(MEASURES)}")
 _RETRY = flags.DEFINE_bool("retry", False, "start diverged runs again")
@@ -57,7 +58,7 @@ def _parsed(name: str, text: str):
 
 
 def _ensure_data(config: Config) -> None:
-    """Generates the split if it is missing; of several workers the chief does, and the others wait for its info.json."""
+    """Generates a missing split; of several workers the chief does, and the others wait for its info.json."""
     variant = (config.dataset, config.split, config.data_seed, config.image_size, config.binarization)
     path = split_path(_DATA_DIR.value, *variant)
     if not (path / "info.json").is_file():
@@ -87,13 +88,15 @@ def _train(configs: list[Config]) -> None:
 
 
 def _report(configs: list[Config]) -> None:
-    print(f"{'run':60} {'status':10} {'train rate':>10} {'distortion':>10} {'test rate':>10} {'distortion':>10}  (nats per image)")
+    print(f"{'run':60} {'status':10} {'train rate':>10} {'distortion':>10} {'test rate':>10} {'distortion':>10}  "
+          "(nats per image)")
     for config in configs:
         run = runs.run_dir(_RUNS_DIR.value, config)
         results = run.read_results() or {}
-        numbers = [results.get(partition, {}).get(name) for partition in ("train", "test") for name in ("rate", "distortion")]
-        print(f"{config.run_name:60} {run.status():10} " + " ".join("-".rjust(10) if number is None else f"{number:10.2f}"
-                                                                    for number in numbers))
+        numbers = [results.get(partition, {}).get(name)
+                   for partition in ("train", "test") for name in ("rate", "distortion")]
+        print(f"{config.run_name:60} {run.status():10} "
+              + " ".join("-".rjust(10) if number is None else f"{number:10.2f}" for number in numbers))
 
 
 def _pending(configs: list[Config]) -> list[Config]:

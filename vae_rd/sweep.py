@@ -17,7 +17,8 @@ from vae_rd.records import RecordsError, split_path
 from vae_rd.study import experiments, pieces, pool
 
 _EXPERIMENT = flags.DEFINE_list("experiment", None, f"one or several of {', '.join(experiments.names())}")
-_SCALE = flags.DEFINE_enum("scale", "laptop", list(experiments.SCALES), "smoke (minutes), laptop (hours), paper (the full protocol)")
+_SCALE = flags.DEFINE_enum("scale", "laptop", list(experiments.SCALES),
+                           "smoke (minutes), laptop (hours), paper (the full protocol)")
 _LIST = flags.DEFINE_bool("list", False, "print the runs and what they cost, and stop")
 _STATUS = flags.DEFINE_bool("status", False, "print how far the runs are, wherever they are trained, and stop")
 _TASK = flags.DEFINE_integer("task", 0, "number of the piece to run, from 0", 0)
@@ -108,8 +109,8 @@ def _status(sweep: _Sweep) -> None:
     counts = sweep.counts()
     print(f"{len(sweep.configs)} runs: " + ", ".join(f"{count} {state}" for state, count in sorted(counts.items())))
     done, total = sum(map(sweep.seconds_done, sweep.configs)), 3600 * experiments.cost(sweep.configs).hours
-    print(f"{100 * done / total if total else 100:.1f}% of the training is done, about {(total - done) / 3600:,.2f} hours on "
-          "2 cores are left")
+    print(f"{100 * done / total if total else 100:.1f}% of the training is done, about {(total - done) / 3600:,.2f} "
+          "hours on 2 cores are left")
     for config in sweep.configs:
         if sweep.state(config) in (FAILED, runs.DIVERGED):
             print(f"  {_trouble(sweep, config)}")
@@ -144,8 +145,8 @@ def _run_piece(sweep: _Sweep) -> int:
     tasks = [pool.Task(_command(number), _log(sweep, number)) for number in numbers]
     before = sum(map(sweep.seconds_done, todo))
     total = 3600 * experiments.cost(todo).hours
-    with tqdm(total=round(total), initial=round(before), desc=f"{len(todo)} runs", unit="s", leave=True, dynamic_ncols=True,
-              mininterval=2 if os.isatty(2) else 60,
+    with tqdm(total=round(total), initial=round(before), desc=f"{len(todo)} runs", unit="s", leave=True,
+              dynamic_ncols=True, mininterval=2 if os.isatty(2) else 60,
               bar_format="{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}") as bar:
         def watch():
             ended = sum(sweep.state(config) in (runs.FINISHED, runs.DIVERGED) for config in todo)
@@ -171,7 +172,8 @@ def _seldom(watch, seconds: float = 2.0):
 
 
 def _command(number: int) -> list[str]:
-    return [sys.executable, "-m", "vae_rd.sweep", f"--experiment={','.join(_EXPERIMENT.value)}", f"--scale={_SCALE.value}",
+    return [sys.executable, "-m", "vae_rd.sweep",
+            f"--experiment={','.join(_EXPERIMENT.value)}", f"--scale={_SCALE.value}",
             f"--column_size={_COLUMN_SIZE.value}", f"--data_dir={_DATA_DIR.value}", f"--runs_dir={_RUNS_DIR.value}",
             f"--task={_TASK.value}", f"--num_tasks={_NUM_TASKS.value}", f"--workers={_WORKERS.value}",
             f"--retry={_RETRY.value}", f"--measure={_MEASURE.value}", f"--column={number}"]
@@ -216,7 +218,7 @@ def _end_report(sweep: _Sweep, statuses: dict[int, int], received: int | None) -
     if received is not None:
         print("stopped by a signal; the same command continues")
         return 130 if received == 2 else 85
-    if broken and max(broken.values()) < 0:  # killed, as by a lack of memory: a scheduler may try again, as after any kill
+    if broken and max(broken.values()) < 0:  # killed, as by lack of memory: a scheduler may try again as after any kill
         return 128 - max(broken.values())
     return 1 if broken or states[FAILED] else 0
 
@@ -244,8 +246,8 @@ def _finish(sweep: _Sweep, configs: list[Config]) -> bool:
     from vae_rd.training import interruption, loop, start
     try:
         wanted = {config: [start.Wanted(*pair) for pair in sweep.wanted[config]] for config in configs}
-        start.finish(configs, runs_dir=_RUNS_DIR.value, data_dir=_DATA_DIR.value, wanted=wanted, settings=sweep.settings,
-                     retry=_RETRY.value, skip_busy=True)
+        start.finish(configs, runs_dir=_RUNS_DIR.value, data_dir=_DATA_DIR.value, wanted=wanted,
+                     settings=sweep.settings, retry=_RETRY.value, skip_busy=True)
     except interruption.Interrupted:
         raise
     except Exception as error:

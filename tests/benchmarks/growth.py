@@ -28,7 +28,8 @@ def growth(material: Material, repeats: int, report) -> list[Row]:
         columns = {f"{what} {value:,}": _column(material, what, value) for value in values}
         peak, bandwidth = machine.Product(material.sizes.product), machine.Bandwidth(material.sizes.megabytes)
         figures = measure({"peak": peak, "bandwidth": bandwidth,
-                           **{name: Steps(_train(column), material.sizes.steps["mlp3"]) for name, column in columns.items()}},
+                           **{name: Steps(_train(column), material.sizes.steps["mlp3"])
+                              for name, column in columns.items()}},
                           repeats, report)
         for name, column in columns.items():
             figures["predicted"] = [1000 * (_flops(column) / 1e9 / peak + _adam(column) / 1e9 / bandwidth)

@@ -137,6 +137,7 @@ def _note(kernels: list[Kernel], members: int, whole: bool) -> str:
     sizes = sorted(kernel.bytes for kernel in kernels)
     bound = sum(max(kernel.bytes / BANDWIDTH, kernel.operations / PEAK) < LAUNCH for kernel in kernels)
     seconds = predicted_seconds(kernels)
-    return (f"{text}; {sum(kernel.operations for kernel in kernels) / 1e9:.2f} GFLOP in products, {sum(sizes) / 1e6:.0f} MB in "
-            f"and out, {sizes[len(sizes) // 2] / 1e3:.0f} kB in the median kernel; {bound} are shorter than a launch; "
+    return (f"{text}; {sum(kernel.operations for kernel in kernels) / 1e9:.2f} GFLOP in products, "
+            f"{sum(sizes) / 1e6:.0f} MB in and out, {sizes[len(sizes) // 2] / 1e3:.0f} kB in the median kernel; "
+            f"{bound} are shorter than a launch; "
             f"{1e3 * seconds:.2f} ms on an H200, {members / seconds:,.0f} member steps/s")

@@ -34,7 +34,8 @@ class Sizes:
 FULL = Sizes({}, {"mlp": {}, "cnn": {}}, {"mlp1": 45, "mlp3": 30, "cnn1": 30, "cnn3": 10}, 12, "cd_16k", "cd_8k",
              "default", "cv_82k", 4096, 16384, 2048, 256, True, 5)
 TINY = Sizes({"image_size": 8, "batch_size": 16}, {"mlp": {"hidden_units": 8}, "cnn": {"channels": 2}},
-             dict.fromkeys(("mlp1", "mlp3", "cnn1", "cnn3"), 2), 2, "cd_40", "cd_40", "cd_40", "cd_80", 16, 64, 64, 1, False, 1)
+             dict.fromkeys(("mlp1", "mlp3", "cnn1", "cnn3"), 2), 2, "cd_40", "cd_40", "cd_40", "cd_80", 16, 64, 64, 1,
+             False, 1)
 
 
 class Material:

@@ -50,8 +50,8 @@ def memory(material: Material, repeats: int, report) -> list[Row]:
 
     for split in (SMALLEST_SPLIT, material.sizes.largest_split):
         material.generate(split)
-    figures = measure({"largest": lambda: held(material.sizes.largest_split), "framework": lambda: held(SMALLEST_SPLIT)},
-                      1, report, warm_up=False)
+    figures = measure({"largest": lambda: held(material.sizes.largest_split),
+                       "framework": lambda: held(SMALLEST_SPLIT)}, 1, report, warm_up=False)
     beyond = [largest - framework for largest, framework in zip(figures["largest"], figures["framework"])]
     return [alone(f"memory of a training on {material.sizes.largest_split}", "MB", figures["largest"]),
             alone("memory beyond the framework's own", "MB", beyond, MEGABYTES,

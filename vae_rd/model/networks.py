@@ -24,7 +24,7 @@ def build_encoder(*, image_shape, architecture, num_layers, hidden_units, channe
 
 
 def build_decoder(*, image_shape, architecture, num_layers, hidden_units, channels, latent_dim, precision, seed):
-    """Network from codes [batch, latent_dim] to Bernoulli logits [batch, height, width, channels]: the encoder's mirror."""
+    """Network from codes [batch, latent_dim] to Bernoulli logits [batch, height, width, channels]: encoder's mirror."""
     layers = _Layers(precision, seed, stream=1)
     codes = keras.Input((latent_dim,), dtype=layers.dtype.variable_dtype)
     hidden = codes

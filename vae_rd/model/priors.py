@@ -1,6 +1,6 @@
 """Priors p(z): layers that own their parameters and build a TFP distribution when called.
 
-A distribution built in `__init__` would hold copies that receive no gradient; built in the method, from weights, it does.
+A distribution built in `__init__` would hold copies that get no gradient; built in the method, from weights, it does.
 """
 
 import keras
@@ -34,13 +34,15 @@ class GaussianMixture(keras.layers.Layer):
         self.latent_dim = latent_dim
         shape = (NUM_COMPONENTS, latent_dim)
         seed = int(np.random.SeedSequence([seed, 2]).generate_state(1)[0] % 2**31)
-        self.means = self.add_weight(name="means", shape=shape, initializer=keras.initializers.RandomNormal(stddev=1.0, seed=seed))
+        self.means = self.add_weight(name="means", shape=shape,
+                                     initializer=keras.initializers.RandomNormal(stddev=1.0, seed=seed))
         self.log_scales = self.add_weight(name="log_scales", shape=shape, initializer="zeros")
         self.logits = self.add_weight(name="logits", shape=(NUM_COMPONENTS,), initializer="zeros")
 
     def distribution(self):
         """`tfd.Distribution` over codes, event [latent_dim]."""
-        means, scales, logits = (tf.convert_to_tensor(weight) for weight in (self.means, tf.exp(self.log_scales), self.logits))
+        means, scales, logits = (tf.convert_to_tensor(weight)
+                                 for weight in (self.means, tf.exp(self.log_scales), self.logits))
         return tfd.MixtureSameFamily(tfd.Categorical(logits), tfd.Independent(tfd.Normal(means, scales), 1))
 
 

@@ -70,7 +70,7 @@ class VAE(keras.Model):
         self.encoder = networks.build_encoder(**shape)
         self.decoder = networks.build_decoder(**shape)
         self.prior_layer = priors.PRIORS[prior](latent_dim, seed=seed, dtype=dtype)
-        self.beta = self.add_weight(name="beta", shape=(), trainable=False,  # Keras's Constant would round it to float32
+        self.beta = self.add_weight(name="beta", shape=(), trainable=False,  # Keras's Constant would round to float32
                                     initializer=lambda shape, dtype: tf.constant(beta, dtype))
         self.trackers = {name: keras.metrics.Mean(name) for name in ("rate", "distortion", "objective")}
         self.built = True
@@ -151,7 +151,7 @@ class VAE(keras.Model):
 
 
 def objective(distortion, rate, beta):
-    """The beta-VAE's objective per image, in nats (the paper's eq. 2; `rate` is one of its parts under `rate_terms`)."""
+    """The beta-VAE's objective per image in nats (the paper's eq. 2; `rate` is one of its parts under `rate_terms`)."""
     return distortion + beta * rate
 
 
@@ -172,5 +172,6 @@ def minibatch_log_marginal(posterior, codes, num_train):
     batch = tf.cast(tf.shape(codes)[0], log_densities.dtype)
     size = tf.cast(num_train, log_densities.dtype)
     log_other = tf.math.log((size - 1) / (size * (batch - 1)))
-    log_weights = tf.linalg.set_diag(tf.fill(tf.shape(log_densities), log_other), tf.fill(tf.shape(codes)[:1], -tf.math.log(size)))
+    log_weights = tf.linalg.set_diag(tf.fill(tf.shape(log_densities), log_other),
+                                     tf.fill(tf.shape(codes)[:1], -tf.math.log(size)))
     return tf.reduce_logsumexp(log_densities + log_weights, axis=1)

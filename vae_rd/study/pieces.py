@@ -63,7 +63,8 @@ def num_gpus() -> int:
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
         return len([part for part in visible.split(",") if part.strip() not in ("", "-1")])
-    return len([name for name in os.listdir("/dev") if name.removeprefix("nvidia").isdigit() and name.startswith("nvidia")])
+    return len([name for name in os.listdir("/dev")
+                if name.removeprefix("nvidia").isdigit() and name.startswith("nvidia")])
 
 
 def _activation_bytes(config: Config) -> int:

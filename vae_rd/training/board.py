@@ -46,7 +46,7 @@ class Board:
         self._writer.flush()
 
     def pictures(self, vae: model.VAE, images: np.ndarray, step: int) -> None:
-        """Writes images [num, height, width, channels] above their reconstructions, and as many samples of the model."""
+        """Writes images [num, height, width, channels] above their reconstructions, and as many model samples."""
         codes = data.random("evaluation_noise", 0).standard_normal((len(images), vae.latent_dim))
         samples = vae.likelihood(tf.constant(codes, vae.variable_dtype)).mean().numpy()
         with self._writer.as_default():

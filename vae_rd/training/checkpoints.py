@@ -41,8 +41,8 @@ def load(run: runs.RunDir) -> tuple[Progress, dict[str, np.ndarray]] | None:
     arrays = runs.read_arrays(run.last_checkpoint)
     missing = [name for name in Progress._fields if f"progress.{name}" not in arrays]
     if missing:
-        raise runs.RunError(f"{run.last_checkpoint} holds no {', '.join(missing)}: it is damaged or not ours. Remove it, "
-                            "and the run starts again.")
+        raise runs.RunError(f"{run.last_checkpoint} holds no {', '.join(missing)}: it is damaged or not ours. Remove "
+                            "it, and the run starts again.")
     fields: dict[str, Any] = {name: arrays.pop(f"progress.{name}") for name in Progress._fields}
     column = tuple(str(name) for name in fields.pop("column"))
     return Progress(column=column, **{name: value.item() for name, value in fields.items()}), arrays

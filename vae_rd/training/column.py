@@ -75,7 +75,8 @@ class Column:
         by_seed = {seed: [weight.numpy() for weight in
                           model.build(self.shared.replace(seed=seed), shape, num_train).trainable_variables]
                    for seed in self.seeds}
-        members = [[*by_seed[config.seed], np.asarray(config.beta, self.template.variable_dtype)] for config in self.configs]
+        members = [[*by_seed[config.seed], np.asarray(config.beta, self.template.variable_dtype)]
+                   for config in self.configs]
         return {name: np.stack(values) for name, values in zip(self.weight_names, zip(*members))}
 
     # Training
@@ -213,8 +214,8 @@ class Column:
         """Puts weights [members, ...] in place and leaves the optimizer alone."""
         missing = [name for name in self.weight_names if name not in state]
         if missing:
-            raise runs.RunError(f"a checkpoint holds no {', '.join(missing)}: it is damaged, or of another version. Remove it, "
-                             "and the run starts again.")
+            raise runs.RunError(f"a checkpoint holds no {', '.join(missing)}: it is damaged, or of another version. "
+                                "Remove it, and the run starts again.")
         for name, weight in zip(self.weight_names, self.weights):
             weight.assign(state[name])
 
@@ -240,8 +241,8 @@ def _check_configs(configs: list[Config], num_replicas: int) -> None:
         raise ConfigError(f"batch_size={shared.batch_size} does not divide over {num_replicas} replicas: choose a "
                          "multiple, or fewer devices.")
     if shared.rate_terms != "both" and num_replicas > 1:
-        raise ConfigError(f"rate_terms={shared.rate_terms} compares all images of a batch, which {num_replicas} replicas "
-                         "do not hold together: train it on one device (--strategy=one_device).")
+        raise ConfigError(f"rate_terms={shared.rate_terms} compares all images of a batch, which {num_replicas} "
+                          "replicas do not hold together: train it on one device (--strategy=one_device).")
 
 
 def _fold(seed, step, stream):

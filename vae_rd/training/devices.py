@@ -63,8 +63,8 @@ def lost_workers_named() -> Iterator[None]:
     except (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError) as error:
         if cluster.num_workers() == 1:
             raise
-        raise runs.RunError("another worker of this training was lost, so this one ends too. Start the same command on all "
-                            "workers again: it continues from the last checkpoint.") from error
+        raise runs.RunError("another worker of this training was lost, so this one ends too. Start the same command on "
+                            "all workers again: it continues from the last checkpoint.") from error
 
 
 def machine() -> dict[str, object]:
@@ -84,8 +84,8 @@ def _strategy(name: str) -> tf.distribute.Strategy:
         raise ConfigError(f"strategy={name!r} is not known; choose one of {', '.join(STRATEGIES)}.")
     several = cluster.num_workers() > 1
     if name == "multi_worker" and not several:
-        raise ConfigError("strategy='multi_worker' needs TF_CONFIG with several workers, or a start by srun with several "
-                         "tasks; neither is here.")
+        raise ConfigError("strategy='multi_worker' needs TF_CONFIG with several workers, or a start by srun with "
+                          "several tasks; neither is here.")
     if several and name in ("auto", "multi_worker"):  # before any device is touched, or collectives cannot be set up
         return tf.distribute.MultiWorkerMirroredStrategy(cluster_resolver=_resolver())
     gpus = tf.config.list_logical_devices("GPU")

@@ -72,9 +72,11 @@ class Evaluator:
             mixture = evaluated["train"] if complete else column.evaluate(self._whole["train"])
         members = []
         for member, config in enumerate(column.configs):
-            values = {name: self._per_example(name, rows[name], evaluated[name], mixture, member, config) for name in rows}
+            values = {name: self._per_example(name, rows[name], evaluated[name], mixture, member, config)
+                      for name in rows}
             select = self._select[rows["test"]]
-            members.append(values | {"test_select": values["test"].rows(select), "test_compare": values["test"].rows(~select)})
+            members.append(values | {"test_select": values["test"].rows(select),
+                                     "test_compare": values["test"].rows(~select)})
         return members
 
     def _rows(self, name: str, whole: bool) -> np.ndarray:
@@ -95,7 +97,8 @@ class Evaluator:
             parts = (codes, mixture.mean[member], mixture.stddev[member])
             diverged = not all(np.isfinite(values).all() for values in parts)
             log_marginal = np.full(len(index), np.nan) if diverged else information.aggregate_log_density(*parts)
-            parts = {"mutual_information": own.log_posterior - log_marginal, "marginal_kl": log_marginal - own.log_prior}
+            parts = {"mutual_information": own.log_posterior - log_marginal,
+                     "marginal_kl": log_marginal - own.log_prior}
             penalty = parts[config.rate_terms]
         return PerExample(index, own.rate, own.distortion, objective(own.distortion, penalty, config.beta),
                           self._floor[name][rows], own.mean)

@@ -47,10 +47,11 @@ def open_run(path: str | os.PathLike, data_dir: str | os.PathLike = "data", chec
     if results is None or results["status"] != runs.FINISHED:
         raise runs.RunError(f"{run.path} is {run.status()}, and only finished runs can be opened: train it to its end.")
     if not run.model.is_file():
-        raise runs.RunError(f"{run.path} has no final model ({run.model.name}): remove {run.results.name} and run the same "
-                            "training command; it ends again from the last checkpoint.")
+        raise runs.RunError(f"{run.path} has no final model ({run.model.name}): remove {run.results.name} and run the "
+                            "same training command; it ends again from the last checkpoint.")
     if checkpoint not in runs.CHECKPOINT_NAMES:
-        raise runs.RunError(f"checkpoint={checkpoint!r} is not known; choose one of {', '.join(runs.CHECKPOINT_NAMES)}.")
+        raise runs.RunError(f"checkpoint={checkpoint!r} is not known; choose one of "
+                            f"{', '.join(runs.CHECKPOINT_NAMES)}.")
     split = split or data.load(records.split_path(data_dir, config.dataset, config.split, config.data_seed,
                                                   config.image_size, config.binarization))
     if split.info.content_sha256 != results["content_sha256"]:

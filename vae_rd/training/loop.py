@@ -105,7 +105,8 @@ def continue_run(source: runs.RunDir, config: Config, run: runs.RunDir) -> None:
         raise runs.RunError(f"{source.path} was trained with another Config: only train_steps, eval_every and "
                             "eval_images may differ when a run is continued.")
     if config.train_steps <= old.train_steps:
-        raise runs.RunError(f"train_steps={config.train_steps}: must be more than the {old.train_steps} of {source.path}.")
+        raise runs.RunError(f"train_steps={config.train_steps}: must be more than the {old.train_steps} of "
+                            f"{source.path}.")
     with runs.locked(run):
         shutil.copytree(source.checkpoints, run.checkpoints, dirs_exist_ok=True)
         shutil.copy(source.history, run.history)
@@ -216,7 +217,8 @@ class _Training:
         tqdm.write(f"{member.config.run_name}: {quantity} is not finite at step {step}; the run ends as diverged. Its "
                    f"checkpoint of step {member.progress.step} is kept. Lower the learning rate, or --retry.")
         runs.write_json(member.run.results, {"status": runs.DIVERGED, "step": member.progress.step,
-                                             "diverged": {"step": step, "quantity": quantity}, **self._provenance(member)})
+                                             "diverged": {"step": step, "quantity": quantity},
+                                             **self._provenance(member)})
         member.board.finish(runs.DIVERGED)
 
     def _evaluate(self) -> None:
@@ -282,7 +284,8 @@ class _Training:
         """Evaluates the best weights, then writes all that a finished run consists of, results.json last."""
         last = self.column.state()
         best = self._stacked([checkpoints.load_best(member.run, member.progress.best_step) if member.active
-                              else self._member_state(member, last) for member in self.members], self.column.weight_names)
+                              else self._member_state(member, last) for member in self.members],
+                             self.column.weight_names)
         self.column.set_weights(best)
         if all(member.progress.best_step == self.step for member in self.members if member.active):
             values = [member.per_example["last"] for member in self.members]
@@ -301,13 +304,15 @@ class _Training:
             for partition in ("train", "test"):
                 values = member.per_example[checkpoint][partition]
                 runs.write_arrays(run.per_example(partition, checkpoint),
-                                  {name: getattr(values, name) for name in ("index", "rate", "distortion", "entropy_floor")})
+                                  {name: getattr(values, name)
+                                   for name in ("index", "rate", "distortion", "entropy_floor")})
         with runs.whole_file(run.model) as beside:
             single.save(beside)
         shown = data.evaluation_subset(self.split.test.index, board.NUM_PICTURES)
         member.board.pictures(single, self.split.test.images[shown] / np.float32(255), self.step)
         member.board.finish(runs.FINISHED)
-        summaries = {checkpoint: {partition: values.metrics() for partition, values in parts.items() if len(values.index)}
+        summaries = {checkpoint: {partition: values.metrics()
+                                  for partition, values in parts.items() if len(values.index)}
                      for checkpoint, parts in member.per_example.items()}
         runs.write_json(run.results, {"status": runs.FINISHED, "step": self.step, **summaries["last"],
                                       "best": {"step": member.progress.best_step, **summaries["best"]},
