@@ -39,7 +39,8 @@ def test_one_tiny_pass_measures_every_group(tmp_path):
     content = json.loads((tmp_path / "speed.json").read_text())
     assert content["machine"]["cores"] >= 1 and set(content["machine"]["versions"]) >= {"tensorflow", "jax", "torch"}
     rows = content["rows"]
-    assert len(rows) >= 30 and all(len(row["ours"]) == 1 and row["ours"][0] > 0 for row in rows)
+    assert len(rows) >= 30 and all(len(row["ours"]) == 1 for row in rows)
+    assert all(row["ours"][0] > 0 for row in rows if "beyond" not in row["name"])  # a difference of two measurements
     table = command.text[command.text.index("unit"):]
     assert all(re.search(rf"^{re.escape(row['name'])} .* {re.escape(row['unit'])} ", table, re.M) for row in rows)
     named = {row["name"].split(":")[0] for row in rows}

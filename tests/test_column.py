@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from tests.numpy_vae import NumpyVae
-from vae_rd import data
+from vae_rd import data, runs
 from vae_rd.config import Config
 from vae_rd.training import column as column_module
 from vae_rd.training.column import Column
@@ -122,7 +122,7 @@ def test_a_checkpoint_that_lacks_weights_is_refused(split):
     made = column(members(SMALL, (1.0,)), split)
     state = made.state()
     del state["decoder.0.kernel"]
-    with pytest.raises(ValueError, match="holds no decoder.0.kernel: it is damaged, or of another version. Remove it"):
+    with pytest.raises(runs.RunError, match="holds no decoder.0.kernel: it is damaged, or of another version. Remove it"):
         made.restore(state, 3)
 
 

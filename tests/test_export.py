@@ -42,6 +42,18 @@ def test_tables_figure_and_text(runs_dir, tmp_path):
     assert len(pd.read_csv(tmp_path / "rd_curves.csv").query("partition == 'test' and checkpoint == 'last'")) == 6
 
 
+def test_runs_evaluated_on_subsets_and_on_everything_are_drawn_together(tmp_path):
+    for config in (SMALL, SMALL.replace(eval_images=2048), SMALL.replace(eval_every=50)):
+        for beta in (0.1, 1.0):
+            fabricate_run(tmp_path / "runs", config.replace(beta=beta))
+    done = export(f"--runs_dir={tmp_path / 'runs'}", f"--out_dir={tmp_path}")
+    assert done.returncode == 0, done.stderr
+    lines = [line for line in done.stdout.splitlines() if "cd_8k" in line]
+    assert len(lines) == 6 and not any(" - " in line for line in lines)
+    table = pd.read_csv(tmp_path / "runs.csv", dtype={"eval_images": str})
+    assert set(table["eval_images"]) == {"all", "2048"} and set(table["eval_every"]) == {5, 50}
+
+
 def test_where_and_checkpoint_narrow_what_is_drawn(runs_dir, tmp_path):
     done = export(f"--runs_dir={runs_dir}", f"--out_dir={tmp_path}", "--where=split=cv_16k,beta=0.1,beta=1",
                   "--checkpoint=best", "--facet=split")

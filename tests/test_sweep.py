@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from tests.fabricate import fabricate_run
 from vae_rd import runs
 from vae_rd.study.experiments import experiment
 
@@ -69,6 +70,16 @@ def test_status_counts_what_is_there(swept):
     told = sweep(swept[0], "--status").stdout
     assert f"{len(CONFIGS)} runs: 1 failed, {len(CONFIGS) - 1} finished" in told
     assert CONFIGS[1].run_name in told
+
+
+def test_a_finished_run_whose_measure_failed_is_named_and_left_to_retry(tmp_path):
+    config = experiment("figure8", "smoke").configs[0]
+    run = fabricate_run(tmp_path / "runs", config)
+    told = sweep(tmp_path, "--experiment=figure8", "--status").stdout
+    assert "1 finished" in told and "1 finished runs are still to be measured" in told
+    run.failure.write_text("Traceback\nMemoryError: no room")
+    told = sweep(tmp_path, "--experiment=figure8", "--status").stdout
+    assert "1 failed" in told and f"{config.run_name}: failed, MemoryError: no room" in told
 
 
 @pytest.mark.slow

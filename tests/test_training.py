@@ -136,6 +136,33 @@ def test_the_subset_of_all_but_the_last_evaluation_is_the_seeded_one(split):
         rows = data.evaluation_subset(getattr(split, name).index, 50)
         for field in evaluation.PerExample._fields:
             np.testing.assert_array_equal(getattr(part[name], field), getattr(whole[name], field)[rows])
+    selected = part["test_select"].objective.mean(dtype=np.float64)
+    assert evaluator.score(whole) == evaluator.score(part) == pytest.approx(selected, rel=1e-12)
+    assert evaluator.score(whole) != pytest.approx(whole["test_select"].objective.mean(), rel=1e-4)  # of other images
+
+
+def test_slow_steps_are_timed_too(finish, tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "CHUNK_SECONDS", 1e-9)  # no chunk is ever longer than a step
+    run, = finish(tmp_path, TINY.replace(train_steps=5, eval_every=5))
+    assert run.read_results()["steps_per_second"] > 0
+
+
+def test_a_run_that_is_being_measured_elsewhere_is_left_alone_or_named(finish, tmp_path, monkeypatch, pair):
+    def busy(*arguments, **options):
+        raise runs.InUse("it is in use by host a, process 1")
+    config, wanted = pair[0].read_config(), [start.Wanted("last", "pictures")]
+    monkeypatch.setattr(start.measures, "measure_run", busy)
+    finish(pair[0].path.parent, config, wanted={config: wanted}, skip_busy=True)
+    with pytest.raises(runs.RunError, match="in use by host a"):
+        finish(pair[0].path.parent, config, wanted={config: wanted})
+
+
+def test_what_an_earlier_attempt_left_goes_when_a_later_one_ends_well(finish, pair, monkeypatch, capsys):
+    pair[0].failure.write_text("Traceback: no memory")
+    monkeypatch.setattr(start.measures, "measure_run", lambda *arguments, **options: ["pictures is there with other"])
+    config = pair[0].read_config()
+    finish(pair[0].path.parent, config, wanted={config: [start.Wanted("last", "pictures")]})
+    assert not pair[0].failure.exists() and "pictures is there with other" in capsys.readouterr().out
 
 
 def test_the_run_directory_holds_what_the_contract_says(pair):

@@ -28,6 +28,10 @@ class RunError(RuntimeError):
     """A run directory that cannot be used as asked; the message says what is wrong and what to do."""
 
 
+class InUse(RunError):
+    """A run on which another process works."""
+
+
 class RunDir(NamedTuple):
     """The paths in one run directory; nothing else in the project knows them."""
 
@@ -207,7 +211,7 @@ def locked(run: RunDir) -> Iterator[None]:
     """Holds the run's lock, without waiting, and removes what a killed holder left half-written.
 
     Raises:
-        RunError: naming the holder, if another process has the lock.
+        InUse: naming the holder, if another process has the lock.
     """
     run.path.mkdir(parents=True, exist_ok=True)
     with run.lock.open("a+") as file:
@@ -215,8 +219,8 @@ def locked(run: RunDir) -> Iterator[None]:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             file.seek(0)
-            raise RunError(f"{run.path} is in use by {file.read().strip() or 'another process'}. Two processes cannot "
-                           "work on one run: wait for it, or stop it.") from error
+            raise InUse(f"{run.path} is in use by {file.read().strip() or 'another process'}. Two processes cannot "
+                        "work on one run: wait for it, or stop it.") from error
         file.seek(0)
         file.truncate()
         file.write(f"host {socket.gethostname()}, process {os.getpid()}\n")

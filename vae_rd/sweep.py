@@ -33,7 +33,7 @@ _RAW_DIR = flags.DEFINE_string("raw_dir", None, "folder of original data files (
 _MEASURE = flags.DEFINE_bool("measure", True, "make the measures that the experiment needs")
 _COLUMN = flags.DEFINE_integer("column", None, "for the workers: train this one column in this process", 0)
 
-FAILED, IN_USE = "failed", "in use"
+FAILED = "failed"
 
 
 class _Sweep:
@@ -57,7 +57,8 @@ class _Sweep:
     def state(self, config: Config) -> str:
         run = self.run(config)
         status = run.status()
-        return FAILED if status == runs.UNFINISHED and run.failure.is_file() else status
+        at_fault = status == runs.UNFINISHED or status == runs.FINISHED and not self.measured(config)
+        return FAILED if at_fault and run.failure.is_file() else status
 
     def counts(self) -> collections.Counter:
         return collections.Counter(self.state(config) for config in self.configs)
@@ -75,13 +76,16 @@ class _Sweep:
             share = max((row["step"] for row in self.run(config).read_history()), default=0) / config.train_steps
         return share * 3600 * experiments.cost([config]).hours
 
+    def measured(self, config: Config) -> bool:
+        """Whether the run has all the measures that its experiments need."""
+        made = self.run(config).read_measures() if self.wanted[config] else {}
+        return all(name in made.get(checkpoint, {}) for checkpoint, name in self.wanted[config])
+
     def _complete(self, config: Config) -> bool:
         run = self.run(config)
         if run.status() == runs.DIVERGED:
             return not _RETRY.value
-        made = run.read_measures()
-        return run.status() == runs.FINISHED and all(name in made.get(checkpoint, {})
-                                                     for checkpoint, name in self.wanted[config])
+        return run.status() == runs.FINISHED and self.measured(config)
 
 
 def _column_size() -> int | None:
@@ -111,6 +115,9 @@ def _status(sweep: _Sweep) -> None:
     done, total = sum(map(sweep.seconds_done, sweep.configs)), 3600 * experiments.cost(sweep.configs).hours
     print(f"{100 * done / total if total else 100:.1f}% of the training is done, about {(total - done) / 3600:,.2f} "
           "hours on 2 cores are left")
+    unmeasured = sum(sweep.state(config) == runs.FINISHED and not sweep.measured(config) for config in sweep.configs)
+    if unmeasured:
+        print(f"{unmeasured} finished runs are still to be measured")
     for config in sweep.configs:
         if sweep.state(config) in (FAILED, runs.DIVERGED):
             print(f"  {_trouble(sweep, config)}")

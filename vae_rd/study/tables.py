@@ -29,16 +29,17 @@ class TableError(RunError):
 def collect(runs_dir: str | os.PathLike) -> pd.DataFrame:
     """The table `runs.csv`: a row per finished run, partition and checkpoint, and one row for every other run.
 
-    Columns: run, status, note, the fields of Config, partition, checkpoint, step, num_images, the metrics (nats per
-    image; active_units a count), then one column per scalar that a measure wrote. A run that has not finished has one
-    row, with no partition and no metrics: `note` says why.
+    Columns: run, status, note, the fields of Config (eval_every with its default filled in, eval_images as text, or
+    `all`), partition, checkpoint, step, num_images, the metrics (nats per image; active_units a count), then one column
+    per scalar that a measure wrote. A run that has not finished has one row, with no partition and no metrics: `note`
+    says why.
 
     Args:
         runs_dir: the folder that holds the run directories.
     """
     table = pd.DataFrame([row for run in find_runs(runs_dir) for row in _rows(run)])
     table = table.reindex(columns=[*_LEADING, *(name for name in table.columns if name not in _LEADING)])
-    whole = ["eval_every", "eval_images", "step", "num_images", "num_train", "num_test"]
+    whole = ["eval_every", "step", "num_images", "num_train", "num_test"]
     return table.astype({name: "Int64" for name in whole})
 
 
@@ -140,7 +141,8 @@ def _rows(run: RunDir) -> list[dict[str, Any]]:
 
 def _readable_rows(run: RunDir) -> list[dict[str, Any]]:
     config, results, measures = run.read_config(), run.read_results(), run.read_measures()
-    about = {"run": run.path.name, "status": run.status(), **dataclasses.asdict(config)}
+    about = {"run": run.path.name, "status": run.status(), **dataclasses.asdict(config),
+             "eval_every": config.evaluation_interval, "eval_images": str(config.eval_images or "all")}
     if results is None or results["status"] != FINISHED:
         return [{**about, **_progress(run, config, results)}]
     about.update({name: results.get(name) for name in _ABOUT_THE_RUN}, note="")

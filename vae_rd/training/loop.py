@@ -69,7 +69,7 @@ def _lock(configs: list[Config], runs_dir, skip_busy: bool, stack: contextlib.Ex
     for config in sorted(configs, key=lambda config: config.run_name):
         try:
             stack.enter_context(runs.locked(runs.run_dir(runs_dir, config)))
-        except runs.RunError:
+        except runs.InUse:
             if not skip_busy:
                 raise
             busy.append(config)
@@ -81,10 +81,14 @@ def prepare(config: Config, run: runs.RunDir, retry: bool, write: bool = True) -
     if run.config.is_file() and run.read_config() != config:
         raise runs.RunError(f"{run.config} does not hold the Config of this run: it was changed by hand or by another "
                             "version. Move the folder away, or choose another --runs_dir.")
+    if write and retry:
+        run.failure.unlink(missing_ok=True)
     if write and retry and run.status() == runs.DIVERGED:
-        run.results.unlink()
         run.history.unlink(missing_ok=True)
         shutil.rmtree(run.checkpoints, ignore_errors=True)
+        run.results.unlink()  # last: other workers wait for it
+    while retry and run.status() == runs.DIVERGED:
+        time.sleep(0.1)
     if write and not run.config.is_file():
         runs.write_text(run.config, config.to_json())
     return Member(config, run)
@@ -141,7 +145,7 @@ class _Training:
         active = next(member for member in members if member.active)
         self.step, self.train_seconds = active.progress.step, active.progress.train_seconds
         self.wall_before, self.started = active.progress.wall_seconds, time.monotonic()
-        self.saved_at, self.chunk = self.started, 1
+        self.saved_at, self.chunk, self.compiled = self.started, 1, False
         if active.state is not None:
             states = [member.state or active.state for member in members]
             self.column.restore(self._stacked(states, active.state), self.step)
@@ -161,22 +165,26 @@ class _Training:
                 if self.step == self.config.train_steps:
                     break
                 self._train_chunk(bar)
-                if self.request_agreed():
-                    self._save()
-                    interruption.Request.raise_if_received(self.request)
                 if time.monotonic() - self.saved_at > CHECKPOINT_SECONDS:
                     self._save()
+                self._agree()
+                if self.request.number is not None:
+                    self._save()
+                    self.request.raise_if_received()
         if self.placement.chief and any(member.active for member in self.members):
             self._finish()
 
-    def request_agreed(self) -> bool:
-        """Whether to stop: with several workers, whether any of them was asked to, so that all save the same step."""
+    def _agree(self) -> None:
+        """With several workers: all stop if one was asked to, and a member that ended on the chief ends everywhere."""
         if not _several_workers(self.placement.strategy):
-            return self.request.number is not None
-        asked = self.placement.strategy.run(lambda: tf.constant(float(self.request.number is not None)))
-        if float(self.placement.strategy.reduce("SUM", asked, axis=None)) and self.request.number is None:
+            return
+        told = [self.request.number is not None, *(self.placement.chief and member.active for member in self.members)]
+        parts = self.placement.strategy.run(lambda: tf.cast(told, tf.float32))
+        asked, *active = self.placement.strategy.reduce("SUM", parts, axis=None).numpy()
+        if asked and self.request.number is None:
             self.request.number = interruption.signal.SIGTERM
-        return self.request.number is not None
+        for member, count in zip(self.members, active):
+            member.active = member.active and count > 0
 
     def _evaluation_due(self) -> bool:
         if self.step == self.config.train_steps:
@@ -191,7 +199,8 @@ class _Training:
         begun = time.monotonic()
         trace = self.column.train(self.column.batches(self.step, size), tf.constant(self.step)).numpy()
         seconds = time.monotonic() - begun
-        self.train_seconds += seconds if self.chunk > 1 else 0.0  # the first call compiles
+        self.train_seconds += seconds if self.compiled else 0.0  # the first call compiles, and is one step
+        self.compiled = True
         self._watch(trace)
         self.step += size
         bar.update(size)
@@ -255,8 +264,7 @@ class _Training:
                 return self._diverge(member, self.step, f"{row['partition']} {bad[0]} in evaluation")
         member.history = [row for row in member.history if row["step"] < self.step] + rows
         member.board.scalars(rows)
-        chosen = {row["partition"]: row["objective"] for row in rows}
-        score = chosen.get("test_select", chosen["test"])
+        score = self.evaluator.score(values)
         if score < member.progress.best_objective:
             member.progress = member.progress._replace(best_step=self.step, best_objective=score)
             weights = self._member_state(member, self.column.state())

@@ -33,7 +33,7 @@ def finish(configs: list[Config], *, runs_dir: str | os.PathLike, data_dir: str 
         wanted: the measures of each run.
         settings: of the measures, by name; without, their own.
         retry: start diverged runs again.
-        skip_busy: leave runs alone that another process works on, instead of refusing.
+        skip_busy: leave runs alone that another process trains or measures, instead of refusing.
         progress: show bars.
 
     Raises:
@@ -47,10 +47,16 @@ def finish(configs: list[Config], *, runs_dir: str | os.PathLike, data_dir: str 
     pathlib.Path(runs_dir).mkdir(parents=True, exist_ok=True)
     loop.train(configs, split, runs_dir=runs_dir, placement=placement, retry=retry,
                skip_busy=skip_busy, progress=progress)
-    if placement.chief:
-        for config in configs:
-            run = runs.run_dir(runs_dir, config)
+    for config in configs if placement.chief else ():
+        run = runs.run_dir(runs_dir, config)
+        try:
             for one in wanted.get(config, ()) if run.status() == runs.FINISHED else ():
                 opened = finished.open_run(run.path, data_dir, one.checkpoint, split)
-                measures.measure_run(opened, [one.measure], settings=settings.get(one.measure, measures.Settings()),
-                                     split_dir=split_dir, progress=progress)
+                for note in measures.measure_run(opened, [one.measure], split_dir=split_dir, progress=progress,
+                                                 settings=settings.get(one.measure, measures.Settings())):
+                    print(note, flush=True)
+            if run.status() == runs.FINISHED:
+                run.failure.unlink(missing_ok=True)
+        except runs.InUse:
+            if not skip_busy:
+                raise
