@@ -35,22 +35,6 @@ def test_t_interval_covers_as_often_as_it_says():
     assert abs(np.mean(covered) - 0.95) < SLACK
 
 
-def test_bootstrap_of_many_values_is_students_interval():
-    values = np.random.default_rng(3).standard_normal(400)
-    np.testing.assert_allclose(statistics.bootstrap_interval(values), statistics.t_interval(values), atol=0.015)
-
-
-def test_bootstrap_of_five_is_too_narrow_as_documented():
-    covered = [low <= 10 <= high for _, low, high in
-               (statistics.bootstrap_interval(values, resamples=300) for values in rows([10.0], trials=600)[:, :, 0])]
-    assert 0.76 < np.mean(covered) < 0.90
-
-
-def test_bootstrap_draws_whole_restarts():
-    values = np.arange(5.0)[:, None] + np.array([0.0, 10.0])  # the difference is 10 in every row
-    assert statistics.bootstrap_interval(values, lambda v: (v[:, 1] - v[:, 0]).mean()) == (10, 10, 10)
-
-
 def test_gap_interval_covers_and_leaves_nan_out():
     random = np.random.default_rng(0)
     covered = []

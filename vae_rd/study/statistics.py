@@ -4,7 +4,6 @@ Values of a curve come as [restarts, betas], paired by restart: the members of a
 between betas are taken within rows, and Student's t over rows is the one assumption (differences about normal).
 """
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -49,29 +48,6 @@ def t_interval(values: np.ndarray, level: float = LEVEL) -> Interval:
         return Interval(np.nan, np.nan, np.nan)
     half = float(t_half_width(values.std(ddof=1), values.size, level)) if values.size > 1 else np.nan
     return Interval(float(values.mean()), float(values.mean() - half), float(values.mean() + half))
-
-
-def bootstrap_interval(values: np.ndarray, statistic: Callable[[np.ndarray], float] = np.mean, level: float = LEVEL,
-                       resamples: int = 2000, seed: int = 0) -> Interval:
-    """Percentile bootstrap over restarts, whole rows at a time, for any statistic of [restarts, ...].
-
-    With 5 restarts it is too narrow (a nominal 95% covers about 83% for a mean): read it as the spread of a statistic
-    that has no formula, and Student's interval for means.
-
-    Args:
-        values: [restarts, ...]; the rows are drawn with replacement.
-        statistic: rows -> one number.
-        level: nominal coverage.
-        resamples: number of draws.
-        seed: of the draws.
-    """
-    values = np.asarray(values, float)
-    estimate = float(statistic(values))
-    if len(values) < 2:
-        return Interval(estimate, np.nan, np.nan)
-    rows = np.random.default_rng(seed).integers(0, len(values), (resamples, len(values)))
-    low, high = np.quantile([statistic(values[chosen]) for chosen in rows], _tails(level))
-    return Interval(estimate, float(low), float(high))
 
 
 def gap_interval(train: np.ndarray, test: np.ndarray, level: float = LEVEL, resamples: int = 2000,
@@ -166,10 +142,6 @@ def _bound(differences: np.ndarray, side: int, error: float) -> np.ndarray:
     """One-sided confidence bounds [k] of the means of [restarts, k]: upper for side +1, lower for -1."""
     half = t_half_width(differences.std(0, ddof=1), len(differences), 1 - 2 * error) if len(differences) > 1 else np.nan
     return differences.mean(0) + side * half
-
-
-def _tails(level: float) -> tuple[float, float]:
-    return (1 - level) / 2, (1 + level) / 2
 
 
 def _present(values: np.ndarray) -> np.ndarray:
