@@ -16,6 +16,13 @@ def folder(tmp_path):
     return tmp_path / "split"
 
 
+def _with_factors(split, units, ranges, train, test):
+    """The split with other factors."""
+    info = dataclasses.replace(split.info, factor_units=tuple(units), factor_ranges=tuple(ranges))
+    return split._replace(info=info, train=split.train._replace(factors=np.asarray(train, np.float32)),
+                          test=split.test._replace(factors=np.asarray(test, np.float32)))
+
+
 def _forbidden(*arguments):
     raise AssertionError("computed again")
 
@@ -38,11 +45,30 @@ def test_nearest_in_pixels_and_in_factors_by_exhaustive_search(split):
 
 
 def test_data_without_factors(split):
-    bare = split._replace(**{name: getattr(split, name)._replace(factors=np.zeros((300, 0), np.float32))
-                             for name in ("train", "test")})
-    found = split_neighbours.compute(bare)
+    found = split_neighbours.compute(_with_factors(split, [], [], np.zeros((300, 0)), np.zeros((300, 0))))
     assert (found.nearest_factor_index == -1).all() and np.isnan(found.nearest_factor_distance).all()
     np.testing.assert_array_equal(found.nearest_distance, split_neighbours.compute(split).nearest_distance)
+
+
+def test_an_orientation_in_radians_wraps_and_a_class_takes_no_part(split):
+    """dSprites' factors: a shape that differs says nothing of distance, and a full turn less a bit is a bit."""
+    rng = np.random.default_rng(0)
+    train, test = (np.stack([rng.integers(1, 4, 300), rng.uniform(0, 2 * np.pi, 300)], 1) for _ in range(2))
+    train[7, 1], test[0, 1] = 0.0, 2 * np.pi - 1e-4
+    train[8, 1] = 2 * np.pi - 2e-2
+    train[:, 1][np.setdiff1d(np.arange(300), [7, 8])] = rng.uniform(0.5, 6, 298)
+    found = split_neighbours.compute(_with_factors(split, ["class", "radians"], [(1, 3), (0, 2 * np.pi)], train, test))
+    assert found.nearest_factor_index[0] == split.train.index[7]
+    assert found.nearest_factor_distance[0] == pytest.approx(1e-4 / (2 * np.pi), rel=1e-2)
+    apart = np.abs(test[:, None, 1] - train[:, 1])
+    expected = np.minimum(apart, 2 * np.pi - apart).min(1) / (2 * np.pi)
+    np.testing.assert_allclose(found.nearest_factor_distance, expected, atol=1e-6)
+
+
+def test_labels_are_no_factors_to_measure_distances_by(split):
+    labels = np.random.default_rng(0).integers(0, 10, (300, 1))
+    found = split_neighbours.compute(_with_factors(split, ["class"], [(0, 9)], labels, labels))
+    assert (found.nearest_factor_index == -1).all() and np.isnan(found.nearest_factor_distance).all()
 
 
 def test_computed_once_and_kept_with_the_data(split, folder, monkeypatch):
@@ -54,7 +80,7 @@ def test_computed_once_and_kept_with_the_data(split, folder, monkeypatch):
         split_neighbours.of_split(split, folder, dynamic=True)  # other images, another file
 
 
-@pytest.mark.parametrize("harm", ["cut", "other data", "older form"])
+@pytest.mark.parametrize("harm", ["cut", "other data", "older form", "older rules"])
 def test_what_does_not_belong_to_the_data_is_computed_again(split, folder, harm):
     first = split_neighbours.of_split(split, folder)
     path = folder / split_neighbours.FILE
@@ -65,6 +91,10 @@ def test_what_does_not_belong_to_the_data_is_computed_again(split, folder, harm)
         split_neighbours.of_split(split._replace(info=other), folder)
         arrays = runs.read_arrays(path)
         runs.write_arrays(path, arrays | {"nearest_distance": arrays["nearest_distance"] + 1})
+    elif harm == "older rules":
+        arrays = runs.read_arrays(path)
+        older = {"key": np.array(["1", *arrays["key"][1:]]), "nearest_distance": arrays["nearest_distance"] + 1}
+        runs.write_arrays(path, arrays | older)
     else:
         runs.write_arrays(path, {"nearest_distance": np.zeros(300)})
     np.testing.assert_array_equal(split_neighbours.of_split(split, folder).nearest_distance, first.nearest_distance)

@@ -12,7 +12,9 @@ from vae_rd.measures import neighbours
 
 FILE = "neighbours.npz"
 DYNAMIC_FILE = "neighbours-dynamic.npz"  # of images that dynamic binarization has drawn
-FULL_TURN = {"degrees": 360.0}  # units in which a factor comes back to where it began
+VERSION = "2"  # of how neighbours are found: what another version has kept is computed again
+FULL_TURN = {"degrees": 360.0, "radians": 2 * np.pi}  # units in which a factor comes back to where it began
+CLASS = "class"  # unit of factors without an order, such as a label: differences of their numbers mean nothing
 
 
 class SplitNeighbours(NamedTuple):
@@ -20,8 +22,8 @@ class SplitNeighbours(NamedTuple):
 
     nearest_index: np.ndarray  # int64, its index in the full data set; by L2 distance between pixels
     nearest_distance: np.ndarray  # L2 distance to it, pixels on the [0, 1] scale
-    nearest_factor_index: np.ndarray  # int64, likewise by factors on the unit scale; -1 where there are no factors
-    nearest_factor_distance: np.ndarray  # NaN where there are no factors
+    nearest_factor_index: np.ndarray  # int64, likewise by ordered factors on the unit scale; -1 where there are none
+    nearest_factor_distance: np.ndarray  # NaN where there are no ordered factors
 
 
 def of_split(split: data.Split, folder: str | os.PathLike | None, dynamic: bool = False,
@@ -35,14 +37,14 @@ def of_split(split: data.Split, folder: str | os.PathLike | None, dynamic: bool 
         progress: called as `progress(blocks, desc=...)`, as `tqdm.tqdm` is.
     """
     path = pathlib.Path(folder) / (DYNAMIC_FILE if dynamic else FILE) if folder else None
-    key = np.array([split.info.content_sha256[name] for name in ("train", "test")])
+    key = np.array([VERSION, *(split.info.content_sha256[name] for name in ("train", "test"))])
     kept = _read(path, key) if path else None
     if kept:
         return kept
     found = compute(split, progress)
     if path:
         try:
-            runs.write_arrays(path, {"content_sha256": key, **found._asdict()})
+            runs.write_arrays(path, {"key": key, **found._asdict()})
         except OSError as error:
             print(f"{path} could not be written ({error.strerror}): the neighbours are computed again next time.",
                   file=sys.stderr)
@@ -50,16 +52,18 @@ def of_split(split: data.Split, folder: str | os.PathLike | None, dynamic: bool 
 
 
 def compute(split: data.Split, progress: neighbours.Progress | None = None) -> SplitNeighbours:
-    """The neighbours of a split, in pixels and in factors."""
+    """The neighbours of a split, in pixels and in the factors that have an order."""
     train, test = split.train, split.test
     pixels = neighbours.nearest_images(test.images, train.images, progress=progress)
     nearest = train.index[pixels.position], pixels.distance
-    if not train.factors.shape[1]:
+    ordered = [column for column, unit in enumerate(split.info.factor_units) if unit != CLASS]
+    if not ordered:
         return SplitNeighbours(*nearest, np.full(len(test.index), -1), np.full(len(test.index), np.nan))
-    low, high = np.array(split.info.factor_ranges, np.float64).T
-    turns = np.array([FULL_TURN.get(unit, 0) for unit in split.info.factor_units]) / np.where(high > low, high - low, 1)
-    factors = neighbours.nearest_factors(neighbours.unit_factors(test.factors, low, high),
-                                         neighbours.unit_factors(train.factors, low, high), turns)
+    low, high = np.array(split.info.factor_ranges, np.float64)[ordered].T
+    turns = np.array([FULL_TURN.get(split.info.factor_units[column], 0) for column in ordered])
+    factors = neighbours.nearest_factors(neighbours.unit_factors(test.factors[:, ordered], low, high),
+                                         neighbours.unit_factors(train.factors[:, ordered], low, high),
+                                         turns / np.where(high > low, high - low, 1))
     return SplitNeighbours(*nearest, train.index[factors.position], factors.distance)
 
 
@@ -69,6 +73,6 @@ def _read(path: pathlib.Path, key: np.ndarray) -> SplitNeighbours | None:
         arrays = runs.read_arrays(path) if path.is_file() else {}
     except runs.RunError:
         return None
-    if set(arrays) != {"content_sha256", *SplitNeighbours._fields}:
+    if set(arrays) != {"key", *SplitNeighbours._fields}:
         return None
-    return SplitNeighbours(**arrays) if np.array_equal(arrays.pop("content_sha256"), key) else None
+    return SplitNeighbours(**arrays) if np.array_equal(arrays.pop("key"), key) else None
