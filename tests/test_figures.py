@@ -22,6 +22,7 @@ def point(config, partition, checkpoint):
         "distortion": values["distortion"] - 5 * (checkpoint == "best"), columns.MUTUAL_INFORMATION: information,
         columns.MARGINAL_KL: values["rate"] - information, columns.LOG_PX: values["elbo"] + 3,
         columns.UNRELIABLE: 0.9 * (config.beta < 0.1), columns.MEMORISED: 0.2, columns.AVERAGED: 0.1,
+        columns.MEMORISED_CONTROL: 0.15,
         columns.PERPLEXITY: 1 + config.beta, "log_px_k1": values["elbo"], "log_px_k10": values["elbo"] + 2,
         columns.MUTUAL_INFORMATION + columns.MINIBATCH: information + 0.4}
 

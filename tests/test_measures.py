@@ -87,7 +87,7 @@ def test_identity_rate_is_information_plus_marginal_kl(opened, run):
 def test_the_export_reads_what_the_study_expects(measured):
     rows = tables.collect(measured.run.path.parent).query("checkpoint == 'last'").set_index("partition")
     test = (columns.LOG_PX, columns.UNRELIABLE, columns.LOG_PX_AIS, columns.NEAREST, columns.MEMORISED,
-            columns.AVERAGED, columns.PERPLEXITY)
+            columns.MEMORISED_CONTROL, columns.AVERAGED, columns.PERPLEXITY)
     train = [name + suffix for name in (columns.MUTUAL_INFORMATION, columns.MARGINAL_KL)
              for suffix in ("", columns.MINIBATCH)]
     assert rows.loc["test", list(test)].notna().all() and rows.loc["train", train].notna().all()

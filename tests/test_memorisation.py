@@ -61,6 +61,37 @@ def test_memorising_decoder_is_found_out(images):
     np.testing.assert_allclose(found.to_input, np.sqrt(np.square(difference).sum((1, 2, 3))))
 
 
+def _against_others(reconstructions, train, test, rows, count=None):
+    chosen = np.arange(len(test))[:count]
+    others = memorisation.other_test_images(test, chosen, rows)
+    return memorisation.compare(test[rows], reconstructions, np.zeros(test[rows].shape), train, others=others)
+
+
+def test_a_constant_mean_image_is_no_memorisation():
+    """It is nearer to some training image than to most inputs, but just as often nearer to another test image."""
+    rng = np.random.default_rng(0)
+    train = np.clip(rng.normal(128, 40, (60, 6, 6, 1)), 0, 255).astype(np.uint8)
+    test = np.clip(train + rng.normal(0, 10, train.shape), 0, 255).astype(np.uint8)
+    rows = np.arange(60)
+    blurred = _against_others(np.broadcast_to(train.mean(0) / 255, test.shape), train, test, rows)
+    assert blurred.memorised.mean() > 0.9 and blurred.memorised_control.mean() > 0.9
+    copied = _against_others(train / 255, train, test, rows)
+    assert copied.memorised.all() and not copied.memorised_control.any()
+    faithful = _against_others(test / 255, train, test, rows)
+    assert not faithful.memorised_control.any(), "the image itself is no other"
+
+
+def test_the_control_is_the_nearest_of_the_chosen_others(images):
+    """Of 9 chosen test images every input meets 8: not itself, or else not the first."""
+    train, test = images
+    rows, reconstructions = np.array([2, 5, 8, 11, 14]), np.random.default_rng(3).random((5, 6, 6, 3))
+    found = _against_others(reconstructions, train, test, rows, count=9)
+    distances = np.sqrt(np.square(reconstructions[:, None] - test[:9] / 255).sum((2, 3, 4)))
+    distances[np.arange(5), [2, 5, 8, 0, 0]] = np.inf
+    np.testing.assert_allclose(found.to_other_test_image, distances.min(1))
+    np.testing.assert_array_equal(found.memorised_control, distances.min(1) < found.to_input - memorisation.TIE)
+
+
 def test_averaging_decoder_is_found_out(images):
     train, test = images
     average = np.broadcast_to(train.mean(0) / 255, test.shape)

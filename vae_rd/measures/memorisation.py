@@ -32,6 +32,7 @@ class Memorisation(NamedTuple):
     to_training_image: np.ndarray  # [n], the nearest one; of a training image's reconstruction, the nearest other one
     to_average: np.ndarray  # [n], the infinite-capacity decoder's output
     position: np.ndarray  # [n], row of that nearest training image
+    to_other_test_image: np.ndarray | None = None  # [n], the nearest of those that `compare` was given, if it was
 
     @property
     def memorised(self) -> np.ndarray:
@@ -39,9 +40,21 @@ class Memorisation(NamedTuple):
         return self.to_training_image < self.to_input - TIE
 
     @property
+    def memorised_control(self) -> np.ndarray:
+        """Whether it lies nearer to another test image than to its own input, [n] bool: blur does that, too."""
+        return self.to_other_test_image < self.to_input - TIE
+
+    @property
     def averaged(self) -> np.ndarray:
         """Whether the reconstruction lies nearer to the weighted mean than to its own input, [n] bool."""
         return self.to_average < self.to_input - TIE
+
+
+class Others(NamedTuple):
+    """Test images that stand against the training images as a control."""
+
+    images: np.ndarray  # [N + 1, height, width, channels] uint8
+    own: np.ndarray  # [n], row of the one that does not count for an input, so that N do
 
 
 def infinite_capacity(codes: np.ndarray, means: np.ndarray, stddevs: np.ndarray, train_images: np.ndarray,
@@ -68,19 +81,40 @@ def infinite_capacity(codes: np.ndarray, means: np.ndarray, stddevs: np.ndarray,
 
 
 def compare(images: np.ndarray, reconstructions: np.ndarray, averages: np.ndarray, train_images: np.ndarray,
-            own: np.ndarray | None = None, progress: Progress | None = None) -> Memorisation:
+            own: np.ndarray | None = None, others: Others | None = None, progress: Progress | None = None
+            ) -> Memorisation:
     """What each reconstruction lies nearest to.
+
+    A blurred reconstruction, such as the mean image, lies nearer to some image or other than to its own input, whether
+    or not the model has seen that image. As many test images as there are training images are the control: where a
+    split is random, only what the model has memorised makes a training image the nearer one more often.
 
     Args:
         images: [n, height, width, channels] uint8, the inputs.
         reconstructions, averages: [n, height, width, channels] float in [0, 1].
         train_images: [N, height, width, channels] uint8.
         own: [n] row of each input among the training images, where it is one of them.
+        others: what `other_test_images` returned, where the inputs are test images.
         progress: called as `progress(blocks, desc=...)`, as `tqdm.tqdm` is.
     """
     nearest = neighbours.nearest_images(reconstructions, train_images, own=own, progress=progress)
-    return Memorisation(_distances(reconstructions, images / np.float64(255)), nearest.distance,
-                        _distances(reconstructions, averages), nearest.position)
+    found = Memorisation(_distances(reconstructions, images / np.float64(255)), nearest.distance,
+                         _distances(reconstructions, averages), nearest.position)
+    if others is None:
+        return found
+    other = neighbours.nearest_images(reconstructions, others.images, own=others.own, progress=progress)
+    return found._replace(to_other_test_image=other.distance)
+
+
+def other_test_images(images: np.ndarray, chosen: np.ndarray, rows: np.ndarray) -> Others:
+    """The control's images for the test images at some rows.
+
+    Args:
+        images: [M, height, width, channels] uint8, all test images.
+        chosen: [N + 1] rows of a fixed random choice, rising; one more than there are to be others.
+        rows: [n] rows of the inputs. One that was chosen is no other to itself; for the rest, the first does not count.
+    """
+    return Others(images[chosen], np.where(np.isin(rows, chosen), np.searchsorted(chosen, rows), 0))
 
 
 def _weighted_mean(weights: np.ndarray, train_images: np.ndarray) -> np.ndarray:

@@ -147,14 +147,21 @@ def _memorisation(subject: Subject, settings: Settings) -> Outcome:
         images, codes = subject.partition(name).images[rows], subject.codes(name)[rows]
         average = memorisation.infinite_capacity(codes, *subject.posteriors["train"], train, subject.progress)
         reconstructions = subject.decode(codes)
+        others = None
+        if name == "test":
+            chosen = subject.rows(name, len(train) + 1)
+            others = memorisation.other_test_images(subject.partition(name).images, chosen, rows)
         found = memorisation.compare(images, reconstructions, average.images, train, rows if name == "train" else None,
-                                     subject.progress)
+                                     others, subject.progress)
         values = {"perplexity": average.perplexity, "distance_to_input": found.to_input,
                   "distance_to_training_image": found.to_training_image, "distance_to_average": found.to_average}
+        if others:
+            values["distance_to_other_test_image"] = found.to_other_test_image
         scalars[name] = {**{key: float(value.mean()) for key, value in values.items()},
                          "memorised": float(found.memorised.mean()), "averaged": float(found.averaged.mean())}
         per_example[name] = subject.spread(name, rows, **values)
         if name == "test":
+            scalars[name]["memorised_control"] = float(found.memorised_control.mean())
             pictures["memorisation"] = _strips(images, reconstructions, found, average, train)
     return Outcome(scalars, per_example, pictures)
 
@@ -218,7 +225,7 @@ MEASURES: dict[str, Measure] = {
         headlines=("test/nearest_distance",)),
     "memorisation": Measure(
         _memorisation, "reconstructions against training images and the infinite-capacity decoder (half a minute)",
-        ("query_images",), 2000, ("test/memorised", "test/perplexity")),
+        ("query_images",), 2000, ("test/memorised", "test/memorised_control", "test/perplexity")),
     "pictures": Measure(
         _pictures, "reconstructions of fixed images, samples and latent traversals as PNG files (seconds)"),
 }

@@ -187,6 +187,7 @@ def _rate_terms(material: Material) -> Drawn:
 def _memorisation(material: Material) -> Drawn:
     lacking = _lacking(material, columns.MEMORISED)
     labels = {columns.MEMORISED: "share nearer to\na training image",
+              columns.MEMORISED_CONTROL: "share nearer to\nanother test image",
               columns.AVERAGED: "share nearer to the\nweighted mean", columns.PERPLEXITY: "perplexity of\nthe weights"}
     if lacking:
         return Drawn({}, lacking)
