@@ -3,6 +3,14 @@
 Every test is one number with an interval, and a side of a margin on which the whole interval must lie. The margins are
 the constants below, fixed before any result was looked at. Curves over beta are paired by seed: a restart counts if it
 has finished at all betas of the curve, and, where curves are compared, on all of them.
+
+Three things were changed AFTER first results on Fashion-MNIST had been seen:
+- The rise of D in C2, C6 and C7, and the gap in C1, were shares of D, and are shares of D above the entropy floor. At
+  beta 0.001, 0.1, 1, 5 the mean test D of 1 layer was 238.2, 234.9, 236.8, 253.9 nats, 188.6 of which no model can
+  avoid: the rise of 3.3 nats is 1% of D, so that one curve both fell and had an interior minimum, but 7% of what is
+  left to the models.
+- Memorisation in C3 was the bare share of memorised images, which a constant mean image raises just as well.
+- Log p(x) in C3 counted with up to half of the test images flagged, whatever the training images (`columns.TRUSTED`).
 """
 
 from collections.abc import Callable, Iterator
@@ -12,7 +20,8 @@ import numpy as np
 import pandas as pd
 
 from vae_rd.study import experiments, statistics
-from vae_rd.study.columns import LOG_PX, MARGINAL_KL, MEMORISED, MUTUAL_INFORMATION, NEAREST, TRUSTED, UNRELIABLE
+from vae_rd.study.columns import (LOG_PX, MARGINAL_KL, MEMORISED, MEMORISED_CONTROL, MUTUAL_INFORMATION, NEAREST,
+                                  TRUSTED, UNRELIABLE)
 from vae_rd.study.experiments import CNNS, MLPS, ONE_LAYER, THREE_LAYERS
 from vae_rd.study.paired import NotEnough, Runs
 from vae_rd.study.statistics import Interval
@@ -20,7 +29,8 @@ from vae_rd.study.words import describe
 
 SUPPORTED, NOT_SUPPORTED, NOT_ENOUGH = "supported", "not supported", "not enough runs"
 BEST_BETA = 0.1  # where C3 places the best ELBO
-SAME = 0.05  # differences in distortion up to this share of it count as none (no gap, monotone, weak dependence)
+SAME = 0.05  # up to this share, differences in distortion count as none: of what lies above the floor for no gap (C1)
+#   and for monotone (C2, C6, C7), of all of it for weak dependence (C4)
 STRONG = 0.10  # from this share on, distortion depends strongly on the size of the training set
 ALIKE = 0.10  # C5: two splits generalise alike if their test distortions differ by less than this share
 ALIKE_DISTANCE = 0.20  # C5: and their nearest-neighbour distances by less than this share
@@ -96,7 +106,7 @@ def _judged(claim: Claim, runs: Runs) -> dict:
 def _no_gap_on_the_large_set(scale: experiments.Scale) -> Iterator[Claim]:
     for network in MLPS:
         yield Claim("C1", f"{describe({'split': scale.large, **network})}: no generalisation gap to speak of",
-                    "largest gap in D over beta, as a share of test D", "below", SAME,
+                    "largest gap in D over beta, share of test D above its floor", "below", SAME,
                     lambda runs, network=network: statistics.largest(_relative_gap(runs, network, scale.large)))
     for metric in ("rate", "distortion"):
         yield Claim("C1", f"{describe({'split': scale.large})}: more layers lower the {metric}",
@@ -125,8 +135,8 @@ def _best_beta_of_three_layers(scale: experiments.Scale) -> Iterator[Claim]:
                     lambda runs, quantity=quantity, sign=sign: _over_best(runs, quantity, sign, ("test", "train"),
                                                                           scale.small))
     yield Claim("C3", f"{where}: memorisation shows at large beta, not at small",
-                "share of test images reconstructed as a training image, largest minus smallest beta", "above", 0.0,
-                lambda runs: _end_difference(runs, MEMORISED, THREE_LAYERS, scale.small))
+                "share of test images reconstructed as a training image less that as another test image, largest minus "
+                "smallest beta", "above", 0.0, lambda runs: _memorisation_growth(runs, THREE_LAYERS, scale.small))
 
 
 def _training_set_size(scale: experiments.Scale) -> Iterator[Claim]:
@@ -205,9 +215,10 @@ def _headline(scale: experiments.Scale) -> Iterator[Claim]:
 
 def _monotone(claim: str, statement: str, network: dict, split: str, **where) -> Claim:
     def compute(runs: Runs) -> Interval:
-        _, values = runs.curve("distortion", network, split, **where)
-        return _scaled(statistics.largest(statistics.backtracks(values)), values.mean(0).min())
-    return Claim(claim, statement, "largest rise of D as beta falls, share of the lowest D", "below", SAME, compute)
+        _, (values, floor) = runs.curves([(name, network, split, where) for name in ("distortion", "entropy_floor")])
+        return _scaled(statistics.largest(statistics.backtracks(values)), (values - floor).mean(0).min())
+    return Claim(claim, statement, "largest rise of D as beta falls, share of the lowest D above its floor", "below",
+                 SAME, compute)
 
 
 def _dips(claim: str, statement: str, network: dict, split: str, **where) -> Claim:
@@ -218,8 +229,10 @@ def _dips(claim: str, statement: str, network: dict, split: str, **where) -> Cla
 
 
 def _relative_gap(runs: Runs, network: dict, split: str) -> np.ndarray:
-    _, (test, train) = runs.curves([("distortion", network, split, {"partition": name}) for name in ("test", "train")])
-    return (test - train) / test.mean(0)
+    _, (test, floor, train) = runs.curves([
+        (name, network, split, {"partition": partition}) for name, partition in
+        (("distortion", "test"), ("entropy_floor", "test"), ("distortion", "train"))])
+    return (test - train) / (test - floor).mean(0)
 
 
 def _difference(runs: Runs, first: tuple, second: tuple) -> Interval:
@@ -229,20 +242,24 @@ def _difference(runs: Runs, first: tuple, second: tuple) -> Interval:
 
 def _over_best(runs: Runs, quantity: str, sign: int, partitions: tuple[str, ...], split: str) -> Interval:
     """By how much some other beta beats BEST_BETA in the quantity, or in its gap between two partitions."""
-    betas, values = runs.curves([(quantity, THREE_LAYERS, split, {"partition": name}) for name in partitions])
+    names = (quantity, UNRELIABLE) if quantity == LOG_PX else (quantity,)
+    betas, found = runs.curves([(name, THREE_LAYERS, split, {"partition": partition}) for name in names
+                                for partition in partitions])
+    values, flagged = found[:len(partitions)], found[len(partitions):]
+    for partition, shares in zip(partitions, flagged):
+        if (shares.mean(0) > TRUSTED).any():
+            raise NotEnough(f"{split}, {partition}: log p(x) is unreliable at beta = "
+                            f"{', '.join(f'{beta:g}' for beta in betas[shares.mean(0) > TRUSTED])}")
     values = values[0] if len(values) == 1 else values[0] - values[1]
-    if quantity == LOG_PX:
-        _, flagged = runs.curve(UNRELIABLE, THREE_LAYERS, split)
-        if (flagged.mean(0) > TRUSTED).any():
-            raise NotEnough(f"{split}: log p(x) is unreliable at beta = "
-                            f"{', '.join(f'{beta:g}' for beta in betas[flagged.mean(0) > TRUSTED])}")
     best = _at(betas, BEST_BETA)
     return statistics.largest(sign * np.delete(values - values[:, [best]], best, axis=1))
 
 
-def _end_difference(runs: Runs, quantity: str, network: dict, split: str) -> Interval:
-    _, values = runs.curve(quantity, network, split)
-    return statistics.t_interval(values[:, -1] - values[:, 0])
+def _memorisation_growth(runs: Runs, network: dict, split: str) -> Interval:
+    """By how much more test images are memorised at the largest than at the smallest beta, beyond the control."""
+    _, (memorised, control) = runs.curves([(name, network, split, {}) for name in (MEMORISED, MEMORISED_CONTROL)])
+    beyond = memorised - control
+    return statistics.t_interval(beyond[:, -1] - beyond[:, 0])
 
 
 def _excess_difference(runs: Runs, network: dict, first: str, second: str) -> Interval:

@@ -50,10 +50,10 @@ class Runs:
         return np.array(betas), [frame.loc[sorted(seeds)].to_numpy(float) for frame in complete]
 
     def one_value(self, quantity: str, split: str, partition: str = "test") -> float:
-        """A quantity that is the same for all runs of a split, from any of them; raises NotEnough."""
+        """A quantity that is the same for all runs on the same images, from any of them; raises NotEnough."""
         rows, base = self._rows, self.scale.base
-        chosen = rows[(rows.index.get_level_values("partition") == partition) & (rows["split"] == split)
-                      & (rows["dataset"] == base.dataset) & (rows["image_size"] == base.image_size)]
+        same = [rows[field] == getattr(base, field) for field in ("dataset", "data_seed", "image_size", "binarization")]
+        chosen = rows[np.all([rows.index.get_level_values("partition") == partition, rows["split"] == split, *same], 0)]
         values = chosen[quantity].dropna() if quantity in chosen else chosen.iloc[:0, 0]
         if values.empty:
             raise NotEnough(f"{split}: no run has {quantity}")
