@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import scipy.spatial.distance
 
-from data_gen import tetrominoes
+from data_gen import generate, tetrominoes
 from vae_rd import runs
 from vae_rd.measures import split_neighbours
 
@@ -69,6 +69,14 @@ def test_labels_are_no_factors_to_measure_distances_by(split):
     labels = np.random.default_rng(0).integers(0, 10, (300, 1))
     found = split_neighbours.compute(_with_factors(split, ["class"], [(0, 9)], labels, labels))
     assert (found.nearest_factor_index == -1).all() and np.isnan(found.nearest_factor_distance).all()
+
+
+@pytest.mark.parametrize("kind", generate.DATASETS.values(), ids=generate.DATASETS)
+def test_the_unit_tells_which_factors_have_an_order(kind):
+    """info.json has units but no `ordered_factors`: `class` stands for the rest."""
+    units = dict(zip(kind.factor_names, kind.factor_units, strict=True))
+    ordered = tuple(name for name, unit in units.items() if unit != split_neighbours.CLASS)
+    assert ordered == kind.ordered_factors
 
 
 def test_computed_once_and_kept_with_the_data(split, folder, monkeypatch):
