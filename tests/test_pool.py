@@ -8,7 +8,9 @@ import sys
 import threading
 import time
 
-from vae_rd.study import pool
+import pytest
+
+from vae_rd.study import pieces, pool
 
 
 def _task(tmp_path, number, program):
@@ -52,6 +54,16 @@ def test_without_gpus_the_cores_are_shared_out(monkeypatch):
     assert all(len(seat.cores) == 1 for seat in pool.seats(20))
 
 
+@pytest.mark.parametrize("visible, gpus", [(None, ["0", "10"]), ("", []), ("-1", []), ("1, 3", ["1", "3"])])
+def test_the_gpus_are_those_that_are_visible(monkeypatch, visible, gpus):
+    monkeypatch.setattr(os, "listdir", lambda path: ["nvidia10", "nvidia0", "nvidiactl", "null"])
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert pieces.num_gpus() == len(gpus)
+    assert [seat.gpu for seat in pool.seats(2)] == (gpus or [None, None])
+
+
 def test_a_signal_reaches_the_workers_and_no_task_is_begun_after_it(tmp_path, monkeypatch):
     monkeypatch.setattr(pool, "POLL_SECONDS", 0.02)
     waiting = ("import signal, sys, time\nsignal.signal(signal.SIGTERM, lambda *_: sys.exit(85))\n"
@@ -68,6 +80,26 @@ def test_a_signal_reaches_the_workers_and_no_task_is_begun_after_it(tmp_path, mo
     assert crew.run() == {0: 85}
     assert crew.received == signal.SIGTERM
     assert not second.log.exists()
+
+
+def test_a_signal_that_comes_while_a_worker_is_started_reaches_it_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(pool, "POLL_SECONDS", 0.02)
+    counting = ("import signal, sys, time\nsignal.signal(signal.SIGTERM, lambda *_: print('asked', flush=True))\n"
+                "print('ready', flush=True)\ntime.sleep(1)\nsys.exit(85)")
+    task = _task(tmp_path, 0, counting)
+    start = pool._start
+
+    def start_and_be_stopped(*arguments):
+        process = start(*arguments)
+        while not (task.log.is_file() and "ready" in task.log.read_text()):
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGTERM)
+        return process
+
+    monkeypatch.setattr(pool, "_start", start_and_be_stopped)
+    crew = _run([task, _task(tmp_path, 1, "pass")], pool.seats(2))
+    assert crew.run() == {0: 85} and crew.received == signal.SIGTERM
+    assert task.log.read_text().split() == ["ready", "asked"]
 
 
 def test_workers_do_not_outlive_a_pool_that_is_killed(tmp_path):

@@ -5,6 +5,7 @@ import os
 import subprocess
 
 from vae_rd.config import STACKABLE_FIELDS, Config
+from vae_rd.study import pool
 from vae_rd.study.experiments import cost, num_parameters
 
 CPU_MEMBERS = 12  # more gain nothing where members run one after the other, and the program takes longer to compile
@@ -59,12 +60,8 @@ def member_bytes(config: Config) -> int:
 
 
 def num_gpus() -> int:
-    """GPUs that this process may use, without asking TensorFlow."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is not None:
-        return len([part for part in visible.split(",") if part.strip() not in ("", "-1")])
-    return len([name for name in os.listdir("/dev")
-                if name.removeprefix("nvidia").isdigit() and name.startswith("nvidia")])
+    """How many GPUs this process may use."""
+    return len(pool.gpus())
 
 
 def _activation_bytes(config: Config) -> int:

@@ -32,12 +32,19 @@ def seats(num_workers: int) -> list[Seat]:
     cores = sorted(os.sched_getaffinity(0))
     share = max(1, len(cores) // num_workers)
     groups = [tuple(cores[number * share % len(cores):][:share]) for number in range(num_workers)]
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    gpus = visible.split(",") if visible else [name[6:] for name in sorted(os.listdir("/dev"))
-                                               if name.startswith("nvidia") and name[6:].isdigit()]
+    names = gpus()
     if num_workers == 1:
         return [Seat(tuple(cores), None)]
-    return [Seat(group, gpus[number % len(gpus)] if gpus else None) for number, group in enumerate(groups)]
+    return [Seat(group, names[number % len(names)] if names else None) for number, group in enumerate(groups)]
+
+
+def gpus() -> list[str]:
+    """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them, without asking TensorFlow."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:  # empty: none
+        return [name for part in visible.split(",") if (name := part.strip()) not in ("", "-1")]
+    found = [name.removeprefix("nvidia") for name in os.listdir("/dev") if name.startswith("nvidia")]
+    return sorted((name for name in found if name.isdigit()), key=int)
 
 
 class Pool:
@@ -54,6 +61,7 @@ class Pool:
         self._working: dict[int, tuple[subprocess.Popen, Seat]] = {}
         self.statuses: dict[int, int] = {}  # by task number; tasks that were never begun have none
         self.received: int | None = None
+        self._to_pass_on: list[int] = []
 
     def run(self) -> dict[int, int]:
         """Exit statuses by task number, once all have ended or a signal has stopped them."""
@@ -62,6 +70,7 @@ class Pool:
         try:
             while self._working or (self._waiting and self.received is None):
                 self._begin()
+                self._pass_on()
                 self._collect()
                 self._watch()
                 time.sleep(POLL_SECONDS)
@@ -87,8 +96,14 @@ class Pool:
 
     def _receive(self, number, frame):
         self.received = number
-        for process, _ in self._working.values():
-            process.send_signal(number)
+        self._to_pass_on.append(number)
+
+    def _pass_on(self) -> None:
+        """Sends what was received to all workers; not in the handler, which may run before a new one is in the list."""
+        while self._to_pass_on:
+            number = self._to_pass_on.pop(0)
+            for process, _ in self._working.values():
+                process.send_signal(number)
 
 
 def _start(task: Task, seat: Seat) -> subprocess.Popen:
