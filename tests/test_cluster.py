@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from vae_rd.config import ConfigError
 from vae_rd.training import cluster
 
 WORKERS = ["alpha:3000", "beta:3001", "beta:3002"]
@@ -67,4 +68,25 @@ def test_ports_are_ports_and_differ_between_jobs():
 def test_the_hosts_of_a_list():
     assert cluster.expand_hosts("n[1-3,07],login") == ["n1", "n2", "n3", "n07", "login"]
     assert cluster.expand_hosts("a,b") == ["a", "b"]
+    assert cluster.expand_hosts("n[1-2]-ib,login") == ["n1-ib", "n2-ib", "login"]
+    assert cluster.expand_hosts("n[1,3].site.org,m") == ["n1.site.org", "n3.site.org", "m"]
     assert cluster.expand_hosts("rack1-n[08-11]") == ["rack1-n08", "rack1-n09", "rack1-n10", "rack1-n11"]
+
+
+@pytest.mark.parametrize("nodes", ["rack[1-2]n[1-4]", "n[1-2", "n1-2]", "n[a-c]", "n[]", "n1,", ""])
+def test_a_list_of_hosts_that_is_not_understood_is_refused(nodes):
+    with pytest.raises(ConfigError, match="hosts of SLURM_STEP_NODELIST.*are not understood.*Set TF_CONFIG"):
+        cluster.workers(slurm(nodes, "1", 0))
+
+
+def test_hosts_and_tasks_that_do_not_match_are_refused():
+    with pytest.raises(ConfigError, match=r"n\[1-3\].* has 3 hosts.*1\(x2\).* has 2.*Set TF_CONFIG"):
+        cluster.workers(slurm("n[1-3]", "1(x2)", 0))
+
+
+@pytest.mark.parametrize("strategy, chief", [("auto", False), ("multi_worker", False), ("mirrored", True),
+                                             ("one_device", True)])
+def test_every_task_is_its_own_chief_unless_they_train_together(strategy, chief):
+    assert cluster.is_chief(strategy, slurm("n[1-2]", "1(x2)", 1)) == chief
+    assert cluster.is_chief(strategy, slurm("n[1-2]", "1(x2)", 0))
+    assert cluster.is_chief(strategy, {})

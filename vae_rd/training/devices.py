@@ -52,7 +52,7 @@ def place(config: Config, strategy: str = "auto", jit: bool | None = None) -> Pl
     on_gpu = bool(tf.config.list_logical_devices("GPU"))
     if jit is None:
         jit = on_gpu or config.architecture == "mlp"  # on CPU the graph's native convolutions beat XLA's
-    return Placement(chosen, cluster.rank() == 0, jit, stacked=on_gpu and config.architecture == "mlp")
+    return Placement(chosen, cluster.is_chief(strategy), jit, stacked=on_gpu and config.architecture == "mlp")
 
 
 @contextlib.contextmanager
@@ -86,7 +86,7 @@ def _strategy(name: str) -> tf.distribute.Strategy:
     if name == "multi_worker" and not several:
         raise ConfigError("strategy='multi_worker' needs TF_CONFIG with several workers, or a start by srun with "
                           "several tasks; neither is here.")
-    if several and name in ("auto", "multi_worker"):  # before any device is touched, or collectives cannot be set up
+    if several and name in cluster.JOINING:  # before any device is touched, or collectives cannot be set up
         return tf.distribute.MultiWorkerMirroredStrategy(cluster_resolver=_resolver())
     gpus = tf.config.list_logical_devices("GPU")
     if name == "mirrored" or name == "auto" and len(gpus) > 1:
