@@ -46,7 +46,8 @@ enter_environment "$PWD"
 status=0
 python -m vae_rd.sweep --experiment="$EXPERIMENT" --scale="$SCALE" --data_dir="$DATA_DIR" --runs_dir="$RUNS_DIR" \
   --workers="$(workers)" "$@" || status=$?
-# Some runs may have failed; the figure is drawn from the others. Not so after an interruption (85).
-if ((status == 85)); then exit 85; fi
+# Some runs may have failed; the figure is drawn from the others. Not so after an interruption: Ctrl-C (130), or SIGTERM
+# and SIGUSR1 (85; 143 while Python is still starting).
+case $status in 85 | 130 | 143) exit "$status" ;; esac
 python -m vae_rd.export --experiment="$EXPERIMENT" --scale="$SCALE" --runs_dir="$RUNS_DIR" --out_dir="$FIGURES_DIR"
 exit "$status"

@@ -140,7 +140,7 @@ def test_a_local_sweep_has_a_process_per_gpu_or_group_of_cores(project, gpus, se
     assert "vae_rd.export --experiment=figure4 --scale=laptop --runs_dir=runs --out_dir=figures" in export
 
 
-@pytest.mark.parametrize("status, drawn", [(1, True), (85, False)])
+@pytest.mark.parametrize("status, drawn", [(1, True), (85, False), (130, False), (143, False)])
 def test_a_local_sweep_draws_after_failed_runs_but_not_after_an_interruption(project, status, drawn):
     program(project / "venv/bin/python", f'echo "$*" >>asked; [[ $* != *sweep* ]] || exit {status}')
     ran = bash("bash launch/sweep_local.sh", project, PATH=f"{project}/venv/bin:{os.environ['PATH']}")
