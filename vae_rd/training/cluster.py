@@ -60,8 +60,8 @@ def expand_hosts(hosts: str) -> list[str]:
     names = []
     for text in re.split(r",(?![^\[]*\])", hosts):  # at commas outside brackets
         if not (match := _HOSTS.fullmatch(text)):
-            raise ConfigError(f"the hosts of SLURM_STEP_NODELIST={hosts!r} are not understood: {text!r} must be a name, "
-                              f"or prefix[ranges]suffix with one pair of brackets. {_REMEDY}")
+            raise ConfigError(f"the hosts of SLURM_STEP_NODELIST={hosts!r} are not understood: {text!r} must be a name "
+                              f"or prefix[ranges]suffix, with one pair of brackets. {_REMEDY}")
         prefix, ranges, suffix = match.groups()
         for part in ranges.split(",") if ranges else ():
             first, _, last = part.partition("-")
