@@ -5,6 +5,7 @@ import pathlib
 import signal
 import subprocess
 import sys
+import tempfile
 
 import numpy as np
 import pytest
@@ -127,6 +128,14 @@ def test_what_a_killed_process_left_half_written_is_removed(run):
     assert run.config.is_file()
 
 
+def test_folders_that_a_killed_process_left_are_removed(run):
+    folder = pathlib.Path(tempfile.mkdtemp(dir=run.path, prefix=".events"))
+    (folder / "events.out.tfevents.1.host.measures").write_text("half")
+    (run.path / ".events").mkdir()
+    with runs.locked(run):
+        assert [path.name for path in run.path.rglob(".*")] == [".events"]
+
+
 def test_files_can_be_read_by_others(run):
     mask = os.umask(0o027)
     try:
@@ -151,6 +160,8 @@ def test_a_pickle_is_not_loaded(run):
     np.savez(run.path / "evil.npz", objects=np.array([{}], object))
     with pytest.raises(runs.RunError, match="evil.npz cannot be read.*damaged or not ours"):
         runs.read_arrays(run.path / "evil.npz")
+    with pytest.raises(runs.RunError, match="evil.npz cannot be read.*damaged or not ours: leave it alone.$"):
+        runs.read_arrays(run.path / "evil.npz", "leave it alone")
 
 
 def test_no_damaged_byte_goes_unnoticed_or_ends_in_another_error(run):

@@ -7,6 +7,7 @@ import io
 import json
 import os
 import pathlib
+import shutil
 import socket
 import tempfile
 from collections.abc import Iterator
@@ -20,7 +21,7 @@ CHECKPOINT_NAMES = ("last", "best")  # the two states of a run that are measured
 PARTITIONS = ("train", "test", "test_select", "test_compare")  # the last two: halves of test, for early stopping
 METRICS = ("rate", "distortion", "elbo", "objective", "active_units", "entropy_floor")  # per partition, in this order
 HISTORY_COLUMNS = ("step", "partition", "num_images", *METRICS, "wall_seconds")
-_HALF_WRITTEN = ".*.????????.*"  # the files of `whole_file` before they get their name
+_HALF_WRITTEN = (".*.????????.*", ".events????????")  # of `whole_file`, and folders of event files, before renaming
 FINISHED, DIVERGED, UNFINISHED, MISSING = "finished", "diverged", "unfinished", "missing"
 
 
@@ -196,14 +197,19 @@ def write_arrays(path: pathlib.Path, arrays: dict[str, np.ndarray]) -> None:
         np.savez(beside, allow_pickle=False, **arrays)
 
 
-def read_arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
-    """The arrays of a .npz; raises RunError for a file that is damaged or holds anything but plain arrays."""
+def read_arrays(path: pathlib.Path, remedy: str = "remove results.json and measures.json beside it, and train and "
+                "measure the run again: it ends again from its last checkpoint") -> dict[str, np.ndarray]:
+    """The arrays of a .npz; raises RunError for a file that is damaged or holds anything but plain arrays.
+
+    Args:
+        path: of the file.
+        remedy: against damage; by default of values per image and a measure's arrays, which the end of a run writes.
+    """
     try:
         with np.load(path, allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
     except Exception as error:  # zipfile and NumPy raise a dozen kinds for damaged bytes
-        raise RunError(f"{path} cannot be read: {error}. It is damaged or not ours: remove it, and the run continues "
-                       "without it.") from error
+        raise RunError(f"{path} cannot be read: {error}. It is damaged or not ours: {remedy}.") from error
 
 
 @contextlib.contextmanager
@@ -225,8 +231,11 @@ def locked(run: RunDir) -> Iterator[None]:
         file.truncate()
         file.write(f"host {socket.gethostname()}, process {os.getpid()}\n")
         file.flush()
-        for leftover in run.path.rglob(_HALF_WRITTEN):
-            leftover.unlink(missing_ok=True)
+        for leftover in [path for pattern in _HALF_WRITTEN for path in run.path.rglob(pattern)]:
+            if leftover.is_dir():
+                shutil.rmtree(leftover, ignore_errors=True)
+            else:
+                leftover.unlink(missing_ok=True)
         yield
 
 

@@ -7,6 +7,9 @@ import numpy as np
 from vae_rd import runs
 
 
+_REMEDY = "remove it, and the run starts again unless it has ended"
+
+
 class Progress(NamedTuple):
     """How far a run has come, besides its weights."""
 
@@ -38,11 +41,11 @@ def load(run: runs.RunDir) -> tuple[Progress, dict[str, np.ndarray]] | None:
     """
     if not run.last_checkpoint.is_file():
         return None
-    arrays = runs.read_arrays(run.last_checkpoint)
+    arrays = runs.read_arrays(run.last_checkpoint, _REMEDY)
     missing = [name for name in Progress._fields if f"progress.{name}" not in arrays]
     if missing:
-        raise runs.RunError(f"{run.last_checkpoint} holds no {', '.join(missing)}: it is damaged or not ours. Remove "
-                            "it, and the run starts again.")
+        raise runs.RunError(f"{run.last_checkpoint} holds no {', '.join(missing)}. It is damaged or not ours: "
+                            f"{_REMEDY}.")
     fields: dict[str, Any] = {name: arrays.pop(f"progress.{name}") for name in Progress._fields}
     column = tuple(str(name) for name in fields.pop("column"))
     return Progress(column=column, **{name: value.item() for name, value in fields.items()}), arrays
@@ -55,4 +58,5 @@ def save_best(run: runs.RunDir, step: int, weights: dict[str, np.ndarray]) -> No
 
 def load_best(run: runs.RunDir, step: int) -> dict[str, np.ndarray]:
     """The weights of the best evaluation."""
-    return runs.read_arrays(run.best_weights(step))
+    return runs.read_arrays(run.best_weights(step), f"remove the folder {run.checkpoints.name}, and {run.results.name} "
+                            "if it is there, and train again: the run starts from nothing")
