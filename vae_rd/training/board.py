@@ -1,12 +1,13 @@
 """TensorBoard's view of a run: scalars, pictures and the HParams entry, rewritten from the history at every start."""
 
+import contextlib
 import os
 import pathlib
-import shutil
-import tempfile
+import time
 
 import numpy as np
 import tensorflow as tf
+from tensorboard.compat.proto import event_pb2
 from tensorboard.plugins.hparams import api_pb2, plugin_data_pb2
 from tensorboard.plugins.hparams import summary as hparams_summary
 from tensorboard.plugins.hparams import summary_v2 as hparams
@@ -75,11 +76,12 @@ def write_hparams_config(runs_dir: str | os.PathLike) -> None:
     for info in content.experiment.hparam_infos:
         info.differs = info.name in SHOWN_FIELDS
     plugin_data.content = content.SerializeToString()
-    with tempfile.TemporaryDirectory(dir=runs_dir, prefix=".hparams") as folder:
-        with tf.summary.create_file_writer(folder).as_default() as writer:
-            tf.summary.experimental.write_raw_pb(record.SerializeToString(), step=0)
-            writer.close()
-        shutil.move(next(pathlib.Path(folder).iterdir()), target)
+    with contextlib.suppress(FileNotFoundError), runs.whole_file(target) as beside, \
+            tf.io.TFRecordWriter(str(beside)) as writer:
+        writer.write(event_pb2.Event(file_version="brain.Event:2").SerializeToString())
+        writer.write(event_pb2.Event(wall_time=time.time(), summary=record).SerializeToString())
+    for leftover in target.parent.glob(f".{target.stem}.????????{target.suffix}"):
+        leftover.unlink(missing_ok=True)  # of a killed process, or of one that now does without
 
 
 def _tiled(*parts: np.ndarray) -> np.ndarray:
