@@ -126,9 +126,11 @@ def test_a_folder_that_is_not_ours_is_not_touched(tmp_path):
     folder = tmp_path / "tetrominoes" / "cd_50"
     folder.mkdir(parents=True)
     (folder / "thesis.tex").write_text("dear")
-    with pytest.raises(records.RecordsError, match="holds no data"):
+    with pytest.raises(records.RecordsError, match="holds no data.*with data_gen.main --overwrite"):
         _make(tmp_path)
     assert (folder / "thesis.tex").read_text() == "dear"
+    assert records.read_info(_make(tmp_path, overwrite=True)).num_train == 50
+    assert not (folder / "thesis.tex").exists()
 
 
 @pytest.mark.parametrize("moment", ["write_shard", "content_sha256"])

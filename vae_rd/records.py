@@ -150,7 +150,9 @@ def read_info(split_dir: str | pathlib.Path) -> Info:
     """
     path = pathlib.Path(split_dir) / INFO_FILE
     if not path.is_file():
-        raise RecordsError(f"{split_dir} holds no data: it has no {INFO_FILE}. Make the split with data_gen.main.")
+        remedy = "Make the split with data_gen.main" + (
+            " --overwrite, which removes what else is in the folder." if path.parent.exists() else ".")
+        raise RecordsError(f"{split_dir} holds no data: it has no {INFO_FILE}. {remedy}")
     info = _parse_info(path)
     folder = pathlib.Path(os.path.abspath(split_dir))  # links keep their names: the place is where the user sees it
     place = (dataset_folder(info.dataset, info.seed, info.image_size, info.binarization), info.split)
