@@ -168,6 +168,34 @@ def test_a_finished_run_goes_on_to_more_steps(train, tmp_path):
     refused(train("--train_steps=80", f"--continue_from={tmp_path / 'none'}"), "none is missing: only a finished run")
 
 
+def stop_when_waiting():
+    """Has this process end, with words, when it would wait for another."""
+    def sleep(seconds):
+        sys.exit("it waits")
+    time.sleep = sleep
+
+
+def second_worker():
+    """The environment of the second of two workers; the first never comes."""
+    return {"TF_CONFIG": json.dumps({"cluster": {"worker": ["127.0.0.1:1", "127.0.0.1:2"]},
+                                     "task": {"type": "worker", "index": 1}})}
+
+
+def test_of_several_workers_the_chief_alone_begins_a_continued_run(train, tmp_path):
+    train("--train_steps=5").wait()
+    short = only_run(tmp_path)
+    worker = train("--train_steps=9", f"--continue_from={short.path}", before=stop_when_waiting, **second_worker())
+    assert "it waits" in worker.wait(60).text
+    assert only_run(tmp_path) == short
+
+
+def test_tasks_that_train_on_their_own_wait_for_nobody(train, tmp_path):
+    command = train("--strategy=one_device", "--split=cd_60", f"--data_dir={tmp_path / 'data'}", "--train_steps=5",
+                    before=stop_when_waiting, **second_worker())
+    assert command.wait(60).status == 0, command.text
+    assert only_run(tmp_path).status() == "finished"
+
+
 def test_a_second_process_on_a_run_is_refused(train, tmp_path):
     first = train("--train_steps=200000")
     first.until(lambda: runs.find_runs(tmp_path / "runs"))
@@ -264,6 +292,35 @@ def test_damaged_data_are_named(train, tmp_path, data_dir, damage, words):
     damage(folder, folder / "train-00000-of-00001.tfrecord.gz")
     refused(train(f"--data_dir={tmp_path / 'data'}"), *words)
     assert not list((tmp_path / "runs").glob("*/*"))
+
+
+def test_original_files_are_looked_for_where_raw_dir_says(train, tmp_path):
+    wrong = tmp_path / "originals" / "train-images-idx3-ubyte.gz"
+    wrong.parent.mkdir()
+    wrong.write_text("")
+    refused(train("--dataset=mnist", "--split=official", "--image_size=28", f"--data_dir={tmp_path / 'data'}",
+                  f"--raw_dir={wrong.parent}"), f"{wrong} is not the original")
+
+
+def test_the_remedies_for_damaged_arrays_mend_the_run(train, tmp_path):
+    """Each remedy is followed to the letter; the run then ends as the undamaged one did."""
+    train("--eval_every=20").wait()
+    run = only_run(tmp_path)
+    whole = outcome(run)
+    best, = run.checkpoints.glob("best-*.npz")
+    best.write_bytes(b"")
+    run.results.unlink()
+    refused(train("--eval_every=20"), f"{best} cannot be read", "remove the folder checkpoints, and results.json if it "
+                                      "is there, and train again")
+    shutil.rmtree(run.checkpoints)
+    assert train("--eval_every=20").wait().status == 0
+    assert differences(outcome(run), whole) == []
+    run.per_example("test").write_bytes(b"")
+    with pytest.raises(runs.RunError, match="remove results.json and measures.json beside it, and train and measure"):
+        runs.read_arrays(run.per_example("test"))
+    run.results.unlink()
+    assert train("--eval_every=20").wait().status == 0
+    assert differences(outcome(run), whole) == []
 
 
 def test_damage_in_a_run_directory_is_named(train, tmp_path):

@@ -31,6 +31,7 @@ def _define_config_flags() -> None:
 _define_config_flags()
 _DATA_DIR = flags.DEFINE_string("data_dir", "data", "folder of the data sets; a missing split is generated")
 _RUNS_DIR = flags.DEFINE_string("runs_dir", "runs", "folder that gets one directory per run")
+_RAW_DIR = flags.DEFINE_string("raw_dir", None, "folder of original data files (default: <data_dir>/raw)")
 _STRATEGY = flags.DEFINE_enum("strategy", "auto", ["auto", "one_device", "mirrored", "multi_worker"],
                               "devices: one, all GPUs of this machine, or all tasks of an srun step or TF_CONFIG")
 _JIT = flags.DEFINE_enum("jit", "auto", ["auto", "on", "off"],
@@ -63,11 +64,16 @@ def _ensure_data(config: Config) -> None:
     path = split_path(_DATA_DIR.value, *variant)
     if not (path / "info.json").is_file():
         generate.check(config.dataset, config.split, config.image_size, config.binarization)
-        if cluster.rank() == 0:
+        if cluster.is_chief(_STRATEGY.value):
             print(f"{path} is missing: it is generated first.", flush=True)
             generate.generate(_DATA_DIR.value, config.dataset, config.split, data_seed=config.data_seed,
-                              image_size=config.image_size, binarization=config.binarization, progress=_PROGRESS.value)
-    while not (path / "info.json").is_file():
+                              image_size=config.image_size, binarization=config.binarization,
+                              raw_dir=_RAW_DIR.value, progress=_PROGRESS.value)
+    _wait_for(path / "info.json")
+
+
+def _wait_for(path: pathlib.Path) -> None:
+    while not path.is_file():
         time.sleep(1)
 
 
@@ -80,7 +86,10 @@ def _train(configs: list[Config]) -> None:
     if _CONTINUE.value:
         if len(configs) > 1:
             raise ConfigError("--continue_from continues one run: give one beta and one seed.")
-        loop.continue_run(runs.RunDir(pathlib.Path(_CONTINUE.value)), shared, runs.run_dir(_RUNS_DIR.value, shared))
+        run = runs.run_dir(_RUNS_DIR.value, shared)
+        if cluster.is_chief(_STRATEGY.value):
+            loop.continue_run(runs.RunDir(pathlib.Path(_CONTINUE.value)), shared, run)
+        _wait_for(run.config)  # the last file that it writes
     start.finish(configs, runs_dir=_RUNS_DIR.value, data_dir=_DATA_DIR.value, strategy=_STRATEGY.value,
                  jit={"auto": None, "on": True, "off": False}[_JIT.value],
                  wanted=dict.fromkeys(configs, [start.Wanted("last", name) for name in _MEASURES.value]),
