@@ -129,7 +129,7 @@ def test_what_a_killed_process_left_half_written_is_removed(run):
 
 
 def test_folders_that_a_killed_process_left_are_removed(run):
-    folder = pathlib.Path(tempfile.mkdtemp(dir=run.path, prefix=".events"))
+    folder = pathlib.Path(tempfile.mkdtemp(dir=run.path, prefix=".events.", suffix=".folder"))
     (folder / "events.out.tfevents.1.host.measures").write_text("half")
     (run.path / ".events").mkdir()
     with runs.locked(run):

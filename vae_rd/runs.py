@@ -21,7 +21,7 @@ CHECKPOINT_NAMES = ("last", "best")  # the two states of a run that are measured
 PARTITIONS = ("train", "test", "test_select", "test_compare")  # the last two: halves of test, for early stopping
 METRICS = ("rate", "distortion", "elbo", "objective", "active_units", "entropy_floor")  # per partition, in this order
 HISTORY_COLUMNS = ("step", "partition", "num_images", *METRICS, "wall_seconds")
-_HALF_WRITTEN = (".*.????????.*", ".events????????")  # of `whole_file`, and folders of event files, before renaming
+_HALF_WRITTEN = ".*.????????.*"  # files of `whole_file`, and folders of event files, before they get their names
 FINISHED, DIVERGED, UNFINISHED, MISSING = "finished", "diverged", "unfinished", "missing"
 
 
@@ -231,7 +231,7 @@ def locked(run: RunDir) -> Iterator[None]:
         file.truncate()
         file.write(f"host {socket.gethostname()}, process {os.getpid()}\n")
         file.flush()
-        for leftover in [path for pattern in _HALF_WRITTEN for path in run.path.rglob(pattern)]:
+        for leftover in list(run.path.rglob(_HALF_WRITTEN)):
             if leftover.is_dir():
                 shutil.rmtree(leftover, ignore_errors=True)
             else:

@@ -76,7 +76,7 @@ def log_measures(run: runs.RunDir) -> None:
     The file replaces the one before; together with the run's HParams entry it puts the measures in the table of runs.
     """
     import tensorflow as tf
-    with tempfile.TemporaryDirectory(dir=run.path, prefix=".events") as folder:
+    with tempfile.TemporaryDirectory(dir=run.path, prefix=".events.", suffix=".folder") as folder:
         writer = tf.summary.create_file_writer(folder, filename_suffix=EVENT_SUFFIX)
         with writer.as_default():
             for entry in run.read_measures().get("last", {}).values():

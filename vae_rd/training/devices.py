@@ -34,6 +34,7 @@ def configure(precision: str, num_threads: int | None = None) -> None:
         precision: of the Config; float32 means float32: TensorFloat-32 is off unless it is asked for.
         num_threads: threads per operation; None: every core that this process may use. They change the last bits.
     """
+    tf.get_logger().setLevel("WARNING")  # else every collective operation is announced, by every worker
     tf.config.experimental.enable_op_determinism()
     tf.config.experimental.enable_tensor_float_32_execution(precision == "tensorfloat32")
     tf.config.threading.set_intra_op_parallelism_threads(num_threads or len(os.sched_getaffinity(0)))
