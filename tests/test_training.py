@@ -449,7 +449,7 @@ def test_a_damaged_checkpoint_is_named_and_once_removed_the_run_starts_again(fin
 def test_a_foreign_checkpoint_is_refused(finish, tmp_path, monkeypatch):
     run = begun(finish, tmp_path, monkeypatch)
     runs.write_arrays(run.last_checkpoint, {"weights": np.zeros(3)})
-    with pytest.raises(runs.RunError, match="last.npz holds no step, .* damaged or not ours. Remove it"):
+    with pytest.raises(runs.RunError, match="last.npz holds no step, .* damaged or not ours: remove it"):
         finish(tmp_path, TINY)
 
 
