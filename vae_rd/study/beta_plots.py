@@ -192,10 +192,10 @@ def _write_on_lines(axes, texts: dict[float, str]) -> None:
     for line in axes.lines:
         if len(line.get_xdata()) > 2:
             labeller.avoid(np.stack([np.asarray(data, float) for data in line.get_data()], axis=1))
-    shift = 4.5 * axes.figure.dpi / 72
+    shifts = [side * points * axes.figure.dpi / 72 for points in (4.5, 8) for side in (1, -1)]  # 8: a curve is on the line
     for level, text in texts.items():
         (left, height), (right, _) = labeller.pixels([(beta, level) for beta in axes.get_xlim()])
-        places = [(place, height + side * shift) for side in (1, -1) for place in np.linspace(right, left, 50)]
+        places = [(place, height + shift) for shift in shifts for place in np.linspace(right, left, 50)]
         labeller.place(text, places, fontsize=5.5, color="0.3")
 
 
@@ -205,7 +205,8 @@ def _key(figure: Figure, kinds: Sequence[tuple[str, dict]], coloured: Sequence[t
     handles += [Line2D([], [], color="0.25", label=label, **style) for label, style in kinds]
     if band:
         handles.append(matplotlib.patches.Patch(color=look.COLOURS[0], alpha=0.15, label=band))
-    figure.legend(handles=handles, loc="outside lower center", ncols=min(6, len(handles)))
+    across = 2 if figure.get_figwidth() < look.TEXT_WIDTH else 6
+    figure.legend(handles=handles, loc="outside lower center", ncols=min(across, len(handles)))
 
 
 def _range(rows: pd.DataFrame, names: Sequence[str]) -> tuple[float, float]:
