@@ -122,7 +122,7 @@ def test_a_checkpoint_that_lacks_weights_is_refused(split):
     made = column(members(SMALL, (1.0,)), split)
     state = made.state()
     del state["decoder.0.kernel"]
-    with pytest.raises(runs.RunError, match="holds no decoder.0.kernel: it is damaged, or of another version. Remove it"):
+    with pytest.raises(runs.RunError, match="holds no decoder.0.kernel: it is damaged, or of another version. Remove"):
         made.restore(state, 3)
 
 

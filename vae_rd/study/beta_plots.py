@@ -192,7 +192,8 @@ def _write_on_lines(axes, texts: dict[float, str]) -> None:
     for line in axes.lines:
         if len(line.get_xdata()) > 2:
             labeller.avoid(np.stack([np.asarray(data, float) for data in line.get_data()], axis=1))
-    shifts = [side * points * axes.figure.dpi / 72 for points in (4.5, 8) for side in (1, -1)]  # 8: a curve is on the line
+    point = axes.figure.dpi / 72
+    shifts = [4.5 * point, -4.5 * point, 8 * point, -8 * point]  # the far ones where a curve runs along the line
     for level, text in texts.items():
         (left, height), (right, _) = labeller.pixels([(beta, level) for beta in axes.get_xlim()])
         places = [(place, height + shift) for shift in shifts for place in np.linspace(right, left, 50)]
