@@ -82,7 +82,7 @@ class Evaluator:
         return members
 
     def score(self, values: dict[str, PerExample]) -> float:
-        """What the best evaluation has least of: the mean objective over those of `test_select` that ALL evaluations see.
+        """What the best evaluation minimises: mean objective over those of `test_select` that ALL evaluations see.
 
         The last evaluation sees more of them: its mean over those would be of other images than the means before.
         """
