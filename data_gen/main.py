@@ -1,7 +1,7 @@
 """Makes data sets on disk: python -m data_gen.main --dataset=tetrominoes --split=cd_25k --data_dir=data --seed=0."""
 
 
-from absl import app, flags
+from absl import flags
 
 from data_gen import generate
 from vae_rd import door
@@ -53,4 +53,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    door.run(main)

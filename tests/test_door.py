@@ -1,6 +1,8 @@
 """What all entry points share: flags only, and failures in words."""
 
 import errno
+import subprocess
+import sys
 
 import pytest
 
@@ -55,3 +57,9 @@ def test_an_error_with_a_status_of_its_own_keeps_it(capsys):
 def test_an_error_of_ours_keeps_its_traceback(error):
     with pytest.raises(type(error)), door.opened(["program"]):
         raise error
+
+
+@pytest.mark.parametrize("argument, status", [("--help", 0), ("--helpfull", 0), ("--nonsense", 1)])
+def test_help_that_was_asked_for_is_a_success(argument, status):
+    done = subprocess.run([sys.executable, "-m", "data_gen.main", argument], capture_output=True, text=True, check=False)
+    assert done.returncode == status and ("--split" in done.stdout) == (status == 0)

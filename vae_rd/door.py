@@ -2,7 +2,9 @@
 
 import contextlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+
+from absl import app
 
 from vae_rd.config import ConfigError
 from vae_rd.records import RecordsError
@@ -10,6 +12,17 @@ from vae_rd.runs import RunError
 
 FORESEEABLE = (ConfigError, RecordsError, RunError)
 INTERRUPTED = 130  # exit status after Ctrl-C, as a shell gives it
+HELP = ("--help", "--helpfull", "--helpshort", "-help", "-h")
+
+
+def run(main: Callable[[list[str]], None]) -> None:
+    """Runs an entry point with its flags read; unlike absl's own, help that was asked for is a success."""
+    try:
+        app.run(main)
+    except SystemExit as ended:
+        if ended.code == 1 and set(HELP) & set(sys.argv[1:]):
+            sys.exit(0)
+        raise
 
 
 @contextlib.contextmanager

@@ -9,7 +9,7 @@ beside them, never event files, and needs no TensorFlow.
 
 import pathlib
 
-from absl import app, flags
+from absl import flags
 
 from vae_rd import door
 from vae_rd.runs import CHECKPOINT_NAMES, whole_file, write_text
@@ -117,4 +117,4 @@ def _out_dir() -> pathlib.Path:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    door.run(main)

@@ -6,7 +6,7 @@ import os
 import pathlib
 import time
 
-from absl import app, flags
+from absl import flags
 
 from data_gen import generate
 from vae_rd import door, runs
@@ -131,4 +131,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    door.run(main)

@@ -7,7 +7,7 @@ import pathlib
 import sys
 import traceback
 
-from absl import app, flags
+from absl import flags
 
 from data_gen import generate
 from vae_rd import door, runs
@@ -285,4 +285,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    door.run(main)
