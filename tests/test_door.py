@@ -61,5 +61,6 @@ def test_an_error_of_ours_keeps_its_traceback(error):
 
 @pytest.mark.parametrize("argument, status", [("--help", 0), ("--helpfull", 0), ("--nonsense", 1)])
 def test_help_that_was_asked_for_is_a_success(argument, status):
-    done = subprocess.run([sys.executable, "-m", "data_gen.main", argument], capture_output=True, text=True, check=False)
+    command = [sys.executable, "-m", "data_gen.main", argument]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == status and ("--split" in done.stdout) == (status == 0)
