@@ -57,8 +57,9 @@ class _Sweep:
     def state(self, config: Config) -> str:
         run = self.run(config)
         status = run.status()
-        at_fault = status == runs.UNFINISHED or status == runs.FINISHED and not self.measured(config)
-        return FAILED if at_fault and run.failure.is_file() else status
+        if not run.failure.is_file():
+            return status
+        return FAILED if status == runs.UNFINISHED or status == runs.FINISHED and not self.measured(config) else status
 
     def counts(self) -> collections.Counter:
         return collections.Counter(self.state(config) for config in self.configs)

@@ -9,10 +9,9 @@ import tensorflow as tf
 
 from tests.benchmarks import machine
 from tests.benchmarks.contest import Row, compare, measure
-from tests.benchmarks.material import Material, Steps
+from tests.benchmarks.material import Material, Steps, placed
 from tests.benchmarks.training import _train, step_flops
 from vae_rd.config import Config
-from vae_rd.training import devices
 from vae_rd.training.column import Column
 
 ADAM_BYTES = 8 * 4  # per weight: weight, gradient and two moments, read and written
@@ -46,8 +45,7 @@ def _column(material: Material, what: str, value: int) -> Column:
         images = np.resize(images, (value, *images.shape[1:]))
     else:
         config = config.replace(**{what: value})
-    placement = devices.place(config)
-    return Column([config], images, strategy=placement.strategy, jit=placement.jit, stacked=placement.stacked)
+    return placed([config], images)
 
 
 def _flops(column: Column) -> int:

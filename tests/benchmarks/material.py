@@ -65,18 +65,22 @@ class Material:
     @functools.lru_cache(maxsize=8)
     def column(self, network: str, members: int = 1):
         """The column that the training program would make of the network, on what it would choose."""
-        from vae_rd.training import devices
-        from vae_rd.training.column import Column
         config = self.config(network)
-        placement = devices.place(config)
         configs = [config.replace(beta=beta) for beta in BETAS[:members]] if members > 1 else [config]
-        return Column(configs, self.split.train.images, strategy=placement.strategy, jit=placement.jit,
-                      stacked=placement.stacked)
+        return placed(configs, self.split.train.images)
 
     def network_weights(self, column) -> list[np.ndarray]:
         """Kernels and biases of a column's first member, as they stand."""
         state = column.state()
         return [state[name][0] for name in column.weight_names if name.startswith(("encoder", "decoder"))]
+
+
+def placed(configs: list[Config], images: np.ndarray):
+    """The column of some Configs on training images, where and as the training program would run it."""
+    from vae_rd.training import devices
+    from vae_rd.training.column import Column
+    placement = devices.place(configs[0])
+    return Column(configs, images, strategy=placement.strategy, jit=placement.jit, stacked=placement.stacked)
 
 
 class Steps:

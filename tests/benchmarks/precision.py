@@ -4,11 +4,10 @@ import numpy as np
 import tensorflow as tf
 
 from tests.benchmarks.contest import Row, alone, compare, measure
-from tests.benchmarks.material import Material, Steps
+from tests.benchmarks.material import Material, Steps, placed
 from tests.benchmarks.training import _train
 from vae_rd.config import Config
 from vae_rd.study import experiments
-from vae_rd.training import devices
 from vae_rd.training.column import Column
 
 PRECISIONS = ("float32", "tensorfloat32", "bfloat16")  # float64 draws other noise: another restart, not comparable
@@ -54,9 +53,7 @@ def _changes(label: str, config: Config, num_steps: int, material: Material, rep
 
 
 def _column(configs: list[Config], material: Material, image_size: int | None = None) -> Column:
-    placement = devices.place(configs[0])
-    images = _sized(material.split.train, image_size or configs[0].image_size).images
-    return Column(configs, images, strategy=placement.strategy, jit=placement.jit, stacked=placement.stacked)
+    return placed(configs, _sized(material.split.train, image_size or configs[0].image_size).images)
 
 
 def _sized(partition, image_size: int):
