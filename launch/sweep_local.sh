@@ -21,7 +21,7 @@ Trains what is not finished of an experiment and draws its figures. May be stopp
 continues.
 
   EXPERIMENT=figure3    one of those that  python -m vae_rd.sweep --help  lists
-  SCALE=laptop          smoke, laptop or paper
+  SCALE=laptop          smoke, laptop, tenth or paper
   RUNS_PER_GPU=1        processes on each GPU, where there are any
   CORES_PER_RUN=2       cores for each process, where there is no GPU
   DATA_DIR=data  RUNS_DIR=runs  FIGURES_DIR=figures   relative to the project's root

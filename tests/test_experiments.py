@@ -74,7 +74,7 @@ def test_laptop_takes_an_hour_or_two_and_smoke_minutes(name):
 def test_unknown_names_list_the_known_ones():
     with pytest.raises(ConfigError, match="experiment='figure9' is not known.*figure3: train and test curves"):
         experiment("figure9")
-    with pytest.raises(ConfigError, match="scale='huge' is not known. The scales are smoke, laptop, paper"):
+    with pytest.raises(ConfigError, match="scale='huge' is not known. The scales are smoke, laptop, tenth, paper"):
         experiment("figure3", "huge")
 
 

@@ -18,7 +18,8 @@ from vae_rd.study import experiments, pieces, pool
 
 _EXPERIMENT = flags.DEFINE_list("experiment", None, f"one or several of {', '.join(experiments.names())}")
 _SCALE = flags.DEFINE_enum("scale", "laptop", list(experiments.SCALES),
-                           "smoke (minutes), laptop (hours), paper (the full protocol)")
+                           "smoke (minutes), laptop (hours), tenth (days: the paper's sizes, a tenth of its "
+                           "steps), paper (the full protocol)")
 _LIST = flags.DEFINE_bool("list", False, "print the runs and what they cost, and stop")
 _STATUS = flags.DEFINE_bool("status", False, "print how far the runs are, wherever they are trained, and stop")
 _TASK = flags.DEFINE_integer("task", 0, "number of the piece to run, from 0", 0)
