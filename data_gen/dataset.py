@@ -6,7 +6,7 @@ import pathlib
 
 import numpy as np
 
-from data_gen import randomness, splits
+from data_gen import splits
 from data_gen.raw_files import RawFile, provide
 from vae_rd.config import ConfigError, canonical_split, split_size
 

@@ -19,19 +19,11 @@ import numpy as np
 import tqdm
 
 from data_gen import randomness
+from data_gen.builders import DATASETS
 from data_gen.dataset import Dataset
-from data_gen.dsprites import DSprites
-from data_gen.fashion_mnist import FashionMnist
-from data_gen.mnist import Mnist
-from data_gen.released import TetrominoesReleased
-from data_gen.shapes3d import Shapes3d
-from data_gen.smallnorb import SmallNorb
-from data_gen.tetrominoes import Tetrominoes
-from vae_rd import records
 from vae_rd.config import BINARIZATIONS, SPLIT_SIZES, ConfigError, canonical_split
+from vae_rd.datasets import records
 
-DATASETS: dict[str, type[Dataset]] = {kind.name: kind for kind in (
-    Tetrominoes, TetrominoesReleased, Mnist, FashionMnist, SmallNorb, Shapes3d, DSprites)}
 _SHARD_IMAGES = 8192  # images in a shard unless --num_shards says otherwise
 _WORKER_IMAGES = 4096  # below this number of images for each, more processes cost more than they save
 

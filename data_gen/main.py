@@ -4,7 +4,7 @@
 from absl import flags
 
 from data_gen import generate
-from vae_rd import door
+from vae_rd import cli
 from vae_rd.config import BINARIZATIONS
 
 _DATASET = flags.DEFINE_string("dataset", "tetrominoes", f"data set: {', '.join(generate.DATASETS)}")
@@ -45,7 +45,7 @@ def _draw_preview() -> None:
 
 def main(argv: list[str]) -> None:
     """Does what the flags ask."""
-    with door.opened(argv):
+    with cli.opened(argv):
         if _PREVIEW.value:
             _draw_preview()
         else:
@@ -53,4 +53,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    door.run(main)
+    cli.run(main)

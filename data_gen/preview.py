@@ -8,7 +8,7 @@ from data_gen import randomness
 from data_gen.dataset import Dataset
 from data_gen.splits import make_split
 from vae_rd.config import ConfigError
-from vae_rd.runs import whole_file
+from vae_rd.storage.files import whole_file
 
 FIGURE_SPLITS = {"default": "Random halves", "checkerboard": "Checkerboard", "cv_60": "Constant volume",
                  "cd_60": "Constant density"}  # of the 600 points, and the word for each

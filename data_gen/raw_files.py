@@ -12,8 +12,8 @@ from typing import BinaryIO, NamedTuple
 
 import tqdm
 
-from vae_rd.records import RecordsError
-from vae_rd.runs import whole_file
+from vae_rd.datasets.records import RecordsError
+from vae_rd.storage.files import whole_file
 
 _TIMEOUT = 30  # seconds without an answer, after which a machine counts as one without a network
 _BLOCK = 1 << 20

@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Callable
 
-PRELOADED = ["tensorflow", "tensorflow_probability", "keras", "vae_rd.training.start", "data_gen.generate"]
+PRELOADED = ["tensorflow", "tensorflow_probability", "keras", "vae_rd.training.train_and_measure", "data_gen.generate"]
 
 
 class Command:

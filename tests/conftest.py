@@ -28,8 +28,8 @@ def data_dir(tmp_path_factory) -> pathlib.Path:
 @pytest.fixture(scope="session")
 def split(data_dir):
     """The split in `data_dir`, loaded."""
-    from vae_rd import data
-    return data.load(data_dir / f"tetrominoes-size{IMAGE_SIZE}" / "cd_300")
+    from vae_rd.datasets import splits
+    return splits.load(data_dir / f"tetrominoes-size{IMAGE_SIZE}" / "cd_300")
 
 
 @contextlib.contextmanager

@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 
 from vae_rd.config import Config, split_size
-from vae_rd.runs import FINISHED, METRICS, PARTITIONS, RunDir, run_dir, write_json
+from vae_rd.storage.files import write_json
+from vae_rd.storage.runs import FINISHED, METRICS, PARTITIONS, RunDir, run_dir
 
 FLOOR = 49.0  # nats per image, what grey targets leave to the distortion
 AMPLITUDE, SCALE = 220.0, 8.0  # of the training curve: distortion = floor + AMPLITUDE * exp(-rate / SCALE)

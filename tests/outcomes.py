@@ -6,7 +6,7 @@ import zipfile
 import h5py
 import numpy as np
 
-from vae_rd import runs
+from vae_rd.storage import files, runs
 
 CLOCKS = ("wall_seconds", "steps_per_second", "progress.wall_seconds", "progress.train_seconds")
 
@@ -18,7 +18,7 @@ def outcome(run: runs.RunDir) -> dict[str, object]:
              "results": {name: value for name, value in (run.read_results() or {}).items()
                          if name not in (*CLOCKS, "machine", "versions")}}
     for path in sorted([*run.path.glob("*.npz"), *run.checkpoints.glob("*.npz")]):
-        found |= {f"{path.name}: {name}": value for name, value in runs.read_arrays(path).items() if name not in CLOCKS}
+        found |= {f"{path.name}: {name}": value for name, value in files.read_arrays(path).items() if name not in CLOCKS}
     if run.model.is_file():
         found |= {f"{run.model.name}: {name}": value for name, value in saved_weights(run).items()}
     return found

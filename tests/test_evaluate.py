@@ -10,7 +10,8 @@ import pytest
 
 from tests import commands
 from tests.trained_runs import trained  # noqa: F401  a fixture
-from vae_rd import measures, runs
+from vae_rd import measures
+from vae_rd.storage import files, runs
 
 
 def _copy(run, path):
@@ -34,13 +35,13 @@ def test_the_door_measures_what_it_can_and_names_the_rest(run, data_dir, tmp_pat
     bad["unfinished"].results.unlink()
     bad["without model"].model.unlink()
     other = bad["other data"].read_results()
-    runs.write_json(bad["other data"].results, other | {"content_sha256": {"train": "0" * 64, "test": "0" * 64}})
+    files.write_json(bad["other data"].results, other | {"content_sha256": {"train": "0" * 64, "test": "0" * 64}})
     paths = ",".join(str(one.path) for one in (*bad.values(), run)) + f",{tmp_path / 'nowhere'}"
     with runs.locked(bad["busy"]):
         command = _evaluate(tmp_path, f"--run={paths}", f"--data_dir={data_dir}", "--measures=neighbours")
     assert command.status == 1 and "Traceback" not in command.text, command.text
     for words in ("unfinished is unfinished, and only finished runs", "without_model has no final model",
-                  "other_data was trained on other data", f"busy is in use by host", "nowhere is not a run directory",
+                  "other_data was trained on other data", "busy is in use by host", "nowhere is not a run directory",
                   f"{run.path}: measured"):
         assert words in command.text
     assert list(run.read_measures()["last"]) == ["neighbours"]

@@ -11,7 +11,7 @@ import pytest
 
 from tests.fabricate import fabricate_run
 from vae_rd.config import Config
-from vae_rd.study import experiments
+from vae_rd.sweeps import experiments
 
 ROOT = pathlib.Path(__file__).parents[1]
 SMALL = Config(split="cd_8k", train_steps=100)

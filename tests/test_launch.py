@@ -13,7 +13,7 @@ import pytest
 from packaging.requirements import Requirement
 
 import vae_rd
-from vae_rd.study import experiments
+from vae_rd.sweeps import experiments
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 COMMANDS = sorted([*ROOT.glob("launch/*.sh"), *ROOT.glob("launch/*.sbatch"), ROOT / ".ci/run"])

@@ -14,8 +14,8 @@ import pytest
 
 from tests.conftest import IMAGE_SIZE
 from tests.outcomes import differences, leftovers, outcome
-from vae_rd import runs
 from vae_rd.config import Config
+from vae_rd.storage import files, runs
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 FOLDER = f"tetrominoes-size{IMAGE_SIZE}"
@@ -113,7 +113,7 @@ def test_the_real_command_stops_on_sigterm_and_goes_on(data_dir, tmp_path):
         assert time.monotonic() - asked < 15
     assert process.returncode == 85, errors
     assert "the same command continues" in errors and "Traceback" not in errors
-    assert 200 <= runs.read_arrays(found[0].last_checkpoint)["progress.step"] < 20_000
+    assert 200 <= files.read_arrays(found[0].last_checkpoint)["progress.step"] < 20_000
 
 
 # Ended, continued, shared
@@ -316,8 +316,8 @@ def test_the_remedies_for_damaged_arrays_mend_the_run(train, tmp_path):
     assert train("--eval_every=20").wait().status == 0
     assert differences(outcome(run), whole) == []
     run.per_example("test").write_bytes(b"")
-    with pytest.raises(runs.RunError, match="remove results.json and measures.json beside it, and train and measure"):
-        runs.read_arrays(run.per_example("test"))
+    with pytest.raises(files.FileError, match="remove results.json and measures.json beside it, and train and measure"):
+        files.read_arrays(run.per_example("test"))
     run.results.unlink()
     assert train("--eval_every=20").wait().status == 0
     assert differences(outcome(run), whole) == []
@@ -336,7 +336,7 @@ def test_damage_in_a_run_directory_is_named(train, tmp_path):
         path.write_bytes(content)
         refused(train("--train_steps=100000"), *words)
         path.write_bytes(good[path])
-    assert runs.read_arrays(run.last_checkpoint)["progress.step"] >= 0  # nothing was lost
+    assert files.read_arrays(run.last_checkpoint)["progress.step"] >= 0  # nothing was lost
 
 
 @pytest.fixture

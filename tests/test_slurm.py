@@ -15,8 +15,8 @@ import pytest
 from data_gen import generate
 from tests.conftest import IMAGE_SIZE
 from tests.slurm_cluster import NODES, SlurmCluster, processes, wait_for, why_not
-from vae_rd import runs
-from vae_rd.study import experiments
+from vae_rd.storage import runs
+from vae_rd.sweeps import experiments
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(why_not() is not None, reason=f"no Slurm: {why_not()}")]

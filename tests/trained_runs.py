@@ -2,17 +2,18 @@
 
 import pytest
 
-from vae_rd import config, runs
+from vae_rd import config
+from vae_rd.storage import runs
 
 
 @pytest.fixture(scope="module")
 def trained(data_dir):
     """Finished runs on the tiny data: an MLP, and a CNN with a mixture prior. They are shared: work on copies."""
-    from vae_rd.training import start
+    from vae_rd.training import train_and_measure
     folder = data_dir.with_name("trained_runs")
     shared = config.Config(split="cd_300", image_size=8, batch_size=32, train_steps=60, hidden_units=16, beta=0.1)
     cnn = config.Config(split="cd_300", image_size=8, batch_size=32, train_steps=10, architecture="cnn", channels=4,
                         prior="mixture", latent_dim=3)
     for one in (shared, cnn):
-        start.finish([one], runs_dir=folder, data_dir=data_dir, progress=False)
+        train_and_measure.finish([one], runs_dir=folder, data_dir=data_dir, progress=False)
     return [runs.run_dir(folder, one) for one in (shared, cnn)]

@@ -11,10 +11,11 @@ import sys
 
 from absl import flags
 
-from vae_rd import door, runs
+from vae_rd import cli
 from vae_rd.config import ConfigError
+from vae_rd.datasets.records import split_path
 from vae_rd.measures import MEASURES, Settings, measure_run
-from vae_rd.records import split_path
+from vae_rd.storage import runs
 
 _QUICK = ("information", "neighbours", "memorisation", "pictures")
 _TEXTS = "; ".join(f"{name}: {measure.text}" for name, measure in MEASURES.items())
@@ -45,30 +46,31 @@ _define_settings()
 def _measure(paths: list[str], names: list[str], settings: Settings) -> list[str]:
     """Measures run after run; returns a line for each that could not be measured."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    from vae_rd import data  # imports TensorFlow, as the next: seconds
-    from vae_rd.training import devices, finished
+    from vae_rd.datasets import splits  # imports TensorFlow, as the next: seconds
+    from vae_rd.measures import finished_run
+    from vae_rd.training import devices
     devices.configure("float32")
-    splits, failures = {}, []
+    loaded, failures = {}, []
     for path in paths:
         try:
             config = runs.RunDir(pathlib.Path(path)).read_config()
             folder = split_path(_DATA_DIR.value, config.dataset, config.split, config.data_seed, config.image_size,
                                 config.binarization)
-            if folder not in splits:
-                splits = {folder: data.load(folder)}  # one at a time in memory
-            opened = finished.open_run(path, _DATA_DIR.value, _CHECKPOINT.value, splits[folder])
+            if folder not in loaded:
+                loaded = {folder: splits.load(folder)}  # one at a time in memory
+            opened = finished_run.open_run(path, _DATA_DIR.value, _CHECKPOINT.value, loaded[folder])
             for note in measure_run(opened, names, settings=settings, split_dir=folder, progress=_PROGRESS.value,
                                     overwrite=_OVERWRITE.value):
                 print(note)
             print(f"{path}: measured", flush=True)
-        except door.FORESEEABLE as error:
+        except cli.FORESEEABLE as error:
             failures.append(f"error: {error}")
     return failures
 
 
 def main(argv: list[str]) -> None:
     """Does what the flags ask."""
-    with door.opened(argv):
+    with cli.opened(argv):
         names = list(MEASURES) if _MEASURES.value == ["all"] else _MEASURES.value
         unknown = [name for name in names if name not in MEASURES]
         if unknown:
@@ -83,4 +85,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    door.run(main)
+    cli.run(main)

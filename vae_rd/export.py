@@ -11,9 +11,10 @@ import pathlib
 
 from absl import flags
 
-from vae_rd import door
-from vae_rd.runs import CHECKPOINT_NAMES, whole_file, write_text
-from vae_rd.study import experiments
+from vae_rd import cli
+from vae_rd.storage.files import whole_file, write_text
+from vae_rd.storage.runs import CHECKPOINT_NAMES
+from vae_rd.sweeps import experiments
 
 _RUNS_DIR = flags.DEFINE_string("runs_dir", "runs", "Folder with the run directories.")
 _OUT_DIR = flags.DEFINE_string("out_dir", "figures", "Folder to write tables and figures to.")
@@ -34,8 +35,8 @@ _GAPS = flags.DEFINE_bool("gaps", False, "Also write gaps.csv: each run's test m
 
 def main(argv: list[str]) -> None:
     """Reads the flags and exports."""
-    with door.opened(argv):
-        from vae_rd.study.tables import collect, left_out, where
+    with cli.opened(argv):
+        from vae_rd.analysis.tables import collect, left_out, where
         for name in _EXPERIMENT.value:
             experiments.experiment(name)  # refuses unknown names before any work
         table = where(collect(_RUNS_DIR.value), _WHERE.value)
@@ -54,12 +55,13 @@ def main(argv: list[str]) -> None:
 
 def _export(table) -> None:
     """The tables of all runs, and their curves in one figure."""
-    from vae_rd.study import figures, plots, tables
+    from vae_rd.analysis import tables
+    from vae_rd.figures import paper, rd_curves
     unknown = [name for name in _FACET.value if name not in tables.POINT_COLUMNS]
     if unknown:
         raise tables.TableError(f"--facet={','.join(unknown)}: must be one or more of "
                                 f"{', '.join(tables.POINT_COLUMNS)}.")
-    points = figures.in_order(tables.curves(table))
+    points = paper.in_order(tables.curves(table))
     out = _out_dir()
     write_text(out / "runs.csv", table.to_csv(index=False))
     write_text(out / "rd_curves.csv", points.to_csv(index=False))
@@ -69,17 +71,17 @@ def _export(table) -> None:
     partitions = ("train", "test" if _CHECKPOINT.value == "last" else "test_compare")
     chosen = points[points["checkpoint"] == _CHECKPOINT.value]
     print(tables.as_text(chosen, partitions))
-    _write_figure(plots.rd_figure(chosen, _FACET.value, partitions=partitions, rate_axis=_RATE_AXIS.value), "rd")
+    _write_figure(rd_curves.rd_figure(chosen, _FACET.value, partitions=partitions, rate_axis=_RATE_AXIS.value), "rd")
     print(f"{tables.finished(table)['run'].nunique()} finished runs; see {out / 'rd.png'}, {out / 'rd.pdf'}, "
           f"{out / 'rd_curves.csv'} and {out / 'runs.csv'}")
 
 
 def _draw_experiment(table, name: str) -> None:
     """The figures of one experiment, and what is missing for the rest of it."""
-    from vae_rd.study import figures
-    wanted = experiments.experiment(name, _SCALE.value or figures.fullest_scale(table, name))
-    drawn = figures.draw(table, wanted, _RUNS_DIR.value, _RATE_AXIS.value)
-    lacking = figures.missing(table, wanted)
+    from vae_rd.figures import paper
+    wanted = experiments.experiment(name, _SCALE.value or paper.fullest_scale(table, name))
+    drawn = paper.draw(table, wanted, _RUNS_DIR.value, _RATE_AXIS.value)
+    lacking = paper.missing(table, wanted)
     total = len(wanted.configs)
     print(f"{name} at scale {wanted.scale}: {total - len(lacking)} of {total} runs finished")
     for line in [*(f"missing: {run}" for run in lacking), *drawn.notes]:
@@ -91,8 +93,9 @@ def _draw_experiment(table, name: str) -> None:
 
 
 def _test_claims(table) -> None:
-    from vae_rd.study import claims, figures
-    scale = _SCALE.value or figures.fullest_scale(table, *experiments.names())
+    from vae_rd.analysis import claims
+    from vae_rd.figures import paper
+    scale = _SCALE.value or paper.fullest_scale(table, *experiments.names())
     judged = claims.evaluate(table, scale)
     write_text(_out_dir() / "claims.csv", judged.to_csv(index=False))
     print(f"claims on the runs of scale {scale}")
@@ -101,7 +104,7 @@ def _test_claims(table) -> None:
 
 
 def _bootstrap_gaps(table) -> None:
-    from vae_rd.study import tables
+    from vae_rd.analysis import tables
     write_text(_out_dir() / "gaps.csv", tables.gaps(table, _RUNS_DIR.value).to_csv(index=False))
     print(f"see {_out_dir() / 'gaps.csv'}")
 
@@ -117,4 +120,4 @@ def _out_dir() -> pathlib.Path:
 
 
 if __name__ == "__main__":
-    door.run(main)
+    cli.run(main)

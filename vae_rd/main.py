@@ -9,10 +9,11 @@ import time
 from absl import flags
 
 from data_gen import generate
-from vae_rd import door, runs
+from vae_rd import cli
 from vae_rd.config import Config, ConfigError
+from vae_rd.datasets.records import split_path
 from vae_rd.measures import MEASURES
-from vae_rd.records import split_path
+from vae_rd.storage import runs
 from vae_rd.training import cluster
 
 _LISTS = {"beta": float, "seed": int}  # fields that take several values, separated by commas
@@ -81,7 +82,7 @@ def _train(configs: list[Config]) -> None:
     shared = configs[0]
     _ensure_data(shared)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    from vae_rd.training import devices, loop, start  # imports TensorFlow: seconds
+    from vae_rd.training import devices, loop, train_and_measure  # imports TensorFlow: seconds
     devices.configure(shared.precision, _THREADS.value)
     if _CONTINUE.value:
         if len(configs) > 1:
@@ -90,9 +91,9 @@ def _train(configs: list[Config]) -> None:
         if cluster.is_chief(_STRATEGY.value):
             loop.continue_run(runs.RunDir(pathlib.Path(_CONTINUE.value)), shared, run)
         _wait_for(run.config)  # the last file that it writes
-    start.finish(configs, runs_dir=_RUNS_DIR.value, data_dir=_DATA_DIR.value, strategy=_STRATEGY.value,
+    train_and_measure.finish(configs, runs_dir=_RUNS_DIR.value, data_dir=_DATA_DIR.value, strategy=_STRATEGY.value,
                  jit={"auto": None, "on": True, "off": False}[_JIT.value],
-                 wanted=dict.fromkeys(configs, [start.Wanted("last", name) for name in _MEASURES.value]),
+                 wanted=dict.fromkeys(configs, [train_and_measure.Wanted("last", name) for name in _MEASURES.value]),
                  retry=_RETRY.value, progress=_PROGRESS.value)
 
 
@@ -119,7 +120,7 @@ def _pending(configs: list[Config]) -> list[Config]:
 
 def main(argv: list[str]) -> None:
     """Does what the flags ask."""
-    with door.opened(argv):
+    with cli.opened(argv):
         unknown = [name for name in _MEASURES.value if name not in MEASURES]
         if unknown:
             raise ConfigError(f"measures={','.join(unknown)}: must be among {', '.join(MEASURES)}.")
@@ -131,4 +132,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    door.run(main)
+    cli.run(main)

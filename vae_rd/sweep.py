@@ -10,11 +10,12 @@ import traceback
 from absl import flags
 
 from data_gen import generate
-from vae_rd import door, runs
+from vae_rd import cli
 from vae_rd.config import Config, ConfigError
+from vae_rd.datasets.records import RecordsError, split_path
 from vae_rd.measures import Settings
-from vae_rd.records import RecordsError, split_path
-from vae_rd.study import experiments, pieces, pool
+from vae_rd.storage import runs
+from vae_rd.sweeps import columns, experiments, workers
 
 _EXPERIMENT = flags.DEFINE_list("experiment", None, f"one or several of {', '.join(experiments.names())}")
 _SCALE = flags.DEFINE_enum("scale", "laptop", list(experiments.SCALES),
@@ -49,8 +50,8 @@ class _Sweep:
             for config in one.configs:
                 self.wanted[config] += [pair for pair in needed if pair not in self.wanted[config]]
         self.settings = {name: Settings(**own) for name, own in experiments.SCALES[_SCALE.value].settings.items()}
-        self.piece = pieces.piece(self.configs, _TASK.value, _NUM_TASKS.value)
-        self.columns = pieces.columns(self.piece, _column_size(), at_least=_WORKERS.value)
+        self.piece = columns.piece(self.configs, _TASK.value, _NUM_TASKS.value)
+        self.columns = columns.columns(self.piece, _column_size(), at_least=_WORKERS.value)
 
     def run(self, config: Config) -> runs.RunDir:
         return runs.run_dir(_RUNS_DIR.value, config)
@@ -151,7 +152,7 @@ def _run_piece(sweep: _Sweep) -> int:
     names = dict.fromkeys(name for config in todo for _, name in sweep.wanted[config])
     if names:
         print(f"afterwards the measures {', '.join(names)}", flush=True)
-    tasks = [pool.Task(_command(number), _log(sweep, number)) for number in numbers]
+    tasks = [workers.Task(_command(number), _log(sweep, number)) for number in numbers]
     before = sum(map(sweep.seconds_done, todo))
     total = 3600 * experiments.cost(todo).hours
     with tqdm(total=round(total), initial=round(before), desc=f"{len(todo)} runs", unit="s", leave=True,
@@ -161,7 +162,7 @@ def _run_piece(sweep: _Sweep) -> int:
             ended = sum(sweep.state(config) in (runs.FINISHED, runs.DIVERGED) for config in todo)
             bar.set_postfix_str(f"{ended} of {len(todo)} ended", refresh=False)
             bar.update(round(sum(map(sweep.seconds_done, todo))) - bar.n)
-        crew = pool.Pool(tasks, pool.seats(_WORKERS.value), _seldom(watch))
+        crew = workers.Pool(tasks, workers.seats(_WORKERS.value), _seldom(watch))
         statuses = crew.run()
         watch()
     ended = {numbers[task]: status for task, status in statuses.items()}
@@ -252,12 +253,12 @@ def _run_column(sweep: _Sweep) -> int:
 
 def _finish(sweep: _Sweep, configs: list[Config]) -> bool:
     """Trains and measures runs together; if that fails, one by one, so that only the run at fault fails."""
-    from vae_rd.training import interruption, loop, start
+    from vae_rd.training import loop, signals, train_and_measure
     try:
-        wanted = {config: [start.Wanted(*pair) for pair in sweep.wanted[config]] for config in configs}
-        start.finish(configs, runs_dir=_RUNS_DIR.value, data_dir=_DATA_DIR.value, wanted=wanted,
+        wanted = {config: [train_and_measure.Wanted(*pair) for pair in sweep.wanted[config]] for config in configs}
+        train_and_measure.finish(configs, runs_dir=_RUNS_DIR.value, data_dir=_DATA_DIR.value, wanted=wanted,
                      settings=sweep.settings, retry=_RETRY.value, skip_busy=True)
-    except interruption.Interrupted:
+    except signals.Interrupted:
         raise
     except Exception as error:
         if len(configs) > 1:
@@ -270,7 +271,7 @@ def _finish(sweep: _Sweep, configs: list[Config]) -> bool:
 
 def main(argv: list[str]) -> None:
     """Does what the flags ask."""
-    with door.opened(argv):
+    with cli.opened(argv):
         if not _EXPERIMENT.value:
             raise ConfigError(f"--experiment is missing; the experiments are {', '.join(experiments.names())}.")
         if _TASK.value >= _NUM_TASKS.value:
@@ -287,4 +288,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    door.run(main)
+    cli.run(main)

@@ -10,9 +10,9 @@ LOADING, GENERATED_PER_SECOND = 1.5, 15_000
 
 def loading(material: Material, repeats: int, report) -> list[Row]:
     """Loading a split, verified and into arrays, against decompressing and parsing its bytes and no more."""
-    from vae_rd import data
+    from vae_rd.datasets import splits
     folder = material.generate(material.sizes.split)
-    figures = measure({"load": lambda: 1000 * timed(lambda: data.load(folder)),
+    figures = measure({"load": lambda: 1000 * timed(lambda: splits.load(folder)),
                        "decompress and parse": lambda: 1000 * timed(lambda: _parse(folder)),
                        "decompress": lambda: 1000 * timed(lambda: _decompress(folder))}, repeats, report)
     label = f"loading {material.sizes.split}"
@@ -52,5 +52,5 @@ def _decompress(folder) -> int:
 
 
 def _info(folder):
-    from vae_rd import records
+    from vae_rd.datasets import records
     return records.read_info(folder)

@@ -58,9 +58,9 @@ class Material:
 
     @functools.cached_property
     def split(self):
-        """The loaded split, a `vae_rd.data.Split`."""
-        from vae_rd import data
-        return data.load(self.generate(self.sizes.split))
+        """The loaded split, a `vae_rd.datasets.splits.Split`."""
+        from vae_rd.datasets import splits
+        return splits.load(self.generate(self.sizes.split))
 
     @functools.lru_cache(maxsize=8)
     def column(self, network: str, members: int = 1):

@@ -7,7 +7,7 @@ from tests.benchmarks.contest import Row, alone, compare, measure
 from tests.benchmarks.material import Material, Steps, placed
 from tests.benchmarks.training import _train
 from vae_rd.config import Config
-from vae_rd.study import experiments
+from vae_rd.sweeps import experiments
 from vae_rd.training.column import Column
 
 PRECISIONS = ("float32", "tensorfloat32", "bfloat16")  # float64 draws other noise: another restart, not comparable

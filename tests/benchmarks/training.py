@@ -10,8 +10,9 @@ import tensorflow as tf
 from tests.benchmarks import machine
 from tests.benchmarks.contest import Contestant, Figures, Row, alone, compare, measure, timed
 from tests.benchmarks.material import Material, Steps
-from vae_rd import data, runs
-from vae_rd.training import checkpoints, devices, interruption, loop
+from vae_rd.datasets import random_streams
+from vae_rd.storage import checkpoints, runs
+from vae_rd.training import devices, loop, signals
 from vae_rd.training.column import EVALUATION_BATCH
 from vae_rd.training.evaluation import Evaluator
 
@@ -135,7 +136,7 @@ class Loop:
         run = runs.run_dir(material.folder / "loop", config)
         run.path.mkdir(parents=True, exist_ok=True)
         self._training = loop._Training([loop.prepare(config, run, retry=False)], material.split, devices.place(config),
-                                        interruption.Request(), show=True)
+                                        signals.Request(), show=True)
         self._num_steps = material.sizes.steps[network]
 
     def __call__(self) -> float:
@@ -172,7 +173,7 @@ def _reference(module: str, column, material: Material, network: str) -> Contest
     training = plain.Training(material.network_weights(column), images, config)
 
     def train(first, number):
-        return training.train(data.batch_indices(len(images), config.batch_size, config.seed, first, number), first)
+        return training.train(random_streams.batch_indices(len(images), config.batch_size, config.seed, first, number), first)
 
     return Steps(train, material.sizes.steps[network])
 

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from vae_rd import runs
+from vae_rd.measures.registry import MEASURES, Outcome, Settings
 from vae_rd.measures.subject import Subject
-from vae_rd.measures.table import MEASURES, Outcome, Settings
+from vae_rd.storage import files, runs
 
 EVENT_SUFFIX = ".measures"
 
@@ -24,7 +24,7 @@ def measure_run(finished_run: Any, names: Iterable[str], *, settings: Settings =
     """Makes the measures that a finished run does not have yet; each is recorded as soon as it is made.
 
     Args:
-        finished_run: what `vae_rd.training.finished.open_run` returned.
+        finished_run: what `vae_rd.measures.finished_run.open_run` returned.
         names: in the table of measures.
         settings: of the measures.
         split_dir: folder of the run's split, which keeps what belongs to the data; None: that is computed anew.
@@ -103,7 +103,7 @@ def _make(subject: Subject, name: str, settings: Settings, wanted: dict[str, Any
     measures = finished.run.read_measures()
     entry = {**outcome.scalars, "settings": wanted, "seconds": round(time.monotonic() - started, 2)}
     measures.setdefault(finished.checkpoint, {})[name] = entry
-    runs.write_json(finished.run.measures, measures)  # the record comes last: without it, nothing counts as made
+    files.write_json(finished.run.measures, measures)  # the record comes last: without it, nothing counts as made
     log_measures(finished.run)
 
 
@@ -115,12 +115,12 @@ def _write(finished: Any, outcome: Outcome) -> None:
         if not np.array_equal(there["index"], getattr(finished.split, partition).index):
             raise runs.RunError(f"{run.per_example(partition, finished.checkpoint)} is not of these images: their "
                                 "index differs. Remove the run, and train it again.")
-        runs.write_arrays(run.per_example(partition, finished.checkpoint), {**there, **values})
+        files.write_arrays(run.per_example(partition, finished.checkpoint), {**there, **values})
     for name, figure in outcome.pictures.items():
-        with runs.whole_file(run.picture(name + suffix)) as beside:
+        with files.whole_file(run.picture(name + suffix)) as beside:
             figure.savefig(beside)
     for name, arrays in outcome.arrays.items():
-        runs.write_arrays(run.arrays(f"{name}{suffix}"), arrays)
+        files.write_arrays(run.arrays(f"{name}{suffix}"), arrays)
 
 
 def _record(finished: Any, name: str, settings: Settings) -> dict[str, Any]:

@@ -7,8 +7,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from vae_rd import data, runs
+from vae_rd.datasets import splits
 from vae_rd.measures import neighbours
+from vae_rd.storage import files
 
 FILE = "neighbours.npz"
 DYNAMIC_FILE = "neighbours-dynamic.npz"  # of images that dynamic binarization has drawn
@@ -26,7 +27,7 @@ class SplitNeighbours(NamedTuple):
     nearest_factor_distance: np.ndarray  # NaN where there are no ordered factors
 
 
-def of_split(split: data.Split, folder: str | os.PathLike | None, dynamic: bool = False,
+def of_split(split: splits.Split, folder: str | os.PathLike | None, dynamic: bool = False,
              progress: neighbours.Progress | None = None) -> SplitNeighbours:
     """The neighbours of a split, read from its folder if they are there, else computed and written there.
 
@@ -44,14 +45,14 @@ def of_split(split: data.Split, folder: str | os.PathLike | None, dynamic: bool 
     found = compute(split, progress)
     if path:
         try:
-            runs.write_arrays(path, {"key": key, **found._asdict()})
+            files.write_arrays(path, {"key": key, **found._asdict()})
         except OSError as error:
             print(f"{path} could not be written ({error.strerror}): the neighbours are computed again next time.",
                   file=sys.stderr)
     return found
 
 
-def compute(split: data.Split, progress: neighbours.Progress | None = None) -> SplitNeighbours:
+def compute(split: splits.Split, progress: neighbours.Progress | None = None) -> SplitNeighbours:
     """The neighbours of a split, in pixels and in the factors that have an order."""
     train, test = split.train, split.test
     pixels = neighbours.nearest_images(test.images, train.images, progress=progress)
@@ -70,8 +71,8 @@ def compute(split: data.Split, progress: neighbours.Progress | None = None) -> S
 def _read(path: pathlib.Path, key: np.ndarray) -> SplitNeighbours | None:
     """What is kept; None if there is nothing, or it is damaged or of other data: it is then computed again."""
     try:
-        arrays = runs.read_arrays(path) if path.is_file() else {}
-    except runs.RunError:
+        arrays = files.read_arrays(path) if path.is_file() else {}
+    except files.FileError:
         return None
     if set(arrays) != {"key", *SplitNeighbours._fields}:
         return None

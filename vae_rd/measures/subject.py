@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from vae_rd import data
+from vae_rd.datasets import random_streams, splits
 from vae_rd.measures import split_neighbours
 
 IMAGES_PER_BLOCK = 1024
@@ -26,7 +26,7 @@ class Subject:
     """What the measures take from a finished run.
 
     Args:
-        finished_run: a `vae_rd.training.finished.FinishedRun`, or what has its fields: run, config, checkpoint, vae,
+        finished_run: a `vae_rd.measures.finished_run.FinishedRun`, or what has its fields: run, config, checkpoint, vae,
             split, per_example(partition).
         split_dir: folder of the split, where what belongs to the data is kept; None: nowhere.
         progress: shows how far a loop has come.
@@ -39,13 +39,13 @@ class Subject:
         self.num_train = len(finished_run.split.train.index)
         self.partitions = [name for name in ("train", "test") if len(self.partition(name).index)]
 
-    def partition(self, name: str) -> data.Partition:
+    def partition(self, name: str) -> splits.Partition:
         """Images, index and factors of `train` or `test`."""
         return getattr(self.finished.split, name)
 
     def rows(self, name: str, count: int | None) -> np.ndarray:
         """Rows of the fixed seeded subset of at most `count` images; all of them for None."""
-        return data.evaluation_subset(self.partition(name).index, count)
+        return random_streams.evaluation_subset(self.partition(name).index, count)
 
     def spread(self, name: str, rows: np.ndarray, **values: np.ndarray) -> dict[str, np.ndarray]:
         """Values of some rows as arrays over the whole partition, NaN elsewhere."""
@@ -75,7 +75,7 @@ class Subject:
     def codes(self, name: str) -> np.ndarray:
         """The one posterior sample of every image of a partition, [num, latent_dim], as in every evaluation."""
         posterior = self.posteriors[name]
-        noise = data.evaluation_noise(self.partition(name).index, posterior.means.shape[1])
+        noise = random_streams.evaluation_noise(self.partition(name).index, posterior.means.shape[1])
         return posterior.means + posterior.stddevs * noise.astype(self.dtype)
 
     def log_prior(self, codes: np.ndarray) -> np.ndarray:

@@ -10,8 +10,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from vae_rd import data, model, runs
+from vae_rd import model
 from vae_rd.config import STACKABLE_FIELDS, Config, ConfigError
+from vae_rd.datasets import random_streams, splits
+from vae_rd.storage import runs
 
 EVALUATION_BATCH = 1024
 _NOISE_STREAM, _BINARIZATION_STREAM = 0, 1
@@ -92,7 +94,7 @@ class Column:
 
     def batches(self, first_step: int, num_steps: int) -> tf.Tensor:
         """Rows of the training images for each seed: [steps, seeds, batch] int32."""
-        rows = [data.batch_indices(len(self._images), self.shared.batch_size, seed, first_step, num_steps)
+        rows = [random_streams.batch_indices(len(self._images), self.shared.batch_size, seed, first_step, num_steps)
                 for seed in self.seeds]
         return tf.constant(np.stack(rows, axis=1))
 
@@ -166,14 +168,14 @@ class Column:
 
     # Evaluation
 
-    def evaluate(self, partition: data.Partition, report=lambda done: None) -> Evaluated:
+    def evaluate(self, partition: splits.Partition, report=lambda done: None) -> Evaluated:
         """Rate, distortion and posterior of every image, ragged tail included, one posterior sample per image.
 
         Args:
             partition: any images; their `index` keys the noise.
             report: called with the number of images done after each batch.
         """
-        noise = data.evaluation_noise(partition.index, self.shared.latent_dim)
+        noise = random_streams.evaluation_noise(partition.index, self.shared.latent_dim)
         batches = []
         for start in range(0, len(partition.index), EVALUATION_BATCH):
             images, draws = (values[start:start + EVALUATION_BATCH] for values in (partition.images, noise))

@@ -11,8 +11,8 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 import vae_rd
-from vae_rd import runs
 from vae_rd.config import Config, ConfigError
+from vae_rd.storage import runs
 from vae_rd.training import cluster
 
 STRATEGIES = ("auto", "one_device", "mirrored", "multi_worker")

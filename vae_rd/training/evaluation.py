@@ -4,9 +4,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from vae_rd import data
 from vae_rd.config import Config
+from vae_rd.datasets import random_streams, splits
 from vae_rd.measures import information
+from vae_rd.model import likelihoods
 from vae_rd.model.vae import objective
 from vae_rd.training.column import Column, Evaluated
 
@@ -44,13 +45,13 @@ class Evaluator:
         config: of any member; says the subset of all evaluations but the last.
     """
 
-    def __init__(self, split: data.Split, config: Config):
+    def __init__(self, split: splits.Split, config: Config):
         self._config = config
         self._whole = {name: getattr(split, name) for name in ("train", "test")}
         if config.binarization == "dynamic":
-            self._whole = {name: data.binarized(partition) for name, partition in self._whole.items()}
-        self._floor = {name: data.entropy_floor(partition.images) for name, partition in self._whole.items()}
-        self._select = data.select_half(split.test.index)
+            self._whole = {name: splits.binarized(partition) for name, partition in self._whole.items()}
+        self._floor = {name: likelihoods.entropy_floor(partition.images) for name, partition in self._whole.items()}
+        self._select = random_streams.select_half(split.test.index)
         seen = self._rows("test", whole=False)
         self._selecting = split.test.index[seen][self._select[seen]]
 
@@ -91,20 +92,20 @@ class Evaluator:
         return float(test.objective[chosen if chosen.any() else slice(None)].mean(dtype=np.float64))
 
     def _rows(self, name: str, whole: bool) -> np.ndarray:
-        return data.evaluation_subset(self._whole[name].index, None if whole else self._config.eval_images)
+        return random_streams.evaluation_subset(self._whole[name].index, None if whole else self._config.eval_images)
 
-    def _partition(self, name: str, rows: np.ndarray) -> data.Partition:
+    def _partition(self, name: str, rows: np.ndarray) -> splits.Partition:
         partition = self._whole[name]
         if len(rows) == len(partition.index):
             return partition
-        return data.Partition(partition.images[rows], partition.index[rows], partition.factors[rows])
+        return splits.Partition(partition.images[rows], partition.index[rows], partition.factors[rows])
 
     def _per_example(self, name, rows, evaluated: Evaluated, mixture, member: int, config: Config) -> PerExample:
         own = Evaluated(*(values[member] for values in evaluated))
         index = self._whole[name].index[rows]
         penalty = own.rate
         if mixture is not None:
-            codes = own.mean + own.stddev * data.evaluation_noise(index, config.latent_dim)
+            codes = own.mean + own.stddev * random_streams.evaluation_noise(index, config.latent_dim)
             parts = (codes, mixture.mean[member], mixture.stddev[member])
             diverged = not all(np.isfinite(values).all() for values in parts)
             log_marginal = np.full(len(index), np.nan) if diverged else information.aggregate_log_density(*parts)

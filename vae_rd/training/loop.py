@@ -12,9 +12,10 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
-from vae_rd import data, runs
 from vae_rd.config import Config
-from vae_rd.training import board, checkpoints, devices, interruption
+from vae_rd.datasets import random_streams, splits
+from vae_rd.storage import checkpoints, files, runs
+from vae_rd.training import devices, signals, tensorboard
 from vae_rd.training.column import Column
 from vae_rd.training.evaluation import Evaluator, PerExample
 
@@ -31,10 +32,10 @@ class Member:
         last = min(self.progress.step, config.train_steps - 1)  # the final evaluation is made again, for its values
         self.history = [row for row in run.read_history() if row["step"] <= last]
         self.per_example: dict[str, dict[str, PerExample]] = {}  # of the final evaluations: last and best
-        self.board: board.Board | None = None
+        self.board: tensorboard.Board | None = None
 
 
-def train(configs: list[Config], split: data.Split, *, runs_dir: str | os.PathLike, placement: devices.Placement,
+def train(configs: list[Config], split: splits.Split, *, runs_dir: str | os.PathLike, placement: devices.Placement,
           retry: bool = False, skip_busy: bool = False, progress: bool = True) -> None:
     """Trains the runs that have not ended, as columns of those that stand at the same step.
 
@@ -48,7 +49,7 @@ def train(configs: list[Config], split: data.Split, *, runs_dir: str | os.PathLi
         progress: show a bar with the time left.
 
     Raises:
-        interruption.Interrupted: after a signal, with everything saved.
+        signals.Interrupted: after a signal, with everything saved.
         runs.RunError: if another process works on one of the runs, or a directory disagrees with its Config.
     """
     with contextlib.ExitStack() as stack:
@@ -58,7 +59,7 @@ def train(configs: list[Config], split: data.Split, *, runs_dir: str | os.PathLi
             busy = _lock(configs, runs_dir, skip_busy, stack)
             configs = [config for config in configs if config not in busy]
         members = [prepare(config, runs.run_dir(runs_dir, config), retry, write=placement.chief) for config in configs]
-        request = stack.enter_context(interruption.listening())
+        request = stack.enter_context(signals.listening())
         for group in _groups([member for member in members if member.active], runs_dir):
             _Training(group, split, placement, request, progress).run()
 
@@ -90,7 +91,7 @@ def prepare(config: Config, run: runs.RunDir, retry: bool, write: bool = True) -
     while retry and run.status() == runs.DIVERGED:
         time.sleep(0.1)
     if write and not run.config.is_file():
-        runs.write_text(run.config, config.to_json())
+        files.write_text(run.config, config.to_json())
     return Member(config, run)
 
 
@@ -114,7 +115,7 @@ def continue_run(source: runs.RunDir, config: Config, run: runs.RunDir) -> None:
     with runs.locked(run):
         shutil.copytree(source.checkpoints, run.checkpoints, dirs_exist_ok=True)
         shutil.copy(source.history, run.history)
-        runs.write_text(run.config, config.to_json())
+        files.write_text(run.config, config.to_json())
 
 
 def _groups(members: list[Member], runs_dir: str | os.PathLike) -> list[list[Member]]:
@@ -136,8 +137,8 @@ def _groups(members: list[Member], runs_dir: str | os.PathLike) -> list[list[Mem
 class _Training:
     """One column from the step where it stands to its end."""
 
-    def __init__(self, members: list[Member], split: data.Split, placement: devices.Placement,
-                 request: interruption.Request, show: bool):
+    def __init__(self, members: list[Member], split: splits.Split, placement: devices.Placement,
+                 request: signals.Request, show: bool):
         self.members, self.split, self.placement, self.request, self.show = members, split, placement, request, show
         self.config = members[0].config
         self.column = Column([member.config for member in members], split.train.images, strategy=placement.strategy,
@@ -151,10 +152,10 @@ class _Training:
             self.column.restore(self._stacked(states, active.state), self.step)
         if placement.chief:
             self.evaluator = Evaluator(split, self.config)
-            board.write_hparams_config(members[0].run.path.parent)
+            tensorboard.write_hparams_config(members[0].run.path.parent)
             for member in members:
                 if member.active:
-                    member.board = board.Board(member.run, member.config, member.history)
+                    member.board = tensorboard.Board(member.run, member.config, member.history)
 
     def run(self) -> None:
         """Trains, evaluates and saves until the last step or until every member has diverged."""
@@ -182,7 +183,7 @@ class _Training:
         parts = self.placement.strategy.run(lambda: tf.cast(told, tf.float32))
         asked, *active = self.placement.strategy.reduce("SUM", parts, axis=None).numpy()
         if asked and self.request.number is None:
-            self.request.number = interruption.signal.SIGTERM
+            self.request.number = signals.signal.SIGTERM
         for member, count in zip(self.members, active):
             member.active = member.active and count > 0
 
@@ -225,7 +226,7 @@ class _Training:
             return
         tqdm.write(f"{member.config.run_name}: {quantity} is not finite at step {step}; the run ends as diverged. Its "
                    f"checkpoint of step {member.progress.step} is kept. Lower the learning rate, or --retry.")
-        runs.write_json(member.run.results, {"status": runs.DIVERGED, "step": member.progress.step,
+        files.write_json(member.run.results, {"status": runs.DIVERGED, "step": member.progress.step,
                                              "diverged": {"step": step, "quantity": quantity},
                                              **self._provenance(member)})
         member.board.finish(runs.DIVERGED)
@@ -311,18 +312,18 @@ class _Training:
         for checkpoint in runs.CHECKPOINT_NAMES:
             for partition in ("train", "test"):
                 values = member.per_example[checkpoint][partition]
-                runs.write_arrays(run.per_example(partition, checkpoint),
+                files.write_arrays(run.per_example(partition, checkpoint),
                                   {name: getattr(values, name)
                                    for name in ("index", "rate", "distortion", "entropy_floor")})
-        with runs.whole_file(run.model) as beside:
+        with files.whole_file(run.model) as beside:
             single.save(beside)
-        shown = data.evaluation_subset(self.split.test.index, board.NUM_PICTURES)
+        shown = random_streams.evaluation_subset(self.split.test.index, tensorboard.NUM_PICTURES)
         member.board.pictures(single, self.split.test.images[shown] / np.float32(255), self.step)
         member.board.finish(runs.FINISHED)
         summaries = {checkpoint: {partition: values.metrics()
                                   for partition, values in parts.items() if len(values.index)}
                      for checkpoint, parts in member.per_example.items()}
-        runs.write_json(run.results, {"status": runs.FINISHED, "step": self.step, **summaries["last"],
+        files.write_json(run.results, {"status": runs.FINISHED, "step": self.step, **summaries["last"],
                                       "best": {"step": member.progress.best_step, **summaries["best"]},
                                       **self._provenance(member)})
         run.failure.unlink(missing_ok=True)
@@ -356,7 +357,7 @@ class _Training:
 
 def record_failure(run: runs.RunDir, error: BaseException) -> None:
     """Leaves the traceback of a failed attempt in the run directory."""
-    runs.write_text(run.failure, "".join(traceback.format_exception(error)))
+    files.write_text(run.failure, "".join(traceback.format_exception(error)))
 
 
 def _several_workers(strategy: tf.distribute.Strategy) -> bool:

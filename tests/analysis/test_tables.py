@@ -1,0 +1,181 @@
+"""The table of runs and the table of curves: every number from its file, means and intervals against SciPy."""
+
+import json
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.stats
+
+from tests.fabricate import fabricate_run, metrics
+from vae_rd.analysis import tables
+from vae_rd.config import Config
+from vae_rd.storage.files import write_arrays
+from vae_rd.storage.runs import METRICS, PARTITIONS
+
+SMALL = Config(split="cd_8k", train_steps=100)
+
+
+@pytest.fixture
+def runs_dir(tmp_path):
+    for beta in (0.1, 1.0):
+        for seed in range(3):
+            fabricate_run(tmp_path, SMALL.replace(beta=beta, seed=seed))
+    return tmp_path
+
+
+def test_one_row_per_run_partition_and_checkpoint(runs_dir):
+    table = tables.collect(runs_dir)
+    assert len(table) == 6 * len(PARTITIONS) * 2
+    assert not table.duplicated(["run", "partition", "checkpoint"]).any()
+    row = table[(table.beta == 0.1) & (table.seed == 2) & (table.partition == "test") & (table.checkpoint == "last")]
+    expected = metrics(SMALL.replace(beta=0.1, seed=2), "test")
+    assert row[list(METRICS)].iloc[0].to_dict() == pytest.approx(expected)
+    assert row["step"].item() == 100 and row["run"].item() == SMALL.replace(beta=0.1, seed=2).run_name
+
+
+def test_best_has_its_own_step_and_numbers(tmp_path):
+    run = fabricate_run(tmp_path, SMALL)
+    results = json.loads(run.results.read_text())
+    results["best"]["test"]["distortion"] = 1.5
+    run.results.write_text(json.dumps(results))
+    test = tables.collect(tmp_path).query("partition == 'test'").set_index("checkpoint")
+    assert test.loc["best", "distortion"] == 1.5 and test.loc["best", "step"] == 50
+    assert test.loc["last", "distortion"] != 1.5 and test.loc["last", "step"] == 100
+
+
+def test_measures_go_to_their_partition_and_checkpoint(tmp_path):
+    fabricate_run(tmp_path, SMALL, measures={"best": {"information": {
+        "train": {"mutual_information": 6.5, "curve": [1, 2]}, "test": {"mutual_information": None},
+        "run": {"code_scale": 0.1}, "settings": {"batch": 512}}}})
+    rows = tables.collect(tmp_path).set_index(["checkpoint", "partition"])
+    assert rows.loc[("best", "train"), "mutual_information"] == 6.5
+    assert np.isnan(rows.loc[("best", "test"), "mutual_information"])
+    assert np.isnan(rows.loc[("last", "train"), "mutual_information"])
+    assert rows.loc[("best", "test"), "code_scale"] == 0.1
+    assert "batch" not in rows.columns and "curve" not in rows.columns
+
+
+def test_measures_of_an_earlier_step_do_not_count(tmp_path):
+    for seed, step in ((0, SMALL.train_steps), (1, 7)):
+        fabricate_run(tmp_path, SMALL.replace(seed=seed), measures={"last": {"information": {
+            "train": {"mutual_information": 6.5, "mutual_information_se": 0.1}, "settings": {"step": step}}}})
+    table = tables.collect(tmp_path)
+    train = table.query("partition == 'train' and checkpoint == 'last'").set_index("seed")
+    assert train.loc[0, "mutual_information"] == 6.5 and np.isnan(train.loc[1, "mutual_information"])
+    points = tables.curves(table)
+    assert "mutual_information_mean" in points and "mutual_information_se_mean" not in points
+
+
+def test_runs_without_results_are_named_and_left_out(runs_dir):
+    fabricate_run(runs_dir, SMALL.replace(beta=3.0), status="unfinished")
+    fabricate_run(runs_dir, SMALL.replace(beta=5.0), status="diverged")
+    fabricate_run(runs_dir, SMALL.replace(beta=7.0)).results.write_text('{"status": "fin')
+    fabricate_run(runs_dir, SMALL.replace(beta=8.0), status="unfinished").history.write_text("step,partition\nx,y\n")
+    table = tables.collect(runs_dir)
+    lines = "\n".join(tables.left_out(table))
+    assert "beta3-" in lines and "unfinished, evaluated up to step 50 of 100" in lines
+    assert "beta5-" in lines and "diverged, rate not finite at step 70" in lines
+    assert "beta7-" in lines and "unreadable" in lines
+    assert "beta8-" in lines and "history.csv" in lines
+    assert sorted(tables.curves(table)["beta"].unique()) == [0.1, 1.0]
+
+
+def test_a_config_of_a_newer_version_is_named_not_fatal(runs_dir):
+    run = fabricate_run(runs_dir, SMALL.replace(beta=9.0))
+    run.config.write_text(json.dumps({"new_field": 1}))
+    assert "unknown configuration field(s) new_field" in "".join(tables.left_out(tables.collect(runs_dir)))
+
+
+def test_curve_points_against_scipy(runs_dir):
+    table = tables.collect(runs_dir)
+    chosen = table.query("partition == 'test' and checkpoint == 'last' and beta == 0.1")["distortion"].to_numpy()
+    point = tables.curves(table).query("partition == 'test' and checkpoint == 'last' and beta == 0.1").iloc[0]
+    low, high = scipy.stats.t.interval(0.95, 2, chosen.mean(), scipy.stats.sem(chosen))
+    assert point["distortion_n"] == 3 and point["num_train"] == 1000
+    np.testing.assert_allclose([point[f"distortion_{name}"] for name in ("mean", "std", "low", "high")],
+                               [chosen.mean(), chosen.std(ddof=1), low, high], rtol=1e-12)
+
+
+def test_one_restart_has_no_spread(tmp_path):
+    fabricate_run(tmp_path, SMALL)
+    point = tables.curves(tables.collect(tmp_path)).iloc[0]
+    assert point["rate_n"] == 1 and np.isnan([point["rate_std"], point["rate_low"], point["rate_high"]]).all()
+
+
+def test_runs_that_differ_in_anything_but_the_seed_are_not_averaged(tmp_path):
+    for steps in (100, 200):
+        fabricate_run(tmp_path, SMALL.replace(train_steps=steps))
+    assert (tables.curves(tables.collect(tmp_path))["rate_n"] == 1).all()
+
+
+def test_a_measure_that_some_restarts_lack_counts_those_that_have_it(runs_dir):
+    fabricate_run(runs_dir, SMALL.replace(beta=1.0, seed=9),
+                  measures={"last": {"information": {"train": {"mutual_information": 6.0}}}})
+    point = tables.curves(tables.collect(runs_dir)).query("beta == 1 and partition == 'train' and checkpoint == 'last'")
+    assert point["mutual_information_n"].item() == 1 and point["rate_n"].item() == 4
+
+
+def test_where(runs_dir):
+    fabricate_run(runs_dir, Config(split="cv_16k", train_steps=100))
+    table = tables.collect(runs_dir)
+    assert set(tables.where(table, ["split=cd_8192"])["split"]) == {"cd_8k"}
+    assert set(tables.where(table, ["split=cd_8k", "split=cv_16k", "beta=1"])["split"]) == {"cd_8k", "cv_16k"}
+    assert set(tables.where(table, ["beta=0.1"])["beta"]) == {0.1}
+
+
+@pytest.mark.parametrize("condition, words", [
+    ("split", "must be column=value"), ("spilt=cv_16k", "the columns are run, status"),
+    ("split=cv_16k", "no run has split=cv_16k; there are cd_8k"), ("beta=small", "must be a number"),
+    ("beta=7", "there are 0.1, 1.0")])
+def test_where_refuses_by_name(runs_dir, condition, words):
+    with pytest.raises(tables.TableError, match=words):
+        tables.where(tables.collect(runs_dir), [condition])
+
+
+def test_an_empty_folder_is_an_empty_table(tmp_path):
+    table = tables.collect(tmp_path / "nothing")
+    assert table.empty and tables.curves(table).empty and tables.left_out(table) == []
+
+
+def test_csv_keeps_every_number(runs_dir, tmp_path):
+    table = tables.collect(runs_dir)
+    table.to_csv(tmp_path / "runs.csv", index=False)
+    again = pd.read_csv(tmp_path / "runs.csv")
+    np.testing.assert_array_equal(again["rate"], table["rate"])
+    assert list(again.columns) == list(table.columns)
+
+
+def test_text_has_a_line_per_beta_and_names_both_partitions(runs_dir):
+    fabricate_run(runs_dir, SMALL.replace(beta=5.0))
+    points = tables.curves(tables.collect(runs_dir)).query("checkpoint == 'last'")
+    header, *lines = tables.as_text(points).splitlines()
+    assert len(lines) == 3 and "train distortion" in header and "test rate" in header
+    mean = points.query("beta == 1 and partition == 'test'")["distortion_mean"].item()
+    assert f"{mean:.2f} \u00b1" in lines[1] and "\u00b1" not in lines[2]
+
+
+def test_gaps_are_bootstrapped_over_images(tmp_path):
+    run = fabricate_run(tmp_path, SMALL)
+    fabricate_run(tmp_path, SMALL.replace(seed=1))  # has no values per image
+    random = np.random.default_rng(0)
+    for partition, mean in (("train", 60.0), ("test", 63.0)):
+        write_arrays(run.per_example(partition), {"distortion": mean + random.standard_normal(4000)})
+    gaps = tables.gaps(tables.collect(tmp_path), tmp_path)
+    assert list(gaps["run"]) == [run.path.name] and list(gaps["checkpoint"]) == ["last"]
+    row = gaps.iloc[0]
+    half = 1.96 * np.sqrt(2 / 4000)
+    assert row["gap"] == pytest.approx(3, abs=0.1)
+    assert (row["high"] - row["low"]) / 2 == pytest.approx(half, rel=0.15)
+
+
+@pytest.mark.slow
+def test_two_thousand_runs_are_read_in_time(tmp_path, monkeypatch):
+    monkeypatch.setattr("os.fsync", lambda handle: None)  # writing them is not what is timed
+    for seed in range(2000):
+        fabricate_run(tmp_path, SMALL.replace(seed=seed), measures={"last": {"information": {"train": {"mi": 1.0}}}})
+    start = time.perf_counter()
+    points = tables.curves(tables.collect(tmp_path))
+    assert time.perf_counter() - start < 20
+    assert (points["rate_n"] == 2000).all()

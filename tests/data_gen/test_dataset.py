@@ -1,0 +1,144 @@
+"""The data set interface: sizes of images, what is refused, and a data set of one's own in 20 lines."""
+
+import functools
+
+import numpy as np
+import pytest
+
+from data_gen import generate
+from data_gen.dataset import Dataset, resized
+from vae_rd.config import ConfigError
+from vae_rd.datasets import records
+
+
+class Squares(Dataset):
+    """A toy set, as the README shows it: 60 grey squares of 3 sizes at 20 heights, of 2 kinds without order."""
+
+    name = "squares"
+    num_images = 120
+    factor_names, factor_units = ("side", "height", "kind"), ("pixels", "pixels", "class")
+    ordered_factors = ("side", "height")
+
+    @functools.cached_property
+    def factors(self):
+        """float32 [120, 3]."""
+        side, height, kind = np.unravel_index(np.arange(120), (3, 20, 2))
+        return np.stack([2 + 2 * side, height, kind], axis=1).astype(np.float32)
+
+    def images(self, index):
+        """Draws the squares."""
+        images = np.zeros((len(index), *self.image_shape), np.uint8)
+        for image, (side, height, kind) in zip(images, self.factors[index].astype(int)):
+            image[height:height + side, 10:10 + side] = 255 if kind else 128
+        return images
+
+
+class Plain(Squares):
+    """Without factors, without partitions."""
+
+    name = "plain"
+    factor_names = factor_units = ordered_factors = ()
+    factors = Dataset.factors
+
+    def images(self, index):
+        """Grey pictures, each of its own shade."""
+        return np.full((len(index), *self.image_shape), 1, np.uint8) * index[:, None, None, None].astype(np.uint8)
+
+
+@pytest.fixture(autouse=True)
+def registered(monkeypatch):
+    monkeypatch.setitem(generate.DATASETS, "squares", Squares)
+    monkeypatch.setitem(generate.DATASETS, "plain", Plain)
+
+
+def _load(folder, partition="train"):
+    return records.load_partition(folder, records.read_info(folder), partition)
+
+
+def test_a_data_set_of_ones_own(tmp_path):
+    folder = generate.generate(tmp_path, "squares", "cv_100", progress=False)
+    images, index, factors = _load(folder)
+    assert images.shape == (100, 32, 32, 1)
+    np.testing.assert_array_equal(factors, Squares().factors[index])
+    np.testing.assert_array_equal(images, Squares().images(index))
+    assert records.read_info(folder).factor_names == ("side", "height", "kind")
+
+
+def test_it_can_be_split_by_its_ordered_factors(tmp_path):
+    train, test = (_load(generate.generate(tmp_path, "squares", "checkerboard", progress=False), name)[2]
+                   for name in ("train", "test"))
+    for factors, parity in ((train, 0), (test, 1)):
+        # The side has 3 levels, so its lower half has 2 of them; the kind takes no part.
+        assert (((factors[:, 0] >= 6).astype(int) + (factors[:, 1] >= 10)) % 2 == parity).all()
+        assert set(factors[:, 2]) == {0, 1}
+    assert (len(train), len(test)) == (60, 60)
+
+
+def test_cd_of_discrete_factors(tmp_path):
+    folder = generate.generate(tmp_path, "squares", "cd_4", progress=False)
+    factors = np.concatenate([_load(folder, name)[2] for name in ("train", "test")])
+    assert set(factors[:, 0]) == {4} and set(factors[:, 1]) <= {8, 9, 10, 11} and set(factors[:, 2]) == {0, 1}
+
+
+def test_it_reaches_worker_processes(tmp_path):
+    one = generate.generate(tmp_path / "1", "squares", "cv_30", progress=False, num_workers=1, num_shards=4)
+    two = generate.generate(tmp_path / "2", "squares", "cv_30", progress=False, num_workers=2, num_shards=4)
+    one, two = ([path.read_bytes() for path in sorted(folder.iterdir())] for folder in (one, two))
+    assert one == two and len(one) == 9
+
+
+def test_without_factors(tmp_path):
+    images, index, factors = _load(generate.generate(tmp_path, "plain", "default", progress=False))
+    assert factors.shape == (60, 0)
+    assert (images == index[:, None, None, None]).all()
+
+
+@pytest.mark.parametrize("arguments, words", [
+    (("plain", "cd_8"), "split=cd_8: it is made from ordered factors, and plain has none"),
+    (("plain", "checkerboard"), "ordered factors, and plain has none. Use default, cv_<size>"),
+    (("plain", "official"), "plain is not distributed in partitions"),
+    (("mnist", "cd_8k"), "and mnist has none. Use default, cv_<size> or official"),
+    (("mnist", "cv_82k"), "mnist has 70000 images, so the largest of this kind is cv_69999"),
+    (("shapes3d", "official"), "not distributed in partitions"),
+    (("dsprites", "cv_737280"), "the largest of this kind is cv_737279"),
+    (("dsprites", "default", 48), "image_size=48: must be a divisor of the 64 pixels of dsprites"),
+    (("mnist", "default", 20), "a divisor of the 28 pixels of mnist .averaged., or more .padded."),
+    (("smallnorb", "cd_24301"), "the largest of this kind is cd_24300")])
+def test_impossible_wishes_are_refused_before_anything_is_read(arguments, words):
+    with pytest.raises(ConfigError, match=words):
+        generate.check(*arguments)
+
+
+@pytest.mark.parametrize("arguments", [
+    ("mnist", "official", 28), ("mnist", "cv_69999", 14), ("fashion_mnist", "default", 64),
+    ("smallnorb", "checkerboard"), ("smallnorb", "official", 48), ("shapes3d", "cd_65k", 64), ("dsprites", "cv_82k")])
+def test_possible_wishes_are_not(arguments):
+    generate.check(*arguments)
+
+
+def test_every_data_set_fits_its_splits_and_default_size():
+    for name in generate.DATASETS:
+        assert "default" in generate.all_splits(name)
+
+
+def test_smaller_images_are_block_means():
+    images = np.random.default_rng(0).integers(0, 256, (5, 12, 12, 3), np.uint8)
+    for size in (4, 6):
+        block = 12 // size
+        expected = np.zeros((5, size, size, 3))
+        for row in range(size):
+            for column in range(size):
+                cut = images[:, row * block:(row + 1) * block, column * block:(column + 1) * block]
+                expected[:, row, column] = cut.reshape(5, -1, 3).mean(axis=1)
+        small = resized(images, size)
+        assert small.dtype == np.uint8
+        assert np.abs(small - expected).max() <= 0.5
+
+
+def test_larger_images_get_a_black_frame():
+    images = np.full((2, 28, 28, 1), 7, np.uint8)
+    for size, before, after in ((32, 2, 2), (29, 0, 1), (28, 0, 0)):
+        padded = resized(images, size)
+        assert padded.shape == (2, size, size, 1)
+        assert (padded[:, before:size - after, before:size - after] == 7).all()
+        assert padded.sum() == images.sum()

@@ -1,0 +1,246 @@
+"""Making a split: the same bytes whatever the workers, only what is needed, whole or not at all."""
+
+import errno
+import json
+import math
+import os
+import shutil
+
+import numpy as np
+import pytest
+
+from data_gen import drawing, generate
+from data_gen.builders.tetrominoes import Tetrominoes
+from vae_rd.config import ConfigError
+from vae_rd.datasets import records
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+
+def _make(data_dir, split="cd_50", **options):
+    return generate.generate(data_dir, "tetrominoes", split, progress=False, **options)
+
+
+def _bytes(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def _info(folder):
+    return json.loads((folder / "info.json").read_text())
+
+
+def test_what_is_on_disk(tmp_path):
+    folder = _make(tmp_path, num_shards=2)
+    assert folder == tmp_path / "tetrominoes" / "cd_50"
+    assert sorted(path.name for path in folder.iterdir()) == ["info.json"] + [
+        f"{partition}-0000{number}-of-00002.tfrecord.gz" for partition in ("test", "train") for number in (0, 1)]
+    info = _info(folder)
+    assert {name: info[name] for name in ("dataset", "split", "seed", "image_shape", "num_train", "num_test",
+                                          "format_version")} == {
+        "dataset": "tetrominoes", "split": "cd_50", "seed": 0, "image_shape": [32, 32, 3], "num_train": 50,
+        "num_test": 50, "format_version": 1}
+    assert info["factor_units"] == ["degrees", "hue", "pixels", "pixels", "pixels"]
+    assert not list(folder.parent.glob("*unfinished*"))
+
+
+def test_images_are_those_of_their_stored_factors_and_split(tmp_path):
+    folder = _make(tmp_path)
+    data = Tetrominoes()
+    for partition, expected in zip(("train", "test"), data.split("cd_50")):
+        images, index, factors = records.load_partition(folder, records.read_info(folder), partition)
+        np.testing.assert_array_equal(index, expected)
+        np.testing.assert_array_equal(factors, data.factors[expected])
+        np.testing.assert_array_equal(images, drawing.draw(*factors.astype(np.float64).T))
+
+
+def test_bytes_do_not_depend_on_the_number_of_workers(tmp_path):
+    """One process here, two and three spawned ones there; the last shards are smaller than the first."""
+    expected = _bytes(_make(tmp_path / "1", num_workers=1, num_shards=7))
+    for workers in (2, 3):
+        assert _bytes(_make(tmp_path / str(workers), num_workers=workers, num_shards=7)) == expected
+
+
+def test_content_does_not_depend_on_the_sharding(tmp_path):
+    contents = [_info(_make(tmp_path / str(shards), num_shards=shards))["content_sha256"] for shards in (1, 3, 50)]
+    assert contents[0] == contents[1] == contents[2]
+
+
+def test_content_depends_on_the_seed_and_the_split(tmp_path):
+    infos = [_info(_make(tmp_path)), _info(_make(tmp_path, data_seed=1)), _info(_make(tmp_path, split="cd_51"))]
+    assert len({info["content_sha256"]["train"] for info in infos}) == 3
+    assert (tmp_path / "tetrominoes-seed1" / "cd_50").is_dir()
+
+
+def test_the_same_image_has_the_same_bytes_in_every_split(tmp_path):
+    folders = [_make(tmp_path), _make(tmp_path, split="cd_60")]
+    images = {}
+    for folder in folders:
+        for partition in ("train", "test"):
+            for image, number, _ in zip(*records.load_partition(folder, records.read_info(folder), partition)):
+                assert images.setdefault(int(number), image.tobytes()) == image.tobytes()
+    assert len(images) < 220  # the sets do overlap
+
+
+def test_only_the_images_of_the_split_are_drawn(tmp_path, monkeypatch):
+    drawn = []
+    images = Tetrominoes.images
+    monkeypatch.setattr(Tetrominoes, "images", lambda self, index: drawn.append(index) or images(self, index))
+    _make(tmp_path, num_workers=1)
+    assert sorted(np.concatenate(drawn)) == sorted(np.concatenate(Tetrominoes().split("cd_50")))
+
+
+@pytest.fixture
+def no_drawing(monkeypatch):
+    """From here on every attempt to draw fails."""
+    def refuse():
+        monkeypatch.setattr(Tetrominoes, "images", lambda self, index: pytest.fail("it drew again"))
+    return refuse
+
+
+def test_a_complete_split_is_left_alone(tmp_path, no_drawing):
+    folder = _make(tmp_path, num_workers=1)
+    before = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
+    no_drawing()
+    assert _make(tmp_path, num_workers=1, num_shards=3) == folder
+    assert {path.name: path.stat().st_mtime_ns for path in folder.iterdir()} == before
+
+
+def test_equal_names_are_one_folder(tmp_path, no_drawing):
+    folder = _make(tmp_path, split="cd_8k")
+    no_drawing()
+    assert _make(tmp_path, split="cd_8192") == folder
+
+
+def test_a_damaged_split_is_named_and_kept_until_overwritten(tmp_path):
+    folder = _make(tmp_path)
+    good = _bytes(folder)
+    (folder / "train-00000-of-00001.tfrecord.gz").write_bytes(b"")
+    with pytest.raises(records.RecordsError, match="train-00000-of-00001.tfrecord.gz: it has 0 bytes.*--overwrite"):
+        _make(tmp_path)
+    assert (folder / "train-00000-of-00001.tfrecord.gz").stat().st_size == 0
+    assert _bytes(_make(tmp_path, overwrite=True)) == good
+    assert [path.name for path in folder.parent.iterdir() if not path.name.endswith(".lock")] == ["cd_50"]
+
+
+def test_a_folder_that_is_not_ours_is_not_touched(tmp_path):
+    folder = tmp_path / "tetrominoes" / "cd_50"
+    folder.mkdir(parents=True)
+    (folder / "thesis.tex").write_text("dear")
+    with pytest.raises(records.RecordsError, match="holds no data.*with data_gen.main --overwrite"):
+        _make(tmp_path)
+    assert (folder / "thesis.tex").read_text() == "dear"
+    assert records.read_info(_make(tmp_path, overwrite=True)).num_train == 50
+    assert not (folder / "thesis.tex").exists()
+
+
+@pytest.mark.parametrize("moment", ["write_shard", "content_sha256"])
+def test_full_disk_leaves_nothing_behind(tmp_path, monkeypatch, moment):
+    original, calls = getattr(records, moment), []
+
+    def fail_second(*arguments):
+        calls.append(arguments)
+        if len(calls) == 2:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return original(*arguments)
+
+    monkeypatch.setattr(records, moment, fail_second)
+    with pytest.raises(OSError, match="No space left"):
+        _make(tmp_path, num_workers=1)
+    assert len(calls) == 2
+    assert [path.name for path in (tmp_path / "tetrominoes").iterdir()] == [".cd_50.lock"]
+    monkeypatch.undo()
+    records.read_info(_make(tmp_path))
+
+
+def test_what_a_killed_process_left_is_cleared_away(tmp_path):
+    leftover = tmp_path / "tetrominoes" / ".cd_50.abcdefgh.unfinished"
+    other = tmp_path / "tetrominoes" / ".cd_60.abcdefgh.unfinished"
+    for folder in (leftover, other):
+        folder.mkdir(parents=True)
+        (folder / "train-00000-of-00001.tfrecord.gz").write_text("half")
+    _make(tmp_path)
+    assert not leftover.exists()
+    assert other.exists()  # perhaps a living process makes that one
+
+
+def test_the_slower_of_two_keeps_the_faster_ones_split(tmp_path):
+    """Without file locks two processes may both draw: the second finds the folder there, and that is well."""
+    folder = _make(tmp_path)
+    before = _bytes(folder)
+    second = tmp_path / "tetrominoes" / ".cd_50.second.unfinished"
+    shutil.copytree(folder, second)
+    generate._publish(second, folder, overwrite=False)
+    assert _bytes(folder) == before
+
+
+def test_a_read_only_complete_split_is_fine(tmp_path, no_drawing):
+    folder = _make(tmp_path)
+    no_drawing()
+    for path in (folder, folder.parent):
+        path.chmod(0o555)
+    try:
+        assert _make(tmp_path) == folder
+    finally:
+        for path in (folder.parent, folder):
+            path.chmod(0o755)
+
+
+def test_static_binarization_draws_each_pixel_by_its_grey_value(tmp_path):
+    grey = records.load_partition(_make(tmp_path), records.read_info(_make(tmp_path)), "train")[0]
+    folder = _make(tmp_path, binarization="static")
+    assert folder.parent.name == "tetrominoes-static"
+    drawn = records.load_partition(folder, records.read_info(folder), "train")[0]
+    assert set(np.unique(drawn)) == {0, 255}
+    assert (drawn[grey == 0] == 0).all() and (drawn[grey == 255] == 255).all()
+    between = (grey > 0) & (grey < 255)
+    z = (drawn[between] / 255 - grey[between] / 255).sum() / np.sqrt((grey[between] / 255
+                                                                     * (1 - grey[between] / 255)).sum())
+    assert abs(z) < 4
+    for low, high in ((1, 85), (86, 170), (171, 254)):
+        here = (grey >= low) & (grey <= high)
+        assert (drawn[here] / 255).mean() == pytest.approx((grey[here] / 255).mean(), abs=0.03)
+
+
+def test_static_draws_belong_to_the_index_and_the_seed():
+    images = np.full((6, 8, 8, 1), 128, np.uint8)
+    whole = generate.binarize(images, np.arange(6), 0)
+    np.testing.assert_array_equal(generate.binarize(images[:2], np.array([4, 5]), 0), whole[4:])
+    assert (generate.binarize(images, np.arange(6), 1) != whole).any()
+    assert (whole[0] != whole[1]).any()
+
+
+def test_dynamic_binarization_shares_the_grey_images(tmp_path, no_drawing):
+    folder = _make(tmp_path)
+    no_drawing()
+    assert _make(tmp_path, binarization="dynamic") == folder
+
+
+@pytest.mark.parametrize("arguments, words", [
+    (("nothing", "default"), "dataset='nothing' is not known. The known ones are tetrominoes"),
+    (("tetrominoes", "halves"), "split='halves' is not known. The kinds are"),
+    (("tetrominoes", "official"), "tetrominoes is not distributed in partitions"),
+    (("tetrominoes", "cv_163840"), "has 163840 images, so the largest of this kind is cv_163839"),
+    (("tetrominoes", "cd_81921"), "the largest of this kind is cd_81920"),
+    (("tetrominoes", "default", 7), "image_size=7: must be 8 or more"),
+    (("tetrominoes", "default", 32, "gray"), "binarization='gray': must be one of none, static, dynamic")])
+def test_what_cannot_be_is_refused_before_anything_is_written(tmp_path, arguments, words):
+    with pytest.raises(ConfigError, match=words):
+        generate.check(*arguments)
+    with pytest.raises(ConfigError, match=words):
+        generate.generate(tmp_path, *arguments[:2], **dict(zip(("image_size", "binarization"), arguments[2:])))
+    assert not list(tmp_path.iterdir())
+
+
+def test_more_shards_than_images_are_refused(tmp_path):
+    with pytest.raises(ConfigError, match="num_shards=51: must be from 1 to the 50 images of the train set"):
+        _make(tmp_path, num_shards=51)
+    assert not list(tmp_path.iterdir())
+
+
+def test_all_splits_are_the_papers():
+    names = generate.all_splits("tetrominoes")
+    assert len(names) == 2 + 8 + 9 and {"default", "checkerboard", "cd_65k", "cv_82k"} <= set(names)
+
+
+def test_shards_follow_from_the_size(tmp_path):
+    assert len(_info(_make(tmp_path, split="cd_8193"))["shards"]) == 2 * math.ceil(8193 / 8192)

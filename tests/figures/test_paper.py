@@ -1,0 +1,177 @@
+"""Each experiment's figures: right panels and curves from its finished runs, and the rest named."""
+
+import math
+
+import numpy as np
+import pytest
+
+from tests.fabricate import fabricate_run, fabricate_table, metrics
+from vae_rd.analysis import quantities, tables
+from vae_rd.config import split_size
+from vae_rd.figures import distances, paper
+from vae_rd.storage.files import write_arrays
+from vae_rd.storage.runs import RunDir
+from vae_rd.sweeps import experiments
+from vae_rd.sweeps.experiments import experiment
+
+SCALE = experiments.SCALES["smoke"]
+
+
+def point(config, partition, checkpoint):
+    """Values with every measure; each a known function of beta and of the training-set size."""
+    values = metrics(config, partition)
+    information = min(values["rate"], math.log(split_size(config.split) or 81920))
+    return values | {
+        "distortion": values["distortion"] - 5 * (checkpoint == "best"), quantities.MUTUAL_INFORMATION: information,
+        quantities.MARGINAL_KL: values["rate"] - information, quantities.LOG_PX: values["elbo"] + 3,
+        quantities.UNRELIABLE: 0.9 * (config.beta < 0.1), quantities.MEMORISED: 0.2, quantities.AVERAGED: 0.1,
+        quantities.MEMORISED_CONTROL: 0.15,
+        quantities.PERPLEXITY: 1 + config.beta, "log_px_k1": values["elbo"], "log_px_k10": values["elbo"] + 2,
+        quantities.MUTUAL_INFORMATION + quantities.MINIBATCH: information + 0.4}
+
+
+def drawn(name, tmp_path, scale="smoke"):
+    wanted = experiment(name, scale)
+    return paper.draw(fabricate_table(list(wanted.configs), point), wanted, tmp_path)
+
+
+def titles(figure):
+    return [axes.get_title() for axes in figure.axes if axes.get_title()]
+
+
+LAYOUTS = {
+    "figure3": ["CV(4000), 1-layer MLP", "CV(4000), 3-layer MLP", "CV(500), 1-layer MLP", "CV(500), 3-layer MLP"],
+    "figure4": ["1 layer, constant volume", "3 layers, constant volume", "1 layer, constant density",
+                "3 layers, constant density"],
+    "figure5": ["1 layer", "3 layers"], "figure6": ["MLP", "CNN"],
+    "figure7": ["Fashion-MNIST", "SmallNORB", "MNIST", "3dShapes"],
+    "figure7_sizes": [f"{name}, {layers}" for name in ("Fashion-MNIST", "SmallNORB", "MNIST", "3dShapes")
+                      for layers in ("1 layer", "3 layers")],
+    "figure8": ["1-layer MLP", "3-layer MLP"], "early_stopping": ["1 layer", "3 layers"],
+    "log_likelihood": ["CV(500)", "CV(4000)"], "rate_terms": ["1 layer", "3 layers"],
+    "memorisation": ["CV(500)", "CV(4000)"], "latent_dim": ["1 layer", "3 layers"]}
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_panels_are_those_of_the_paper(name, tmp_path):
+    result = drawn(name, tmp_path)
+    assert list(result.figures)[0] == name
+    assert titles(result.figures[name]) == LAYOUTS[name]
+    assert set(result.curves["split"]) == {config.split for config in experiment(name, "smoke").configs}
+
+
+def test_every_experiment_is_drawn_or_says_who_draws_it(tmp_path):
+    known = set(LAYOUTS) | {"nearest_neighbours"}
+    for name in set(experiments.names()) - known:
+        with pytest.raises(tables.TableError, match="data_gen.main --preview"):
+            drawn(name, tmp_path)
+
+
+def test_sizes_are_told_apart_by_colour_and_key(tmp_path):
+    figure = drawn("figure4", tmp_path).figures["figure4"]
+    labels = {text.get_text() for axes in figure.axes for text in axes.texts}
+    assert {"N = 500", "N = 4,000"} <= labels
+    wanted = experiment("figure4", "paper")
+    few = [config for config in wanted.configs if config.seed == 0 and config.beta in (0.1, 1.0)]
+    many = paper.draw(fabricate_table(few, point), wanted, tmp_path).figures["figure4"]
+    assert {"N = 8,192", "N = 81,920"} <= {text.get_text() for text in many.legends[0].get_texts()}
+
+
+def test_early_stopping_compares_on_the_other_half(tmp_path):
+    result = drawn("early_stopping", tmp_path)
+    axes = result.figures["early_stopping"].axes[0]
+    lines = [container.lines[0].get_ydata().astype(float) for container in axes.containers]
+    assert len(lines) == 2 and np.allclose(np.abs(lines[0] - lines[1]), 5)
+    assert "test (other half)" in {text.get_text() for text in result.figures["early_stopping"].legends[0].get_texts()}
+
+
+def test_reconstructions_of_the_first_restart_stand_above_their_panel(tmp_path):
+    wanted = experiment("figure3", "smoke")
+    for config in wanted.configs:
+        run = fabricate_run(tmp_path, config)
+        shade = np.full((16, 16, 3), int(100 * config.beta), np.uint8)
+        if config.split == SCALE.small:
+            write_arrays(run.path / "reconstruction.npz", {"input": shade * 0, "reconstruction": shade})
+    figure = paper.draw(tables.collect(tmp_path), wanted, tmp_path).figures["figure3"]
+    strips = [axes for axes in figure.axes if axes.get_title()]
+    assert [len(axes.images) for axes in strips] == [0, 0, 4, 4]
+    assert [text.get_text() for text in strips[2].texts] == ["input", "0.01", "0.1", "1"]
+    assert [int(image.get_array()[0, 0, 0]) for image in strips[2].images] == [0, 1, 10, 100]
+
+
+def test_what_is_missing_is_named(tmp_path):
+    wanted = experiment("figure8", "smoke")
+    table = fabricate_table(list(wanted.configs[:-2]), lambda *run: metrics(*run[:2]))
+    assert paper.missing(table, wanted) == wanted.run_names[-2:]
+    result = paper.draw(table, wanted, tmp_path)
+    assert not result.figures
+    assert "made by python -m vae_rd.sweep --experiment=" in result.notes[0]
+    notes = paper.draw(fabricate_table(list(wanted.configs), point), experiment("figure3", "smoke"), tmp_path).notes
+    assert "no run has reconstructions; made by python -m vae_rd.sweep --experiment=figure3" in notes[0]
+
+
+def test_no_finished_run_is_a_sentence_with_a_remedy(tmp_path):
+    with pytest.raises(tables.TableError, match="none of its 12 runs at scale smoke has finished. Train them with"):
+        paper.draw(tables.collect(tmp_path), experiment("figure3", "smoke"), tmp_path)
+
+
+def test_the_scale_with_most_finished_runs_is_drawn():
+    table = fabricate_table(list(experiment("figure3", "smoke").configs), point)
+    assert paper.fullest_scale(table, "figure3") == "smoke"
+    assert paper.fullest_scale(table[table["status"] == "diverged"], "figure3") == "paper"
+
+
+def test_information_has_caps_bounds_and_both_estimates(tmp_path):
+    result = drawn("figure8", tmp_path, "laptop")
+    panel = result.figures["figure8"].axes[0]
+    size = split_size(experiments.SCALES["laptop"].small)
+    assert {f"log N = {math.log(size):.2f}", "log 512 = 6.24"} <= {text.get_text() for text in panel.texts}
+    means = result.curves.query("num_layers == 1 and partition == 'train' and checkpoint == 'last'")
+    drawn_values = [container.lines[0].get_ydata() for container in panel.containers]
+    np.testing.assert_allclose(drawn_values[1], means.sort_values("beta")["mutual_information_mean"])
+    np.testing.assert_allclose(drawn_values[0], drawn_values[1] + 0.4)
+    assert len(panel.collections) >= 1  # the band of the bounds
+
+
+def test_unreliable_log_px_is_hollow_and_the_ceiling_named(tmp_path):
+    axes = drawn("log_likelihood", tmp_path).figures["log_likelihood"].axes[0]
+    hollow = [line for line in axes.lines if line.get_markerfacecolor() == "white" and line.get_linestyle() == "None"]
+    assert [list(line.get_xdata()) for line in hollow] == [[0.01], [0.01]]
+    assert any("ceiling of grey targets \N{MINUS SIGN}49.0" in text.get_text() for text in axes.texts)
+
+
+def test_log_px_rises_with_the_number_of_samples(tmp_path):
+    figure = drawn("log_likelihood", tmp_path).figures["log_px_samples"]
+    assert titles(figure) == ["1-layer MLP", "3-layer MLP"]
+    for line in figure.axes[0].lines:
+        assert list(line.get_xdata()) == [1, 10] and np.diff(line.get_ydata()) == pytest.approx(2)
+
+
+def test_distances_come_from_the_runs_and_gaps_rise_with_them(tmp_path):
+    wanted = experiment("nearest_neighbours", "smoke")
+    random = np.random.default_rng(0)
+    for config in wanted.configs:
+        run = fabricate_run(tmp_path, config)
+        near = random.gamma(5, 1, 1000)
+        write_arrays(run.per_example("test"), {quantities.NEAREST: near, "distortion": 70 + near,
+                                               "entropy_floor": np.full(1000, 49.0)})
+    result = paper.draw(tables.collect(tmp_path), wanted, tmp_path)
+    assert list(result.figures) == ["nearest_neighbours", "gap_by_distance"]
+    assert titles(result.figures["nearest_neighbours"]) == ["constant volume", "constant density", "other splits"]
+    for line in result.figures["gap_by_distance"].axes[0].lines[:2]:
+        assert (np.diff(line.get_ydata()) > 0).all()
+
+
+def test_gap_by_distance_is_the_mean_of_equal_groups():
+    distortions = np.array([30.0, 10, 20, 40, 99])
+    near, gap = distances.gap_by_distance(np.array([3.0, 1, 2, 4, np.nan]), distortions, 5.0, bins=2)
+    np.testing.assert_array_equal(near, [1.5, 3.5])
+    np.testing.assert_array_equal(gap, [10, 30])
+    assert len(distances.gap_by_distance(np.ones(3), np.ones(3), 0.0, bins=10)[0]) == 3
+
+
+def test_a_run_directory_that_vanished_is_no_crash(tmp_path):
+    wanted = experiment("nearest_neighbours", "smoke")
+    result = paper.draw(fabricate_table(list(wanted.configs), point), wanted, tmp_path)
+    assert not result.figures and quantities.NEAREST in result.notes[0]
+    assert not RunDir(tmp_path / wanted.run_names[0]).path.exists()

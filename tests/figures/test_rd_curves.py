@@ -1,0 +1,129 @@
+"""The figures: every number drawn is in the table, and nothing is drawn on top of a text."""
+
+import numpy as np
+import pytest
+
+from tests.fabricate import fabricate_run
+from vae_rd.analysis import naming, tables
+from vae_rd.config import Config
+from vae_rd.figures import rd_curves, style
+from vae_rd.figures.labels import Labeller
+
+SMALL = Config(split="cd_8k", train_steps=100)
+BETAS = (0.001, 0.1, 0.5, 1.0, 5.0)
+
+
+def curves(folder, *configs, seeds=3):
+    for config in configs:
+        for beta in BETAS:
+            for seed in range(seeds):
+                fabricate_run(folder, config.replace(beta=beta, seed=seed))
+    return tables.curves(tables.collect(folder)).query("checkpoint == 'last'")
+
+
+def texts(axes):
+    return [text.get_text() for text in axes.texts]
+
+
+@pytest.fixture(scope="module")
+def four(tmp_path_factory):
+    return curves(tmp_path_factory.mktemp("runs"), *(SMALL.replace(split=split, num_layers=layers)
+                                                     for split in ("cv_16k", "cv_82k") for layers in (1, 3)))
+
+
+def test_a_panel_per_facet_and_a_curve_per_difference(four):
+    figure = rd_curves.rd_figure(four)
+    assert [axes.get_title() for axes in figure.axes] == ["CV(16k)", "CV(82k)"]
+    for axes in figure.axes:
+        assert {"1-layer MLP", "3-layer MLP"} <= set(texts(axes))
+        assert axes.get_xlabel() == "rate (nats per image)"
+    assert figure.axes[0].get_ylabel() == "distortion (nats per image)"
+
+
+def test_points_bars_and_stars_are_those_of_the_table(four):
+    chosen = four.query("split == 'cv_16k' and num_layers == 1 and partition == 'test'").sort_values("beta")
+    axes = rd_curves.rd_figure(four, partitions=("test",)).axes[0]
+    points, _, (across, upright) = axes.containers[0].lines
+    np.testing.assert_allclose(points.get_xdata().astype(float), chosen["rate_mean"])
+    np.testing.assert_allclose(points.get_ydata().astype(float), chosen["distortion_mean"])
+    half = [np.ptp(segment[:, 1]) / 2 for segment in upright.get_segments()]
+    np.testing.assert_allclose(half, chosen["distortion_std"])
+    star = next(line for line in axes.lines if line.get_marker() == "*")
+    at_one = chosen[chosen["beta"] == 1]
+    assert star.get_xdata()[0] == at_one["rate_mean"].item() and star.get_markerfacecolor() == "white"
+
+
+def test_diagonals_carry_the_elbo_of_their_points(four):
+    figure = rd_curves.rd_figure(four)
+    found = 0
+    for axes in figure.axes:
+        for text in axes.texts:
+            if text.get_text().startswith("ELBO"):
+                rate, distortion = text.get_position()
+                value = float(text.get_text().removeprefix("ELBO ").replace("\N{MINUS SIGN}", "-"))
+                assert -(rate + distortion) == pytest.approx(value, abs=4)  # the text lies beside its line
+                found += 1
+    assert found >= 4
+
+
+def test_rates_that_span_decades_get_a_logarithmic_axis_whose_diagonals_still_tell_the_elbo(four):
+    wide = four.assign(rate_mean=np.where(four["beta"] < 0.01, 600.0, four["rate_mean"]))
+    assert rd_curves.rd_figure(four).axes[0].get_xscale() == "linear"
+    assert rd_curves.rd_figure(four, rate_axis="log").axes[0].get_xscale() == "log"
+    axes = rd_curves.rd_figure(wide).axes[0]
+    assert axes.get_xscale() == "log" and rd_curves.rd_figure(wide, rate_axis="linear").axes[0].get_xscale() == "linear"
+    lines = [line.get_xydata() for line in axes.lines if len(line.get_xdata()) == 200]
+    sums = [np.unique(line.sum(axis=1).round(6)) for line in lines]
+    assert len(lines) > 4 and all(len(value) == 1 for value in sums)
+
+
+def test_the_entropy_floor_is_in_sight_and_absent_for_binary_targets(tmp_path, four):
+    axes = rd_curves.rd_figure(four).axes[0]
+    assert any(text.startswith("entropy floor 49.0") for text in texts(axes)) and axes.get_ylim()[0] < 49
+    for beta in BETAS:
+        fabricate_run(tmp_path, SMALL.replace(beta=beta), entropy_floor=0.0)
+    binary = rd_curves.rd_figure(tables.curves(tables.collect(tmp_path)).query("checkpoint == 'last'")).axes[0]
+    assert not any("floor" in text for text in texts(binary)) and binary.get_ylim()[0] > 0
+
+
+def test_no_text_covers_a_curve_or_another_text(four):
+    figure = rd_curves.rd_figure(four)
+    figure.draw_without_rendering()
+    for axes in figure.axes:
+        boxes = [text.get_window_extent() for text in axes.texts if text.get_rotation() == 0]
+        assert not any(a.overlaps(b) for place, a in enumerate(boxes) for b in boxes[:place])
+        for container in axes.containers:
+            pixels = axes.transData.transform(np.stack(container.lines[0].get_data(), axis=1))
+            assert not any(box.contains(*point) for box in boxes for point in pixels)
+
+
+def test_one_curve_is_named_in_the_title(tmp_path):
+    axes, = rd_curves.rd_figure(curves(tmp_path, SMALL, seeds=1)).axes
+    assert axes.get_title() == "Tetrominoes, CD(8k), 1-layer MLP"
+
+
+def test_one_point_alone_can_be_drawn(tmp_path):
+    fabricate_run(tmp_path, SMALL.replace(beta=0.1))
+    figure = rd_curves.rd_figure(tables.curves(tables.collect(tmp_path)).query("checkpoint == 'last'"))
+    assert len(figure.axes) == 1
+
+
+def test_a_taken_place_is_left_alone():
+    figure = style.figure(3, 3)
+    axes = figure.add_subplot(xlim=(0, 1), ylim=(0, 1))
+    figure.draw_without_rendering()
+    labeller = Labeller(axes)
+    centre = [tuple(labeller.pixels([(0.5, 0.5)])[0])]
+    labeller.avoid([(0, 0), (1, 1)])
+    assert not labeller.place("on the line", centre) and not axes.texts
+    assert labeller.place("must be said", centre, required=True)
+    assert not labeller.place("outside", [(-50.0, 10.0)], required=True)
+
+
+@pytest.mark.parametrize("values, text", [
+    ({"architecture": "mlp", "num_layers": 1}, "1-layer MLP"), ({"num_layers": 3}, "3 layers"),
+    ({"num_layers": 1}, "1 layer"), ({"dataset": "fashion_mnist", "split": "cv_8k"}, "Fashion-MNIST, CV(8k)"),
+    ({"dataset": "mine", "split": "checkerboard"}, "mine, checkerboard"), ({"train_steps": 257000}, "steps 257,000"),
+    ({"rate_terms": "marginal_kl"}, "marginal KL only"), ({}, "")])
+def test_words_for_values(values, text):
+    assert naming.describe(values) == text

@@ -1,0 +1,296 @@
+"""Measures of finished runs: what is recorded, not repeated or refused, and exact answers through the whole table."""
+
+import dataclasses
+import json
+import pathlib
+import shutil
+import types
+
+import numpy as np
+import pytest
+
+from tests.linear_gaussian import LinearGaussian
+from tests.trained_runs import trained  # noqa: F401  a fixture
+from vae_rd import config, measures
+from vae_rd.analysis import quantities, tables
+from vae_rd.datasets import random_streams, splits
+from vae_rd.measures import record, registry
+from vae_rd.storage import files, runs
+
+SMALL = measures.Settings(query_images=25, minibatch=32, num_samples=60, ais_chains=4, ais_steps=16)
+QUICK = ("information", "neighbours", "memorisation", "pictures")
+
+
+@pytest.fixture
+def run(trained, tmp_path):
+    """A copy of the MLP's run."""
+    return _copy(trained[0], tmp_path / "runs")
+
+
+def _copy(run, folder):
+    return runs.RunDir(pathlib.Path(shutil.copytree(run.path, folder / run.path.name)))
+
+
+@pytest.fixture(scope="module")
+def measured(trained, data_dir, tmp_path_factory):
+    """The MLP's run, opened, with every measure made."""
+    from vae_rd.measures import finished_run
+    opened = finished_run.open_run(_copy(trained[0], tmp_path_factory.mktemp("measured")).path, data_dir)
+    assert _measure(opened, *measures.MEASURES) == []
+    return opened
+
+
+@pytest.fixture
+def opened(run, data_dir):
+    from vae_rd.measures import finished_run
+    return finished_run.open_run(run.path, data_dir)
+
+
+def _measure(opened, *names, settings=SMALL, **options):
+    return measures.measure_run(opened, names, settings=settings, progress=False, **options)
+
+
+def test_every_measure_is_recorded(measured):
+    """Numbers in measures.json, values per image beside rate and distortion, pictures; NaN for images left out."""
+    run = measured.run
+    recorded = run.read_measures()["last"]
+    assert list(recorded) == list(measures.MEASURES)
+    for partition in ("train", "test"):
+        arrays = measured.per_example(partition)
+        np.testing.assert_array_equal(arrays["index"], getattr(measured.split, partition).index)
+        assert all(array.shape == (300,) and array.dtype.kind in "fi" for array in arrays.values())
+        assert np.isfinite(arrays["rate"]).all() and np.isfinite(arrays["log_px"]).sum() == 25
+        for measure, name in (("log_marginal", "log_px"), ("memorisation", "perplexity")):
+            assert recorded[measure][partition][name] == pytest.approx(np.nanmean(arrays[name]))
+        log_px = recorded["log_marginal"][partition]
+        elbo = -(arrays["rate"] + arrays["distortion"])
+        rows = np.flatnonzero(np.isfinite(arrays["log_px"]))
+        np.testing.assert_array_equal(rows, random_streams.evaluation_subset(arrays["index"], 25))
+        assert log_px["log_px_k1"] == pytest.approx(elbo[rows].mean(), abs=8)  # one sample per image
+        assert log_px["log_px_k1"] < log_px["log_px"] < log_px["log_px_ceiling"]
+    for picture in ("memorisation", "reconstructions", "samples", "traversals"):
+        assert run.picture(picture).read_bytes().startswith(b"\x89PNG")
+    strip = files.read_arrays(run.path / "reconstruction.npz")
+    assert strip["input"].shape == strip["reconstruction"].shape == (8, 8, 3) and strip["input"].dtype == np.uint8
+
+
+def test_identity_rate_is_information_plus_marginal_kl(opened, run):
+    _measure(opened, "information", settings=measures.Settings(minibatch=32))
+    found, rate = run.read_measures()["last"]["information"], run.read_results()
+    for partition, parts in (("train", ("mutual_information", "marginal_kl")), ("test", ("novelty", "typicality"))):
+        total = sum(found[partition][part] for part in parts)
+        assert abs(total - rate[partition]["rate"]) < 5 * found[partition]["rate_residual_se"]
+        assert total - rate[partition]["rate"] == pytest.approx(found[partition]["rate_residual"], abs=1e-3)
+    assert 0 < found["train"]["mutual_information"] < np.log(300) + 0.01
+    assert found["train"]["marginal_kl"] > 0
+    assert found["train"]["mutual_information_minibatch"] > 0
+
+
+def test_the_export_reads_what_the_study_expects(measured):
+    rows = tables.collect(measured.run.path.parent).query("checkpoint == 'last'").set_index("partition")
+    test = (quantities.LOG_PX, quantities.UNRELIABLE, quantities.LOG_PX_AIS, quantities.NEAREST, quantities.MEMORISED,
+            quantities.MEMORISED_CONTROL, quantities.AVERAGED, quantities.PERPLEXITY)
+    train = [name + suffix for name in (quantities.MUTUAL_INFORMATION, quantities.MARGINAL_KL)
+             for suffix in ("", quantities.MINIBATCH)]
+    assert rows.loc["test", list(test)].notna().all() and rows.loc["train", train].notna().all()
+    assert quantities.NEAREST in measured.per_example("test")
+
+
+def test_mixture_prior_and_convolutions(trained, tmp_path, data_dir):
+    from vae_rd.measures import finished_run
+    run = _copy(trained[1], tmp_path)
+    _measure(finished_run.open_run(run.path, data_dir), *measures.MEASURES)
+    found = run.read_measures()["last"]
+    assert abs(found["information"]["train"]["rate_residual"]) < 1e-3, "the rate itself is measured at the same codes"
+    assert np.isfinite(found["annealed"]["test"]["log_px_ais"])
+
+
+def test_a_measure_is_not_repeated(opened, run, monkeypatch):
+    _measure(opened, "information", "neighbours")
+    before = run.measures.read_bytes()
+    forbidden = {name: entry._replace(function=None) for name, entry in measures.MEASURES.items()}
+    monkeypatch.setattr(record, "MEASURES", forbidden)
+    assert _measure(opened, "information", "neighbours") == [] and run.measures.read_bytes() == before
+
+
+def test_other_settings_are_named_and_measured_only_when_told(opened, run):
+    _measure(opened, "information")
+    before = run.measures.read_bytes()
+    other = dataclasses.replace(SMALL, query_images=None, num_samples=7)
+    notes = _measure(opened, "information", settings=other)
+    assert len(notes) == 1
+    assert all(words in notes[0] for words in ("query_images=25", "query_images=all", "--overwrite"))
+    assert "num_samples" not in notes[0], "this measure takes no samples"
+    assert run.measures.read_bytes() == before
+    assert _measure(opened, "information", settings=other, overwrite=True) == []
+    assert run.read_measures()["last"]["information"]["settings"] == {"step": 60, "query_images": None, "minibatch": 32}
+
+
+def test_a_run_trained_on_since_is_measured_again(opened, run):
+    _measure(opened, "neighbours")
+    results = run.read_results()
+    files.write_json(run.results, results | {"step": 90})
+    assert record.recorded(run, "last", "neighbours") is None
+    _measure(opened, "neighbours")
+    assert run.read_measures()["last"]["neighbours"]["settings"]["step"] == 90
+
+
+def test_best_has_a_record_of_its_own(run, data_dir):
+    from vae_rd.measures import finished_run
+    _measure(finished_run.open_run(run.path, data_dir, "best"), "information")
+    assert list(run.read_measures()) == ["best"]
+    assert "mutual_information" in files.read_arrays(run.per_example("train", "best"))
+    assert "mutual_information" not in files.read_arrays(run.per_example("train"))
+
+
+def _failing(error):
+    def measure(subject, settings):
+        raise error
+    return measures.MEASURES["information"]._replace(function=measure)
+
+
+@pytest.mark.parametrize("error, expected", [(ValueError("1 image is too few"), runs.RunError),
+                                             (OSError("disk"), OSError), (KeyboardInterrupt(), KeyboardInterrupt)])
+def test_what_was_measured_before_a_failure_stays(opened, run, monkeypatch, error, expected):
+    monkeypatch.setattr(record, "MEASURES", measures.MEASURES | {"log_marginal": _failing(error)})
+    with pytest.raises(expected, match="log_marginal does not apply: 1 image" if expected is runs.RunError else None):
+        _measure(opened, "neighbours", "log_marginal", "pictures")
+    assert list(run.read_measures()["last"]) == ["neighbours"]
+    assert not [path for path in run.path.iterdir() if path.name.startswith(".")]
+
+
+def test_a_full_disk_leaves_no_record(opened, run, monkeypatch):
+    def full(path, content):
+        raise OSError(28, "No space left on device")
+    monkeypatch.setattr(files, "write_json", full)
+    with pytest.raises(OSError, match="No space"):
+        _measure(opened, "neighbours")
+    assert run.read_measures() == {} and len(opened.per_example("test")["rate"]) == 300
+
+
+def test_values_of_other_images_are_not_mixed_in(opened, run):
+    arrays = opened.per_example("test")
+    files.write_arrays(run.per_example("test"), arrays | {"index": arrays["index"] + 1})
+    with pytest.raises(runs.RunError, match="not of these images"):
+        _measure(opened, "neighbours")
+
+
+def test_unknown_measures_are_refused_before_any_work(opened, run):
+    with pytest.raises(runs.RunError, match="mutual is not known; choose among information, log_marginal"):
+        _measure(opened, "information", "mutual")
+    assert not run.measures.exists()
+
+
+@pytest.mark.parametrize("changes, words", [(dict(minibatch=1), "minibatch=1: must be 2 or more"),
+                                            (dict(ais_steps=15), "ais_steps=15: must be 16 or more"),
+                                            (dict(widen=float("nan")), "widen=nan: must be 1 or more"),
+                                            (dict(query_images=0), "query_images=0: must be 1 or more")])
+def test_settings_out_of_range(changes, words):
+    with pytest.raises(ValueError, match=words):
+        measures.Settings(**changes)
+
+
+def test_tensorboard_shows_the_measures_once(opened, run):
+    import tensorflow as tf
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    _measure(opened, "information")
+    _measure(opened, "neighbours")
+    files = [path for path in run.event_files() if path.name.endswith(record.EVENT_SUFFIX)]
+    assert len(files) == 1
+    events = EventAccumulator(str(run.path)).Reload()
+    shown = {tag: [event.step for event in events.Tensors(tag)] for tag in events.Tags()["tensors"]}
+    assert shown["train/mutual_information"] == shown["test/nearest_distance"] == [60]
+    assert shown["train/rate"][-1] == 60, "the training's own scalars are still there"
+    value = float(tf.make_ndarray(events.Tensors("train/mutual_information")[0].tensor_proto))
+    assert value == pytest.approx(run.read_measures()["last"]["information"]["train"]["mutual_information"], rel=1e-5)
+    assert not [path for path in run.path.iterdir() if path.name.startswith(".")]
+
+
+def test_headlines_name_scalars_that_are_measured(measured):
+    for name, entry in measured.run.read_measures()["last"].items():
+        for partition, _, scalar in (headline.partition("/") for headline in measures.MEASURES[name].headlines):
+            assert scalar in entry[partition]
+
+
+class _ExactRun(types.SimpleNamespace):
+    """A finished run of a linear-Gaussian VAE; its encoder is `narrow` times as wide as the exact posterior."""
+
+    def __init__(self, run, narrow=1.0, num_images=400):
+        model, shape = LinearGaussian(3, 12, noise=0.05, scale=0.08, centre=0.5), (2, 2, 3)
+        images = np.round(255 * np.clip(model.images(2 * num_images), 0, 1)).astype(np.uint8).reshape(-1, *shape)
+        index, factors = np.arange(2 * num_images), np.zeros((2 * num_images, 0), np.float32)
+        parts = {name: splits.Partition(images[start::2], index[start::2], factors[start::2])
+                 for start, name in enumerate(("train", "test"))}
+        super().__init__(run=run, checkpoint="last", model=model, vae=self, variable_dtype="float64", narrow=narrow,
+                         config=config.Config(split="default"), split=types.SimpleNamespace(**parts))
+
+    def prior(self):
+        """N(0, I)."""
+        return self.model.prior()
+
+    def likelihood(self, codes):
+        """The model's likelihood, over pictures."""
+        import tensorflow as tf
+        import tensorflow_probability as tfp
+        mean = tf.tensordot(codes, tf.constant(self.model.weights), 1) + self.model.offset
+        mean = tf.reshape(mean, tf.concat([tf.shape(codes)[:-1], [2, 2, 3]], 0))
+        return tfp.distributions.Independent(tfp.distributions.Normal(mean, np.float64(self.model.noise)), 3)
+
+    def posterior(self, images):
+        """The encoder."""
+        import tensorflow_probability as tfp
+        means, stddevs = self.model.posterior(np.asarray(images).reshape(len(images), -1))
+        return tfp.distributions.Independent(tfp.distributions.Normal(means, self.narrow * stddevs), 1)
+
+    def flat(self, partition):
+        """Images [n, pixels] in [0, 1]."""
+        return getattr(self.split, partition).images.reshape(-1, 12) / 255
+
+    def rates(self, partition):
+        """KL of the encoder to the prior, in closed form."""
+        means, stddevs = self.model.posterior(self.flat(partition))
+        stddevs = self.narrow * stddevs
+        return 0.5 * (means**2 + stddevs**2 - 1 - 2 * np.log(stddevs)).sum(1)
+
+    def per_example(self, partition):
+        """As after training."""
+        return {"index": getattr(self.split, partition).index, "rate": self.rates(partition)}
+
+
+@pytest.fixture
+def exact_run(tmp_path):
+    run = runs.RunDir(tmp_path / "exact")
+    run.path.mkdir()
+    files.write_json(run.results, {"status": "finished", "step": 1})
+    return run
+
+
+def test_linear_gaussian_vae_through_the_table(exact_run):
+    """With the exact posterior log p(x) is known per image, MI + marginal KL is the rate, and nothing is flagged."""
+    exact = _ExactRun(exact_run)
+    _measure(exact, "information", "log_marginal", settings=measures.Settings(query_images=50, num_samples=500))
+    found, values = exact_run.read_measures()["last"], files.read_arrays(exact_run.per_example("test"))
+    rows = np.isfinite(values["log_px"])
+    np.testing.assert_allclose(values["log_px"][rows], exact.model.log_px(exact.flat("test")[rows]), rtol=1e-6)
+    np.testing.assert_allclose(values["ess"][rows], 500, rtol=1e-6)
+    assert found["log_marginal"]["test"]["log_px_unreliable"] == 0
+    train = found["information"]["train"]
+    assert abs(train["rate_residual"]) < 5 * train["rate_residual_se"]
+    precision = 1 + np.square(exact.model.weights).sum(1) / exact.model.noise**2
+    population = 0.5 * np.log(precision).sum()  # mutual information of z and x; 400 images carry a little less
+    assert population - 1.0 < train["mutual_information"] < population + 0.3
+
+
+def test_narrow_encoder_is_flagged_through_the_table(exact_run):
+    exact = _ExactRun(exact_run, narrow=0.1)
+    _measure(exact, "log_marginal", settings=measures.Settings(query_images=40, num_samples=1000))
+    found = exact_run.read_measures()["last"]["log_marginal"]["test"]
+    rows = np.isfinite(files.read_arrays(exact_run.per_example("test"))["log_px"])
+    assert found["log_px"] < exact.model.log_px(exact.flat("test")[rows]).mean() - 2
+    assert found["log_px_unreliable"] > 0.9
+
+
+def test_the_record_is_plain_json(opened, run):
+    _measure(opened, "neighbours")
+    assert json.loads(run.measures.read_text())["last"]["neighbours"]["seconds"] >= 0
+    assert registry.MEASURES is measures.MEASURES

@@ -1,0 +1,305 @@
+"""The model against closed forms, NumPy and SciPy; its gradients, its steps, and its file."""
+
+import os
+import pathlib
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+import scipy.special
+import scipy.stats
+import tensorflow as tf
+
+from tests.numpy_vae import NumpyVae
+from vae_rd import model
+from vae_rd.config import Config
+
+SHAPE = (8, 8, 3)
+KINDS = [{}, {"num_layers": 3}, {"architecture": "cnn"}, {"architecture": "cnn", "num_layers": 3}, {"prior": "mixture"}]
+
+
+def make(num_train=300, scale=1.0, **changes):
+    """A small model whose posterior is not the prior: its weights are drawn anew, biases too."""
+    small = {"channels": 4} if changes.get("architecture") == "cnn" else {"hidden_units": 16}
+    made = model.build(Config(**small, **{"image_size": 8, "latent_dim": 4} | changes), SHAPE, num_train)
+    random = np.random.default_rng(1)
+    for weight in made.trainable_variables:
+        weight.assign(weight.numpy() + scale * 0.3 * random.standard_normal(weight.shape))
+    return made
+
+
+def batch(size=6, dtype=np.float64, latent_dim=4):
+    """Grey images [size, 8, 8, 3], black and white pixels among them, and noise [size, latent_dim]."""
+    random = np.random.default_rng(2)
+    images = np.clip(random.uniform(-0.5, 1.5, (size, *SHAPE)), 0, 1)
+    return images.astype(dtype), random.standard_normal((size, latent_dim)).astype(dtype)
+
+
+@pytest.mark.parametrize("num_layers", [1, 3])
+def test_terms_are_those_of_numpy(num_layers):
+    vae = make(num_layers=num_layers, precision="float64", beta=0.7)
+    images, noise = batch()
+    rate, distortion, mean, stddev, logits, _ = NumpyVae([w.numpy() for w in vae.trainable_variables],
+                                                         num_layers).forward(images, noise)
+    terms = vae.terms(images, noise)
+    np.testing.assert_allclose(terms.rate, rate, rtol=1e-12)
+    np.testing.assert_allclose(terms.distortion, distortion, rtol=1e-12)
+    np.testing.assert_allclose(terms.penalty, rate, rtol=1e-12)
+    np.testing.assert_allclose(terms.objective, distortion + 0.7 * rate, rtol=1e-12)
+    np.testing.assert_allclose(vae.posterior(images).mean(), mean, rtol=1e-10)
+    np.testing.assert_allclose(vae.posterior(images).stddev(), stddev, rtol=1e-10)
+    np.testing.assert_allclose(vae.likelihood(mean + stddev * noise).mean(),
+                               scipy.special.expit(logits).reshape(images.shape), rtol=1e-10)
+
+
+@pytest.mark.parametrize("changes", KINDS)
+def test_distortion_sums_the_cross_entropy_of_grey_targets_over_pixels(changes):
+    vae = make(scale=0.3, precision="float64", **changes)
+    images, noise = batch()
+    posterior = vae.posterior(images)
+    pixels = vae.likelihood(posterior.mean() + posterior.stddev() * noise).mean().numpy()
+    expected = -(scipy.special.xlogy(images, pixels) + scipy.special.xlog1py(1 - images, -pixels)).sum((1, 2, 3))
+    distortion = vae.terms(images, noise).distortion
+    np.testing.assert_allclose(distortion, expected, rtol=1e-9)
+    assert not np.allclose(distortion, expected / images[0].size)  # a mean over pixels would pass nowhere near
+
+
+def test_distortion_of_a_perfect_reconstruction_is_the_entropy_floor():
+    vae = make(precision="float64")
+    images = batch()[0][:1].clip(0.01, 0.99)
+    kernel, bias = vae.decoder.trainable_variables[-2:]
+    kernel.assign(np.zeros(kernel.shape))
+    bias.assign(scipy.special.logit(images).reshape(-1))
+    floor = (scipy.special.entr(images) + scipy.special.entr(1 - images)).sum()
+    np.testing.assert_allclose(vae.terms(images, np.zeros((1, 4))).distortion, [floor], rtol=1e-12)
+
+
+def test_rate_is_zero_where_the_posterior_is_the_prior():
+    vae = make(precision="float64")
+    for weight in vae.encoder.trainable_variables[-4:]:  # both heads: mean 0, log scale 0
+        weight.assign(np.zeros(weight.shape))
+    np.testing.assert_array_equal(vae.terms(*batch()).rate, np.zeros(6))
+
+
+@pytest.mark.parametrize("changes", KINDS[:4])
+def test_rate_is_the_closed_form(changes):
+    vae = make(precision="float64", **changes)
+    images, noise = batch()
+    mean, stddev = vae.posterior(images).mean().numpy(), vae.posterior(images).stddev().numpy()
+    expected = 0.5 * (mean**2 + stddev**2 - 1 - np.log(stddev**2)).sum(1)
+    np.testing.assert_allclose(vae.terms(images, noise).rate, expected, rtol=1e-12)
+    draws = np.random.default_rng(0).standard_normal((200_000, 1, 4)) * stddev[:2] + mean[:2]  # and the definition
+    log_ratio = scipy.stats.norm.logpdf(draws, mean[:2], stddev[:2]) - scipy.stats.norm.logpdf(draws)
+    np.testing.assert_allclose(expected[:2], log_ratio.sum(2).mean(0), rtol=0.02)
+
+
+def test_rate_against_a_mixture_is_the_log_ratio_at_the_code():
+    vae = make(precision="float64", prior="mixture")
+    images, noise = batch()
+    posterior = vae.posterior(images)
+    codes = (posterior.mean() + posterior.stddev() * noise).numpy()
+    means, log_scales, logits = (weight.numpy() for weight in vae.prior_layer.trainable_variables)
+    assert means.shape == (16, 4)
+    log_prior = scipy.special.logsumexp(np.log(scipy.special.softmax(logits)) + scipy.stats.norm.logpdf(
+        codes[:, None], means, np.exp(log_scales)).sum(2), axis=1)
+    log_posterior = scipy.stats.norm.logpdf(codes, posterior.mean(), posterior.stddev()).sum(1)
+    np.testing.assert_allclose(vae.terms(images, noise).rate, log_posterior - log_prior, rtol=1e-10)
+
+
+def test_likelihood_takes_any_leading_axes():
+    vae, codes = make(), np.random.default_rng(0).standard_normal((2, 5, 3, 4)).astype(np.float32)
+    likelihood = vae.likelihood(codes)
+    assert likelihood.batch_shape == (2, 5, 3) and likelihood.event_shape == SHAPE
+    flat = vae.likelihood(codes.reshape(-1, 4)).mean().numpy()
+    np.testing.assert_allclose(likelihood.mean().numpy().reshape(flat.shape), flat, rtol=1e-6)
+    assert vae.prior().event_shape == (4,) and vae.prior().batch_shape == ()
+    assert vae.posterior(batch()[0]).event_shape == (4,)
+
+
+@pytest.mark.parametrize("architecture, num_layers, expected", [
+    ("mlp", 1, 192 * 16 + 16 + 2 * (16 * 4 + 4) + 4 * 16 + 16 + 16 * 192 + 192),
+    ("mlp", 3, 192 * 16 + 16 + 2 * (16 * 4 + 4) + 4 * 16 + 16 + 16 * 192 + 192 + 4 * (16 * 16 + 16)),
+    ("cnn", 1, 16 * 3 * 4 + 4 + 2 * (64 * 4 + 4) + 4 * 64 + 64 + 16 * 4 * 3 + 3),
+    ("cnn", 3, 16 * 3 * 4 + 4 + 2 * (16 * 16 + 4) + 2 * (4 * 4 + 4) + 4 * 4 + 4 + 2 * (16 * 16 + 4) + 16 * 4 * 3 + 3),
+])
+def test_the_networks_have_the_layers_they_should(architecture, num_layers, expected):
+    vae = make(architecture=architecture, num_layers=num_layers)
+    assert sum(int(np.prod(weight.shape)) for weight in vae.trainable_variables) == expected
+
+
+def test_weights_start_as_glorot_with_zero_biases_and_own_seeds():
+    first, again, other = (model.build(Config(image_size=8, hidden_units=64, num_layers=2, seed=seed), SHAPE, 300)
+                           for seed in (0, 0, 1))
+    kernels = [weight.numpy() for weight in first.trainable_variables if weight.name == "kernel"]
+    for kernel in kernels:
+        limit = np.sqrt(6 / sum(kernel.shape))
+        assert 0.9 * limit < np.abs(kernel).max() <= limit and abs(kernel.mean()) < 0.1 * limit
+    assert all((weight.numpy() == 0).all() for weight in first.trainable_variables if weight.name == "bias")
+    assert len({kernel.ravel()[0] for kernel in kernels}) == len(kernels)  # no two layers share their draw
+    for one, same, different in zip(*(vae.trainable_variables for vae in (first, again, other))):
+        np.testing.assert_array_equal(one, same)
+        assert one.name == "bias" or not np.array_equal(one, different)
+
+
+def test_beta_does_not_change_the_first_weights():
+    for one, two in zip(*(model.build(Config(image_size=8, hidden_units=16, beta=beta), SHAPE, 300).trainable_variables
+                          for beta in (0.0, 5.0))):
+        np.testing.assert_array_equal(one, two)
+
+
+# The parts of the rate
+
+
+def brute_force_parts(vae, images, noise, num_train):
+    """Both parts of the rate at each code, by the formula of Esmaeili et al. 2019, one density at a time."""
+    mean, stddev = vae.posterior(images).mean().numpy(), vae.posterior(images).stddev().numpy()
+    codes, size = mean + stddev * noise, len(images)
+    density = np.array([[scipy.stats.norm.pdf(code, mean[n], stddev[n]).prod() for n in range(size)] for code in codes])
+    others = np.array([sum(density[b, n] for n in range(size) if n != b) for b in range(size)])
+    log_marginal = np.log(density.diagonal() / num_train + (num_train - 1) / (num_train * (size - 1)) * others)
+    return {"mutual_information": np.log(density.diagonal()) - log_marginal,
+            "marginal_kl": log_marginal - scipy.stats.norm.logpdf(codes).sum(1)}
+
+
+@pytest.mark.parametrize("size, num_train", [(6, 300), (2, 2), (6, 6), (5, 81_920)])
+@pytest.mark.parametrize("part", ["mutual_information", "marginal_kl"])
+def test_the_penalised_part_is_the_minibatch_estimate(part, size, num_train):
+    vae = make(num_train, scale=0.3, precision="float64", rate_terms=part, beta=2.0)
+    images, noise = batch(size)
+    terms = vae.terms(images, noise)
+    expected = brute_force_parts(vae, images, noise, num_train)[part]
+    np.testing.assert_allclose(terms.penalty, expected, rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(terms.objective, terms.distortion + 2.0 * expected, rtol=1e-9)
+
+
+def test_the_parts_sum_to_the_log_ratio():
+    vae = make(precision="float64")
+    images, noise = batch()
+    coded = vae.rate_and_distortion(images, noise)
+    parts = vae.information(coded.posterior, coded.codes)
+    ratio = coded.posterior.log_prob(coded.codes) - vae.prior().log_prob(coded.codes)
+    np.testing.assert_allclose(parts.mutual_information + parts.marginal_kl, ratio, rtol=1e-9)
+
+
+def test_far_apart_codes_have_the_most_information():
+    """log N, not log B: what the plain mean over the batch would give."""
+    vae = make(num_train=16384, precision="float64", rate_terms="mutual_information")
+    vae.encoder.trainable_variables[-1].assign(np.full(4, -20.0))  # stddev near e^-20
+    np.testing.assert_allclose(vae.terms(*batch()).penalty, np.full(6, np.log(16384)), rtol=1e-6)
+
+
+@pytest.mark.parametrize("rate_terms", ["both", "mutual_information", "marginal_kl"])
+@pytest.mark.parametrize("prior", ["standard_normal", "mixture"])
+@pytest.mark.parametrize("beta", [0.0, 0.8])
+def test_gradients_are_those_of_finite_differences(rate_terms, prior, beta):
+    vae = make(scale=0.3, precision="float64", rate_terms=rate_terms, prior=prior, beta=beta)
+    images, noise = batch()
+    weights = vae.trainable_variables
+    loss = tf.function(lambda: tf.reduce_mean(vae.terms(images, noise).objective))
+    with tf.GradientTape() as tape:
+        value = tf.reduce_mean(vae.terms(images, noise).objective)
+    gradients = tape.gradient(value, [weight.value for weight in weights], unconnected_gradients="zero")
+    random, start = np.random.default_rng(3), [weight.numpy() for weight in weights]
+    for number in range(len(weights)):
+        direction = random.standard_normal(weights[number].shape)
+        sides = []
+        for shift in (1e-6, -1e-6):
+            weights[number].assign(start[number] + shift * direction)
+            sides.append(float(loss()))
+        weights[number].assign(start[number])
+        slope = float(tf.reduce_sum(gradients[number] * direction))
+        np.testing.assert_allclose(slope, (sides[0] - sides[1]) / 2e-6, rtol=1e-5, atol=1e-6,
+                                   err_msg=weights[number].path)
+        unused = "mixture" in weights[number].path and (beta == 0 or rate_terms == "mutual_information")
+        assert (slope == 0) == unused, weights[number].path
+
+
+def test_beta_zero_is_an_autoencoder():
+    vae = make(precision="float64", beta=0.0)
+    terms = vae.terms(*batch())
+    np.testing.assert_array_equal(terms.objective, terms.distortion)
+
+
+# Keras's own loop
+
+
+def compiled(vae, learning_rate=1e-3, **arguments):
+    """The model, ready for `fit`."""
+    vae.compile(optimizer=keras.optimizers.Adam(learning_rate), **arguments)
+    return vae
+
+
+@pytest.mark.parametrize("changes", [*KINDS, {"precision": "bfloat16"}, {"rate_terms": "marginal_kl"}])
+def test_every_parameter_moves_in_one_step(changes):
+    width = {} if "architecture" in changes else {"hidden_units": 16}
+    vae = compiled(model.build(Config(image_size=8, **width, **changes), SHAPE, 300))
+    before = [weight.numpy() for weight in vae.trainable_variables]
+    vae.train_step(tf.constant(batch(32, np.float32)[0]))
+    still = [weight.path for weight, old in zip(vae.trainable_variables, before) if np.array_equal(weight.numpy(), old)]
+    assert still == [] and len(before) >= 10
+    assert vae.beta.numpy() == 1.0
+
+
+def test_fit_takes_the_steps_of_numpy():
+    vae = compiled(make(precision="float64", beta=0.5, seed=7), jit_compile=False)
+    check = NumpyVae([weight.numpy() for weight in vae.trainable_variables], 1)
+    images, _ = batch(20)
+    history = vae.fit(tf.data.Dataset.from_tensor_slices(images).batch(8), epochs=2, verbose=0, shuffle=False).history
+    sums = []
+    for step, start in enumerate([0, 8, 16] * 2):
+        own = images[start:start + 8]
+        noise = tf.random.stateless_normal([len(own), 4], tf.random.fold_in([7, 0], step), dtype=tf.float64).numpy()
+        rate, distortion, *_ = check.forward(own, noise)
+        sums.append([rate.sum(), distortion.sum()])
+        check.step(own, noise, 0.5, 1e-3)
+    for weight, expected in zip(vae.trainable_variables, check.weights):
+        np.testing.assert_allclose(weight.numpy(), expected, rtol=1e-9, atol=1e-12)
+    means = np.array(sums).reshape(2, 3, 2).sum(1) / 20  # of images: the ragged last batch weighs what it is
+    np.testing.assert_allclose(history["rate"], means[:, 0], rtol=1e-5)
+    np.testing.assert_allclose(history["distortion"], means[:, 1], rtol=1e-5)
+
+
+def test_fit_learns_with_keras_defaults(split):
+    vae = compiled(model.build(Config(image_size=8, hidden_units=16), SHAPE, 300), 1e-2)
+    images = split.train.images.astype(np.float32) / 255
+    history = vae.fit(images, batch_size=50, epochs=20, verbose=0).history
+    assert history["objective"][-1] < 0.6 * history["objective"][0]
+    test = vae.evaluate(split.test.images.astype(np.float32) / 255, batch_size=77, verbose=0, return_dict=True)
+    assert test["objective"] == pytest.approx(test["distortion"] + test["rate"], rel=1e-4)
+    assert test["objective"] < 0.7 * history["objective"][0]
+    reconstructions = vae.predict(images[:5], verbose=0)
+    np.testing.assert_allclose(reconstructions, vae(images[:5]), rtol=1e-4)
+
+
+# Its file
+
+
+@pytest.mark.parametrize("changes", [*KINDS, {"precision": "float64"}, {"precision": "bfloat16"},
+                                     {"rate_terms": "marginal_kl", "beta": 0.1}])
+def test_the_saved_model_is_the_same_model(tmp_path, changes):
+    vae = make(**changes)
+    vae.save(tmp_path / "model.keras")
+    loaded = model.load(tmp_path / "model.keras")
+    images, noise = batch(dtype=vae.variable_dtype)
+    assert type(loaded) is model.VAE and loaded.get_config() == vae.get_config()
+    assert [weight.path.partition("/")[2] for weight in loaded.variables] == [
+        weight.path.partition("/")[2] for weight in vae.variables]
+    for value, expected in zip(loaded.terms(images, noise), vae.terms(images, noise)):
+        np.testing.assert_array_equal(value, expected)
+    np.testing.assert_array_equal(loaded(images), vae(images))
+
+
+@pytest.mark.slow
+def test_another_program_loads_the_model_after_one_import(tmp_path):
+    vae = make(beta=0.25)
+    vae.save(tmp_path / "model.keras")
+    np.save(tmp_path / "images.npy", batch(dtype=np.float32)[0])
+    program = ("import keras, numpy as np, sys; {}loaded = keras.models.load_model('model.keras', safe_mode=True);"
+               "np.save('out.npy', loaded(np.load('images.npy'))); print(float(loaded.beta.numpy()))")
+    done = subprocess.run([sys.executable, "-c", program.format("import vae_rd.model; ")], cwd=tmp_path, text=True,
+                          capture_output=True, env=os.environ | {"PYTHONPATH": str(pathlib.Path(__file__).parents[2])})
+    assert done.stdout == "0.25\n", done.stderr
+    np.testing.assert_allclose(np.load(tmp_path / "out.npy"), vae(np.load(tmp_path / "images.npy")), rtol=1e-6)
+

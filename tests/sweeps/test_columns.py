@@ -1,0 +1,80 @@
+"""Columns and pieces of a sweep: complete, disjoint, the same everywhere."""
+
+import pytest
+
+from vae_rd.config import STACKABLE_FIELDS, Config
+from vae_rd.sweeps import columns
+from vae_rd.sweeps.experiments import cost, experiment
+
+
+def _shared(config):
+    return config.replace(**{name: getattr(Config(), name) for name in STACKABLE_FIELDS})
+
+
+@pytest.mark.parametrize("size", [1, 2, 5, 12, 1000])
+def test_columns_hold_every_run_once_and_differ_in_stackable_fields_only(size):
+    configs = list(experiment("figure6", "laptop").configs)
+    cut = columns.columns(configs, size)
+    assert sorted(config.run_name for column in cut for config in column) == sorted(c.run_name for c in configs)
+    assert all(len(column) <= size and len({_shared(config) for config in column}) == 1 for column in cut)
+
+
+def test_columns_are_cut_finer_for_several_workers():
+    configs = [Config(beta=beta) for beta in (0.1, 0.2, 0.3, 0.4, 0.5)]
+    assert [len(column) for column in columns.columns(configs, 12, at_least=2)] == [3, 2]
+    assert [len(column) for column in columns.columns(configs, 12)] == [5]
+
+
+@pytest.mark.parametrize("num_tasks", [1, 2, 3, 7, 64, 500])
+def test_pieces_are_disjoint_and_complete_for_any_number_of_tasks(num_tasks):
+    configs = list(experiment("figure4", "laptop").configs)
+    cut = [columns.piece(configs, task, num_tasks) for task in range(num_tasks)]
+    assert [config for piece in cut for config in piece] == configs
+
+
+def test_pieces_cost_about_the_same():
+    configs = list(experiment("figure6", "paper").configs)  # cnn and mlp: a run costs from 0.8 to 4 hours
+    hours = [cost(columns.piece(configs, task, 8)).hours for task in range(8)]
+    dearest = max(cost([config]).hours for config in configs)
+    assert max(hours) - min(hours) <= 2 * dearest
+
+
+def test_a_column_fits_into_memory(monkeypatch):
+    monkeypatch.setattr(columns, "num_gpus", lambda: 0)
+    wide = Config(hidden_units=8192, num_layers=5)
+    assert 1 <= columns.column_size(wide) < columns.column_size(Config()) <= columns.CPU_MEMBERS
+    monkeypatch.setattr(columns, "num_gpus", lambda: 1)
+    monkeypatch.setattr(columns, "_gpu_bytes", lambda: 80 * 2**30)
+    assert columns.column_size(Config()) == columns.GPU_MEMBERS
+
+
+def test_visible_gpus_are_counted_without_tensorflow(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,3")
+    assert columns.num_gpus() == 2
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert columns.num_gpus() == 0
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
+    assert columns.num_gpus() == 0
+
+
+@pytest.mark.slow
+def test_the_memory_estimate_covers_the_measured_peak(tmp_path):
+    """The peak of 4 members more, measured from outside, against the estimate."""
+    import subprocess
+    import sys
+    # VmHWM, not ru_maxrss: a child that is started by a large process begins with that one's maximum.
+    program = ("import sys, numpy as np, tensorflow as tf\n"
+               "from vae_rd.datasets.splits import Partition\n"
+               "from vae_rd.config import Config\n"
+               "from vae_rd.training.column import Column\n"
+               "images = np.random.default_rng(0).integers(0, 255, (4096, 32, 32, 3), dtype=np.uint8)\n"
+               "members = [Config(beta=0.1 * (m + 1)) for m in range(int(sys.argv[1]))]\n"
+               "column = Column(members, images, strategy=tf.distribute.get_strategy(), jit=True, stacked=False)\n"
+               "column.train(column.batches(0, 3), tf.constant(0))\n"
+               "column.evaluate(Partition(images, np.arange(4096), images))\n"
+               "column.restore(column.state(), 3)\n"
+               "print(int(open('/proc/self/status').read().split('VmHWM:')[1].split()[0]) * 1024)\n")
+    peaks = [int(subprocess.run([sys.executable, "-c", program, str(members)], capture_output=True, text=True,
+                                check=True).stdout) for members in (1, 5)]
+    measured, estimated = (peaks[1] - peaks[0]) / 4, columns.member_bytes(Config())
+    assert measured <= estimated <= 4 * measured

@@ -1,0 +1,105 @@
+"""The experiments: counts by hand, shared runs, valid Configs, and a cost that is plain arithmetic."""
+
+import subprocess
+import sys
+
+import pytest
+
+from vae_rd.config import Config, ConfigError
+from vae_rd.sweeps import experiments
+from vae_rd.sweeps.experiments import cost, experiment, num_parameters, step_seconds
+
+PAPER_COUNTS = {"figure1": 0, "figure2": 0, "figure3": 2 * 2 * 12 * 5, "figure4": (9 + 8) * 2 * 12 * 5,
+                "figure5": 3 * 2 * 12 * 5, "figure6": 4 * 12 * 5, "figure7": 4 * 2 * 12 * 5,
+                "figure7_sizes": 3 * 4 * 2 * 12 * 5, "figure8": 2 * 12 * 5, "early_stopping": 2 * 12 * 5,
+                "log_likelihood": 2 * 2 * 12 * 5, "nearest_neighbours": 2 + 9 + 8, "rate_terms": 3 * 2 * 12 * 5,
+                "memorisation": 2 * 2 * 12 * 5, "latent_dim": 6 * 2 * 12 * 5}
+
+
+def test_every_experiment_of_the_paper_has_its_count():
+    assert {name: len(experiment(name).configs) for name in experiments.names()} == PAPER_COUNTS
+
+
+@pytest.mark.parametrize("scale", experiments.SCALES)
+@pytest.mark.parametrize("name", experiments.names())
+def test_runs_are_distinct_and_named_alike_everywhere(name, scale):
+    chosen = experiment(name, scale)
+    assert len(set(chosen.run_names)) == len(chosen.configs) == len(set(chosen.configs))
+    assert all(Config.from_json(config.to_json()) == config for config in chosen.configs)
+
+
+def test_the_paper_scale_is_the_protocol():
+    for config in experiment("figure3").configs:
+        assert set(config.non_default) <= {"split", "num_layers", "beta", "seed"}
+    assert {config.beta for config in experiment("figure3").configs} == set(experiments.PAPER_BETAS)
+    assert {config.split for config in experiment("figure3").configs} == {"cv_82k", "cv_16k"}
+
+
+@pytest.mark.parametrize("scale", experiments.SCALES)
+@pytest.mark.parametrize("part, whole", [("figure8", "figure3"), ("early_stopping", "figure3"),
+                                         ("memorisation", "figure3"), ("log_likelihood", "figure3")])
+def test_figures_share_their_runs(scale, part, whole):
+    assert set(experiment(part, scale).configs) <= set(experiment(whole, scale).configs)
+
+
+@pytest.mark.parametrize("scale", experiments.SCALES)
+@pytest.mark.parametrize("name", ["figure4", "figure5", "figure6", "rate_terms", "latent_dim"])
+def test_the_small_set_of_figure_3_comes_back_in_other_figures(name, scale):
+    assert set(experiment(name, scale).configs) & set(experiment("figure3", scale).configs)
+
+
+def test_rate_terms_and_data_sets_vary_where_they_should():
+    assert {config.rate_terms for config in experiment("rate_terms").configs} == {"both", "mutual_information",
+                                                                                  "marginal_kl"}
+    assert {config.dataset for config in experiment("figure7").configs} == set(experiments.OTHER_DATASETS)
+    assert experiment("early_stopping").checkpoints == ("last", "best")
+    assert experiment("figure8").measures == ("information",)
+
+
+@pytest.mark.parametrize("scale", experiments.SCALES.values(), ids=experiments.SCALES.keys())
+def test_measures_and_their_settings_are_known_to_the_table_of_measures(scale):
+    from vae_rd.measures import registry
+    wanted = {measure for name in experiments.names() for measure in experiment(name, scale.name).measures}
+    assert wanted <= set(registry.MEASURES) and set(scale.settings) <= set(registry.MEASURES)
+    for settings in scale.settings.values():
+        assert registry.Settings(**settings)
+
+
+@pytest.mark.parametrize("name", [name for name in experiments.names() if PAPER_COUNTS[name]])
+def test_laptop_takes_an_hour_or_two_and_smoke_minutes(name):
+    assert cost(experiment(name, "laptop").configs).hours <= 2.1
+    assert cost(experiment(name, "smoke").configs).hours * 60 <= 2
+
+
+def test_unknown_names_list_the_known_ones():
+    with pytest.raises(ConfigError, match="experiment='figure9' is not known.*figure3: train and test curves"):
+        experiment("figure9")
+    with pytest.raises(ConfigError, match="scale='huge' is not known. The scales are smoke, laptop, tenth, paper"):
+        experiment("figure3", "huge")
+
+
+def test_parameters_against_a_count_by_hand():
+    assert num_parameters(Config()) == (3072 * 512 + 512) + 2 * (512 * 10 + 10) + (10 * 512 + 512) + (512 * 3072 + 3072)
+    assert num_parameters(Config(num_layers=3)) - num_parameters(Config()) == 4 * (512 * 512 + 512)
+    assert num_parameters(Config(architecture="cnn")) == (
+        (16 * 3 * 64 + 64) + 2 * (16384 * 10 + 10) + (10 * 16384 + 16384) + (16 * 64 * 3 + 3))
+    grey = Config(dataset="mnist")
+    assert num_parameters(grey) == (1024 * 512 + 512) + 2 * (512 * 10 + 10) + (10 * 512 + 512) + (512 * 1024 + 1024)
+
+
+def test_cost_is_steps_times_measured_time():
+    for (architecture, layers), milliseconds in experiments.STEP_MS.items():
+        config = Config(architecture=architecture, num_layers=layers)
+        assert step_seconds(config) == pytest.approx(milliseconds / 1000)
+    assert step_seconds(Config(batch_size=256)) == pytest.approx(2 * step_seconds(Config()))
+    steps, images = 1000, 2 * 163_840 + 20 * 2 * 512
+    expected = 0.011 * (steps + images / 3 / 128) / 3600
+    assert cost([Config(train_steps=steps, eval_images=512)] * 2).hours == pytest.approx(2 * expected)
+    assert cost([Config()]).gigabytes == pytest.approx((20 * 3_165_204 + 64 * 163_840) / 1e9)
+    assert cost([]) == (0, 0, 0)
+
+
+def test_listing_needs_no_framework():
+    code = ("import sys; from vae_rd.sweeps import experiments as e; len(e.experiment('figure4').configs); "
+            "sys.exit(bool({'tensorflow', 'keras', 'pandas', 'matplotlib'} & set(sys.modules)))")
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -1,0 +1,238 @@
+"""Columns: their steps against NumPy, a member against the same run alone, evaluation of every image once."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tests.numpy_vae import NumpyVae
+from vae_rd.config import Config
+from vae_rd.datasets import random_streams, splits
+from vae_rd.model import likelihoods
+from vae_rd.storage import runs
+from vae_rd.training import column as column_module
+from vae_rd.training.column import Column
+
+SMALL = Config(split="cd_300", image_size=8, hidden_units=16, latent_dim=4, batch_size=32, learning_rate=3e-3)
+CNN = Config(split="cd_300", image_size=8, architecture="cnn", channels=4, latent_dim=4, batch_size=32,
+             learning_rate=3e-3)
+
+
+def column(configs, split, jit=False, stacked=False, strategy=None):
+    """A column on this machine."""
+    return Column(configs, split.train.images, strategy=strategy or tf.distribute.get_strategy(), jit=jit,
+                  stacked=stacked)
+
+
+def trained(configs, split, steps, **options):
+    """A column after some steps; `trace` [steps, 2, members] holds its training rate and distortion."""
+    made = column(configs, split, **options)
+    made.trace = made.train(made.batches(0, steps), tf.constant(0)).numpy()
+    return made
+
+
+def members(config, betas=(0.01, 1.0, 3.0), seeds=(0,)):
+    """Configs that differ in beta and seed."""
+    return [config.replace(beta=beta, seed=seed) for seed in seeds for beta in betas]
+
+
+def distance(one, other):
+    """The largest difference of two states, as a share of each tensor's norm."""
+    assert list(one) == list(other)
+    return max(np.linalg.norm(one[name] - other[name]) / max(np.linalg.norm(other[name]), 1e-30) for name in one
+               if name != "beta")
+
+
+def member_state(made, place):
+    """One member's weights and moments."""
+    return {name: values[place] for name, values in made.state().items()}
+
+
+def training_noise(config, step):
+    """The noise of a step, as documented: seed folded with stream and step."""
+    seed = tf.random.fold_in(tf.random.fold_in([config.seed, 0], step), 0)
+    return tf.random.stateless_normal([config.batch_size, config.latent_dim], seed, dtype=config.precision).numpy()
+
+
+@pytest.mark.parametrize("num_layers, jit, stacked", [(1, True, False), (3, False, False), (1, False, True)])
+def test_training_takes_the_steps_of_numpy(split, num_layers, jit, stacked):
+    """Batch order, noise, gradients, Adam: 12 steps in float64, more than one pass over the images."""
+    configs = members(SMALL.replace(num_layers=num_layers, precision="float64"), (0.3, 2.0), (0, 5))[1:3]
+    made = column(configs, split, jit, stacked)
+    checks = [NumpyVae([values[place] for values in list(made.state().values())[:len(made.weights) - 1]], num_layers)
+              for place in range(2)]
+    trace = made.train(made.batches(0, 12), tf.constant(0)).numpy()
+    for place, (config, check) in enumerate(zip(configs, checks)):
+        rows = random_streams.batch_indices(300, 32, config.seed, 0, 12)
+        for step in range(12):
+            images, noise = split.train.images[rows[step]] / 255, training_noise(config, step)
+            rate, distortion, *_ = check.forward(images, noise)
+            np.testing.assert_allclose(trace[step, :, place], [rate.mean(), distortion.mean()], rtol=1e-7)
+            check.step(images, noise, config.beta, config.learning_rate)
+        for name, expected in zip(made.weight_names, check.weights):
+            np.testing.assert_allclose(made.state()[name][place], expected, rtol=1e-7, atol=1e-9)
+
+
+CASES = [(SMALL, True, False), (CNN, False, False), (SMALL.replace(rate_terms="mutual_information"), False, True),
+         (SMALL.replace(prior="mixture", rate_terms="marginal_kl", binarization="dynamic", num_layers=2), False, False)]
+
+
+@pytest.mark.parametrize("config, jit, stacked", CASES)
+def test_a_member_is_the_run_trained_alone(split, config, jit, stacked):
+    configs = members(config.replace(precision="float64"), (0.01, 2.0), (3, 0))[::3]
+    together = trained(configs, split, 100, jit=jit, stacked=stacked)
+    alone = trained(configs[1:2], split, 100, jit=jit, stacked=stacked)
+    assert distance(member_state(together, 1), member_state(alone, 0)) < 1e-9
+    np.testing.assert_allclose(together.trace[:, :, 1], alone.trace[:, :, 0], rtol=1e-9)
+    assert distance(member_state(together, 0), member_state(alone, 0)) > 0.1  # not by all being the same
+
+
+@pytest.mark.parametrize("config, jit, stacked", CASES[:2])
+def test_a_member_is_the_run_trained_alone_in_float32(split, config, jit, stacked):
+    configs = members(config, (0.01, 2.0), (3, 0))[::3]
+    together, alone = (trained(chosen, split, 10, jit=jit, stacked=stacked) for chosen in (configs, configs[1:2]))
+    assert distance(member_state(together, 1), member_state(alone, 0)) < 1e-5
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "tensorfloat32"])
+def test_other_precisions_train(split, precision):
+    made = trained(members(SMALL.replace(precision=precision), (1.0,)), split, 200)
+    assert made.trace[-1, 1, 0] < 0.9 * made.trace[0, 1, 0]
+    assert made.state()["encoder.0.kernel"].dtype == np.float32
+
+
+@pytest.mark.parametrize("config, jit", [(SMALL, True), (CNN, False)])
+def test_cutting_the_steps_into_calls_changes_no_bit(split, config, jit):
+    whole, pieces = (column(members(config, (0.5,)), split, jit) for _ in range(2))
+    whole.train(whole.batches(0, 23), tf.constant(0))
+    step = 0
+    for size in (1, 1, 2, 4, 8, 7):
+        pieces.train(pieces.batches(step, size), tf.constant(step))
+        step += size
+    assert all(np.array_equal(values, whole.state()[name]) for name, values in pieces.state().items())
+
+
+def test_a_restored_column_goes_on_to_the_same_bits(split):
+    configs = members(SMALL, (0.1, 1.0))
+    whole, half = trained(configs, split, 30), trained(configs, split, 13)
+    other = column(configs, split)
+    other.restore(half.state(), 13)
+    other.train(other.batches(13, 17), tf.constant(13))
+    assert all(np.array_equal(values, whole.state()[name]) for name, values in other.state().items())
+
+
+def test_a_checkpoint_that_lacks_weights_is_refused(split):
+    made = column(members(SMALL, (1.0,)), split)
+    state = made.state()
+    del state["decoder.0.kernel"]
+    with pytest.raises(runs.RunError, match="holds no decoder.0.kernel: it is damaged, or of another version. Remove"):
+        made.restore(state, 3)
+
+
+@pytest.mark.parametrize("stacked", [False, True])
+def test_a_member_that_is_lost_does_not_hurt_the_others(split, stacked):
+    configs = members(SMALL, (1e38, 1.0))
+    made = trained(configs, split, 20, stacked=stacked)
+    assert np.isnan(made.trace[-1, :, 0]).any()
+    alone = trained(configs[1:], split, 20, stacked=stacked)
+    assert np.isfinite(made.trace[:, :, 1]).all()
+    np.testing.assert_allclose(made.trace[:, :, 1], alone.trace[:, :, 0], rtol=1e-3)
+    evaluated, expected = made.evaluate(split.test), alone.evaluate(split.test)
+    np.testing.assert_allclose(evaluated.distortion[1], expected.distortion[0], rtol=1e-3)
+
+
+def test_restarts_differ_and_betas_of_a_restart_share_batches_and_noise(split):
+    made = column(members(SMALL, (0.1, 1.0), (4, 2)), split)
+    assert made.seeds == [2, 4] and made.batches(0, 3).shape == (3, 2, 32)
+    start = made.state()["encoder.0.kernel"]
+    np.testing.assert_array_equal(start[0], start[1])
+    assert not np.allclose(start[0], start[2])
+    np.testing.assert_array_equal(made.batches(0, 3)[:, 1], random_streams.batch_indices(300, 32, 4, 0, 3))
+
+
+def test_noise_of_steps_and_restarts_is_independent():
+    draws = np.stack([training_noise(SMALL.replace(seed=seed), step).ravel()
+                      for seed in range(3) for step in range(40)])
+    correlation = np.corrcoef(draws) - np.eye(len(draws))
+    assert np.abs(correlation).max() < 0.5 and abs(draws.mean()) < 0.05 and abs(draws.std() - 1) < 0.05
+
+
+def test_weights_are_named_by_what_they_are(split):
+    made = column(members(SMALL.replace(prior="mixture"), (1.0,)), split)
+    shapes = {name: weight.shape[1:] for name, weight in zip(made.weight_names, made.weights)}
+    assert shapes == {
+        "encoder.0.kernel": (192, 16), "encoder.1.bias": (16,), "encoder.2.kernel": (16, 4), "encoder.3.bias": (4,),
+        "encoder.4.kernel": (16, 4), "encoder.5.bias": (4,), "decoder.0.kernel": (4, 16), "decoder.1.bias": (16,),
+        "decoder.2.kernel": (16, 192), "decoder.3.bias": (192,), "prior.0.means": (16, 4),
+        "prior.1.log_scales": (16, 4), "prior.2.logits": (16,), "beta": ()}
+    assert len(made.state()) == 14 + 2 * 13
+
+
+def test_members_that_cannot_share_a_program_are_refused(split):
+    with pytest.raises(ValueError, match="may differ in beta and seed only; train the others as a column of their own"):
+        column([SMALL, SMALL.replace(num_layers=2)], split)
+
+
+# Evaluation
+
+
+@pytest.mark.parametrize("size", [1, 31, 32, 33, 64, 65, 300])
+def test_every_image_is_evaluated_once_with_its_own_noise(monkeypatch, split, size):
+    """Against NumPy, on partitions just below, at and above a multiple of the batch."""
+    monkeypatch.setattr(column_module, "EVALUATION_BATCH", 32)
+    made = trained(members(SMALL.replace(precision="float64"), (0.1, 1.0)), split, 60)
+    rows = np.random.default_rng(size).choice(300, size, replace=False)
+    partition = splits.Partition(*(values[rows] for values in split.test))
+    seen = []
+    evaluated = made.evaluate(partition, seen.append)
+    assert sum(seen) == size and max(seen) <= 32
+    noise = random_streams.evaluation_noise(partition.index, 4)
+    for place in range(2):
+        check = NumpyVae([values[place] for values in list(made.state().values())[:10]], 1)
+        rate, distortion, mean, stddev, *_ = check.forward(partition.images / 255, noise)
+        codes = mean + stddev * noise
+        log_prior = -0.5 * (codes**2 + np.log(2 * np.pi)).sum(1)
+        log_posterior = -(0.5 * noise.astype(np.float64)**2 + np.log(stddev) + 0.5 * np.log(2 * np.pi)).sum(1)
+        expected = (rate, distortion, mean, stddev, log_posterior, log_prior)
+        for name, value in zip(evaluated._fields, expected):
+            np.testing.assert_allclose(getattr(evaluated, name)[place], value, rtol=1e-7, atol=1e-9, err_msg=name)
+
+
+def test_an_image_has_the_same_values_in_any_partition(split):
+    made = trained(members(SMALL, (0.1,)), split, 30)
+    whole = made.evaluate(split.test)
+    rows = np.array([7, 250, 3])
+    part = made.evaluate(splits.Partition(*(values[rows] for values in split.test)))
+    for name in whole._fields:
+        np.testing.assert_array_equal(getattr(part, name)[0], getattr(whole, name)[0][rows])
+
+
+# What training does
+
+
+def mean_image_distortion(images):
+    """Distortion of the best decoder that ignores its code: the mean image for every image."""
+    pixels = images.reshape(len(images), -1) / 255
+    mean = pixels.mean(0).clip(1e-9, 1 - 1e-9)
+    return -(pixels * np.log(mean) + (1 - pixels) * np.log1p(-mean)).sum(1).mean()
+
+
+def learned(configs, split, steps=2500):
+    """Rate and distortion [members] on the training set after training at a high learning rate."""
+    made = trained([config.replace(learning_rate=1e-2) for config in configs], split, steps, jit=True)
+    evaluated = made.evaluate(split.train)
+    return evaluated.rate.mean(1), evaluated.distortion.mean(1)
+
+
+def test_a_huge_beta_collapses_to_the_mean_image_and_a_small_one_does_not(split):
+    rate, distortion = learned(members(SMALL, (0.0, 0.1, 1000.0)), split)
+    mean_image, floor = mean_image_distortion(split.train.images), likelihoods.entropy_floor(split.train.images).mean()
+    assert rate[2] < 0.01 and distortion[2] == pytest.approx(mean_image, rel=0.02)
+    assert rate[0] > rate[1] > 3  # lower beta, higher rate, lower distortion; never below the floor
+    assert floor < distortion[0] < distortion[1] < 0.8 * mean_image
+
+
+def test_a_mean_over_pixels_would_collapse_where_the_sum_does_not(monkeypatch, split):
+    """The negative control: with that well-known mistake beta = 0.1 means 19.2, and this suite notices."""
+    monkeypatch.setattr("vae_rd.model.vae.objective", lambda distortion, rate, beta: distortion / 192 + beta * rate)
+    rate, distortion = learned(members(SMALL, (0.1,)), split)
+    assert rate[0] < 0.05 and distortion[0] > 0.95 * mean_image_distortion(split.train.images)

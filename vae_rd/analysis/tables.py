@@ -1,0 +1,191 @@
+"""Run directories -> one tidy table of all runs, and the table of their curves over beta."""
+
+import dataclasses
+import os
+import pathlib
+from typing import Any
+
+import pandas as pd
+import tqdm
+
+from vae_rd.analysis.statistics import gap_interval, t_half_width
+from vae_rd.config import Config, canonical_split
+from vae_rd.storage.files import FileError, read_arrays
+from vae_rd.storage.runs import FINISHED, METRICS, PARTITIONS, RunDir, find_runs
+
+CONFIG_COLUMNS = tuple(field.name for field in dataclasses.fields(Config))
+POINT_COLUMNS = (*(name for name in CONFIG_COLUMNS if name != "seed"), "partition", "checkpoint")
+SUMMARIES = ("mean", "std", "n", "low", "high")  # of every quantity, over the restarts of a curve point
+STANDARD_ERROR = "_se"  # suffix of a measure's Monte Carlo error: in runs.csv, not averaged over restarts
+UNREADABLE = "unreadable"
+_ABOUT_THE_RUN = ("num_train", "num_test", "wall_seconds", "steps_per_second")
+_LEADING = ("run", "status", "note", *CONFIG_COLUMNS, "partition", "checkpoint", "step", "num_images", *METRICS,
+            *_ABOUT_THE_RUN)
+
+
+class TableError(FileError):
+    """A request that the table cannot serve; the message says what it holds."""
+
+
+def collect(runs_dir: str | os.PathLike) -> pd.DataFrame:
+    """The table `runs.csv`: a row per finished run, partition and checkpoint, and one row for every other run.
+
+    Columns: run, status, note, the fields of Config (eval_every with its default filled in, eval_images as text, or
+    `all`), partition, checkpoint, step, num_images, the metrics (nats per image; active_units a count), then one column
+    per scalar that a measure wrote. A run that has not finished has one row, with no partition and no metrics: `note`
+    says why.
+
+    Args:
+        runs_dir: the folder that holds the run directories.
+    """
+    table = pd.DataFrame([row for run in find_runs(runs_dir) for row in _rows(run)])
+    table = table.reindex(columns=[*_LEADING, *(name for name in table.columns if name not in _LEADING)])
+    whole = ["eval_every", "step", "num_images", "num_train", "num_test"]
+    return table.astype({name: "Int64" for name in whole})
+
+
+def finished(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows that count: those of finished runs."""
+    return table[table["status"] == FINISHED]
+
+
+def left_out(table: pd.DataFrame) -> list[str]:
+    """One line per run that has no part in the curves: its name and why."""
+    return [f"{row.run}: {row.status}, {row.note}" for row in table[table["status"] != FINISHED].itertuples()]
+
+
+def where(table: pd.DataFrame, conditions: list[str]) -> pd.DataFrame:
+    """The rows that meet all conditions `column=value`; several values of one column are alternatives.
+
+    >>> where(table, ["split=cv_16k", "split=cv_82k", "num_layers=3"])  # doctest: +SKIP
+
+    Raises:
+        TableError: for a condition of another form, an unknown column, or a value that no row has.
+    """
+    wanted: dict[str, list[str]] = {}
+    for condition in conditions:
+        column, equals, value = condition.partition("=")
+        if not equals or column not in table.columns:
+            raise TableError(f"condition {condition!r}: must be column=value; the columns are "
+                             f"{', '.join(table.columns)}.")
+        wanted.setdefault(column, []).append(value)
+    for column, values in wanted.items():
+        table = table[_matches(table[column], values)]
+    return table
+
+
+def curves(table: pd.DataFrame) -> pd.DataFrame:
+    """The table `rd_curves.csv`: a row per curve point, that is per Config without its seed, partition and checkpoint.
+
+    Columns: POINT_COLUMNS, num_train, then for every metric and measure its `_mean`, `_std` (ddof=1), `_n` (restarts
+    that have it), `_low` and `_high` (95% interval of the mean, Student's t; empty with one restart). Only of finished
+    runs.
+    """
+    rows = finished(table)
+    measured = [name for name in table.columns if name not in _LEADING and not name.endswith(STANDARD_ERROR)]
+    quantities = [*METRICS, *measured]
+    points = rows.astype({name: float for name in quantities}).groupby(list(POINT_COLUMNS), dropna=False)
+    groups = points[quantities]
+    mean, std, count = groups.mean(), groups.std(ddof=1), groups.count()
+    half = pd.DataFrame(t_half_width(std, count), mean.index, mean.columns)
+    parts = dict(zip(SUMMARIES, (mean, std, count, mean - half, mean + half)))
+    frames = [parts[summary].add_suffix(f"_{summary}") for summary in SUMMARIES]
+    order = [f"{quantity}_{summary}" for quantity in quantities for summary in SUMMARIES]
+    return pd.concat([points["num_train"].max(), pd.concat(frames, axis=1)[order]], axis=1).copy().reset_index()
+
+
+def gaps(table: pd.DataFrame, runs_dir: str | os.PathLike) -> pd.DataFrame:
+    """Each finished run's generalisation gap in distortion, with its bootstrap interval over images.
+
+    Columns: run, checkpoint, gap (mean test distortion minus mean training distortion, nats per image), low, high.
+    Runs without values per image are left out.
+    """
+    rows = []
+    wanted = finished(table)[["run", "checkpoint"]].drop_duplicates()
+    for run, checkpoint in tqdm.tqdm(list(wanted.itertuples(index=False)), desc="gaps", disable=None):
+        paths = [RunDir(pathlib.Path(runs_dir) / run).per_example(name, checkpoint) for name in ("train", "test")]
+        if all(path.is_file() for path in paths):
+            gap = gap_interval(*(read_arrays(path)["distortion"] for path in paths))
+            rows.append((run, checkpoint, *gap))
+    return pd.DataFrame(rows, columns=["run", "checkpoint", "gap", "low", "high"])
+
+
+def as_text(curves: pd.DataFrame, partitions: tuple[str, ...] = ("train", "test")) -> str:
+    """The RD table for a terminal: a line per beta and curve; mean and standard deviation, in nats per image."""
+    chosen = curves[curves["partition"].isin(partitions)]
+    always = ("split", "architecture", "num_layers", "beta")
+    names = [name for name in POINT_COLUMNS[:-2] if name in always or chosen[name].nunique(dropna=False) > 1]
+    lines = [chosen[names].drop_duplicates().set_index(names)]
+    for partition in partitions:
+        block = chosen[chosen["partition"] == partition].set_index(names)
+        lines += [_mean_and_spread(block, metric).rename(f"{partition} {metric}")
+                  for metric in ("rate", "distortion", "elbo")]
+    restarts = chosen.set_index(names)["rate_n"].groupby(level=names, dropna=False).max().rename("restarts")
+    return pd.concat([*lines, restarts], axis=1).reset_index().to_string(index=False, na_rep="-")
+
+
+def _mean_and_spread(block: pd.DataFrame, metric: str) -> pd.Series:
+    texts = [f"{mean:.2f}" + (f" \u00b1 {std:.2f}" if n > 1 else "") for mean, std, n in
+             zip(block[f"{metric}_mean"], block[f"{metric}_std"], block[f"{metric}_n"])]
+    return pd.Series(texts, block.index, dtype=object)
+
+
+def _rows(run: RunDir) -> list[dict[str, Any]]:
+    """The table's rows of one run; a run whose files cannot be read has one row that says so."""
+    try:
+        return _readable_rows(run)
+    except (OSError, ValueError, FileError) as error:
+        return [{"run": run.path.name, "status": UNREADABLE, "note": str(error)}]
+    except KeyError as error:
+        return [{"run": run.path.name, "status": UNREADABLE, "note": f"{run.results} has no {error}"}]
+
+
+def _readable_rows(run: RunDir) -> list[dict[str, Any]]:
+    config, results, measures = run.read_config(), run.read_results(), run.read_measures()
+    about = {"run": run.path.name, "status": run.status(), **dataclasses.asdict(config),
+             "eval_every": config.evaluation_interval, "eval_images": str(config.eval_images or "all")}
+    if results is None or results["status"] != FINISHED:
+        return [{**about, **_progress(run, config, results)}]
+    about.update({name: results.get(name) for name in _ABOUT_THE_RUN}, note="")
+    rows = []
+    for checkpoint, block in (("last", results), ("best", results.get("best") or {})):
+        for partition in PARTITIONS:
+            if partition in block:
+                measured = _scalars(measures.get(checkpoint, {}), block["step"], partition)
+                rows.append({**measured, **about, "partition": partition, "checkpoint": checkpoint,
+                             "step": block["step"], **block[partition]})
+    return rows
+
+
+def _progress(run: RunDir, config: Config, results: dict[str, Any] | None) -> dict[str, Any]:
+    """How far a run without final results has come, and what stopped it if that is known."""
+    if results is not None:
+        diverged = results.get("diverged") or {}
+        step = diverged.get("step", results.get("step"))
+        return {"step": step, "note": f"{diverged.get('quantity', 'a value')} not finite at step {step}"}
+    history = run.read_history()
+    step = history[-1]["step"] if history else 0
+    failed = f"; the last attempt failed, see {run.failure.name}" if run.failure.is_file() else ""
+    return {"step": step, "note": f"evaluated up to step {step} of {config.train_steps}{failed}"}
+
+
+def _scalars(measures: dict[str, Any], step: int, partition: str) -> dict[str, float]:
+    """The numbers that measures wrote for this partition and for the run as a whole; not those of another step."""
+    valid = [measure for measure in measures.values() if measure.get("settings", {}).get("step", step) == step]
+    blocks = [measure.get(part) or {} for measure in valid for part in ("run", partition)]
+    return {name: value for block in blocks for name, value in block.items()
+            if value is None or isinstance(value, (int, float))}
+
+
+def _matches(column: pd.Series, values: list[str]) -> pd.Series:
+    if pd.api.types.is_numeric_dtype(column):
+        try:
+            kept = column.isin([float(value) for value in values]).fillna(False)
+        except ValueError as error:
+            raise TableError(f"{column.name}={','.join(values)}: must be a number.") from error
+    else:
+        kept = column.isin([canonical_split(value) if column.name == "split" else value for value in values])
+    if not kept.any():
+        present = ", ".join(str(value) for value in sorted(column.dropna().unique())) or "none at all"
+        raise TableError(f"no run has {column.name}={','.join(values)}; there are {present}.")
+    return kept

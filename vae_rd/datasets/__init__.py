@@ -1,0 +1,1 @@
+"""Data on disk and in memory: shards and their checks, splits, seeded random streams."""

@@ -1,0 +1,261 @@
+"""What is in a shard and in info.json: names, writing, reading and checking; the only module that knows.
+
+A shard is a GZIP TFRecord of tf.train.Example messages with the features `image` (raw uint8 bytes, height x width x
+channels), `index` (int64, position in the full data set) and `factors` (floats, physical units), in index order.
+"""
+
+import concurrent.futures
+import dataclasses
+import gzip
+import hashlib
+import itertools
+import json
+import os
+import pathlib
+
+import numpy as np
+
+from vae_rd.datasets import tfrecord
+
+FORMAT_VERSION = 1
+INFO_FILE = "info.json"
+PARTITIONS = ("train", "test")
+SHARD_SUFFIX = ".tfrecord.gz"
+_COMPRESSION_LEVEL = 4  # per Tetromino 15 us and 189 bytes; level 1: 10 us, 207 bytes; level 9: 119 us, 179 bytes
+_PARSE_BATCH = 1024
+_REMEDY = "Make the split again with data_gen.main --overwrite."
+
+
+class RecordsError(RuntimeError):
+    """Data on disk that cannot be used as asked; the message says which file, what is wrong and what to do."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Shard:
+    """One file of a partition, as listed in info.json."""
+
+    file: str
+    examples: int
+    bytes: int
+    sha256: str
+
+    @property
+    def partition(self) -> str:
+        """`train` or `test`."""
+        return self.file.partition("-")[0]
+
+
+@dataclasses.dataclass(frozen=True)
+class Info:
+    """The content of info.json: what a split is and which files hold it.
+
+    `content_sha256` covers, per partition, the decompressed records (the serialised examples, without TFRecord framing)
+    in index order: it identifies the data, whatever the sharding and the compression.
+    """
+
+    dataset: str
+    split: str
+    seed: int
+    image_size: int
+    binarization: str
+    image_shape: tuple[int, int, int]
+    factor_names: tuple[str, ...]
+    factor_units: tuple[str, ...]
+    factor_ranges: tuple[tuple[float, float], ...]  # (low, high) over the full data set, not over the split
+    num_total: int
+    num_train: int
+    num_test: int
+    shards: tuple[Shard, ...]
+    content_sha256: dict[str, str]
+    format_version: int = FORMAT_VERSION
+
+    def num_images(self, partition: str) -> int:
+        """Images in `train` or `test`."""
+        return {"train": self.num_train, "test": self.num_test}[partition]
+
+    def shards_of(self, partition: str) -> list[Shard]:
+        """The shards of one partition, in index order."""
+        return [shard for shard in self.shards if shard.partition == partition]
+
+    def to_json(self) -> str:
+        """The text of info.json."""
+        return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
+
+
+def dataset_folder(dataset: str, data_seed: int = 0, image_size: int = 32, binarization: str = "none") -> str:
+    """Folder name of a data set; what differs from the defaults is part of it, so one path never has two meanings.
+
+    Dynamic binarization happens in training and shares the grey images.
+
+    >>> dataset_folder("mnist", image_size=28, binarization="static")
+    'mnist-size28-static'
+    """
+    return "-".join([dataset] + [f"seed{data_seed}"] * (data_seed != 0) + [f"size{image_size}"] * (image_size != 32)
+                    + ["static"] * (binarization == "static"))
+
+
+def split_path(data_dir: str | pathlib.Path, dataset: str, split: str, data_seed: int = 0, image_size: int = 32,
+               binarization: str = "none") -> pathlib.Path:
+    """Folder of a split: `<data_dir>/<data set folder>/<split>`; it need not exist."""
+    return pathlib.Path(data_dir) / dataset_folder(dataset, data_seed, image_size, binarization) / split
+
+
+def shard_name(partition: str, number: int, count: int) -> str:
+    """File name of shard `number` of `count`.
+
+    >>> shard_name("train", 0, 2)
+    'train-00000-of-00002.tfrecord.gz'
+    """
+    return f"{partition}-{number:05d}-of-{count:05d}{SHARD_SUFFIX}"
+
+
+def write_shard(path: pathlib.Path, images: np.ndarray, index: np.ndarray, factors: np.ndarray) -> Shard:
+    """Writes one shard and returns its line for info.json; equal arguments give equal bytes.
+
+    Args:
+        path: file to write.
+        images: uint8 [n, height, width, channels].
+        index: int64 [n], rising.
+        factors: float32 [n, number of factors].
+    """
+    records = b"".join(tfrecord.framed(images, index, factors))
+    content = gzip.compress(records, _COMPRESSION_LEVEL, mtime=0)
+    path.write_bytes(content)
+    return Shard(path.name, len(index), len(content), hashlib.sha256(content).hexdigest())
+
+
+def content_sha256(paths: list[pathlib.Path]) -> str:
+    """sha256 over the decompressed records of a partition's shards, given in index order."""
+    digest = hashlib.sha256()
+    for path in paths:
+        for message in tfrecord.messages(gzip.decompress(path.read_bytes())):
+            digest.update(message)
+    return digest.hexdigest()
+
+
+def read_info(split_dir: str | pathlib.Path) -> Info:
+    """Reads info.json and checks it against itself and against its place on disk.
+
+    Raises:
+        RecordsError: if it is missing, damaged, of another format, or says something that its folder's name or its own
+            numbers contradict.
+    """
+    path = pathlib.Path(split_dir) / INFO_FILE
+    if not path.is_file():
+        remedy = "Make the split with data_gen.main" + (
+            " --overwrite, which removes what else is in the folder." if path.parent.exists() else ".")
+        raise RecordsError(f"{split_dir} holds no data: it has no {INFO_FILE}. {remedy}")
+    info = _parse_info(path)
+    folder = pathlib.Path(os.path.abspath(split_dir))  # links keep their names: the place is where the user sees it
+    place = (dataset_folder(info.dataset, info.seed, info.image_size, info.binarization), info.split)
+    _require(place == (folder.parent.name, folder.name), path,
+             f"it describes {'/'.join(place)}, but lies in {folder.parent.name}/{folder.name}: the folder was renamed, "
+             "or the file belongs elsewhere")
+    for partition in PARTITIONS:
+        shards = info.shards_of(partition)
+        total = sum(shard.examples for shard in shards)
+        _require(total == info.num_images(partition), path,
+                 f"num_{partition}={info.num_images(partition)}, but its {partition} shards sum to {total}")
+        names = [shard_name(partition, number, len(shards)) for number in range(len(shards))]
+        _require([shard.file for shard in shards] == names, path, f"its {partition} shards are not {', '.join(names)}")
+    return info
+
+
+def check_files(split_dir: str | pathlib.Path, info: Info) -> None:
+    """Compares the folder with info.json, without reading the shards: presence and size of each, and no other shard.
+
+    Raises:
+        RecordsError: naming the file that is missing, of the wrong size, or foreign.
+    """
+    folder = pathlib.Path(split_dir)
+    for shard in info.shards:
+        path = folder / shard.file
+        _require(path.is_file(), path, f"it is missing, though {INFO_FILE} lists it")
+        size = path.stat().st_size
+        _require(size == shard.bytes, path,
+                 f"it has {size} bytes where {INFO_FILE} says {shard.bytes}: it is cut short or damaged")
+    foreign = {path.name for path in folder.glob(f"*{SHARD_SUFFIX}")} - {shard.file for shard in info.shards}
+    if foreign:
+        raise RecordsError(f"{folder} holds {', '.join(sorted(foreign))}, which {INFO_FILE} does not list: a file of "
+                           "other data. Move it away.")
+
+
+def load_partition(split_dir: str | pathlib.Path, info: Info, partition: str
+                   ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Reads one partition, every file checked against info.json.
+
+    Args:
+        split_dir: folder of the split.
+        info: what `read_info` returned for it.
+        partition: `train` or `test`.
+
+    Returns:
+        images uint8 [N, height, width, channels], index int64 [N] (rising), factors float32 [N, number of factors].
+
+    Raises:
+        RecordsError: if a shard is missing, changed or foreign.
+    """
+    check_files(split_dir, info)
+    count, num_factors = info.num_images(partition), len(info.factor_names)
+    images = np.empty((count, *info.image_shape), np.uint8)
+    index, factors = np.empty(count, np.int64), np.empty((count, num_factors), np.float32)
+    shards = info.shards_of(partition)
+
+    def read(shard: Shard, stop: int) -> None:
+        path = pathlib.Path(split_dir) / shard.file
+        _require(hashlib.sha256(path.read_bytes()).hexdigest() == shard.sha256, path,
+                 f"its sha256 is not the one in {INFO_FILE}: it was damaged or replaced after it was written")
+        place = slice(stop - shard.examples, stop)
+        _parse_shard(path, images[place], index[place], factors[place])
+
+    with concurrent.futures.ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        list(pool.map(read, shards, itertools.accumulate(shard.examples for shard in shards)))
+    _require(bool((np.diff(index) > 0).all()), pathlib.Path(split_dir),
+             f"the {partition} shards are not in index order")
+    return images, index, factors
+
+
+def _parse_shard(path: pathlib.Path, images: np.ndarray, index: np.ndarray, factors: np.ndarray) -> None:
+    """Fills the three arrays from one shard; parsing whole batches is 6 times as fast as parsing single examples."""
+    import tensorflow as tf
+    features = {"image": tf.io.FixedLenFeature([], tf.string), "index": tf.io.FixedLenFeature([], tf.int64),
+                "factors": tf.io.FixedLenFeature([factors.shape[1]], tf.float32)}
+    if not factors.shape[1]:
+        del features["factors"]
+    start, image_bytes = 0, images[0].size if len(images) else 0
+    try:
+        for batch in tf.data.TFRecordDataset(str(path), "GZIP", buffer_size=1 << 20).batch(_PARSE_BATCH):
+            parsed = tf.io.parse_example(batch, features)
+            place = slice(start, start + len(batch))
+            raw = tf.io.decode_raw(parsed["image"], tf.uint8).numpy()
+            _require(place.stop <= len(index) and raw.shape[1] == image_bytes, path,
+                     f"its images are not the {len(index)} of shape {list(images.shape[1:])} in {INFO_FILE}")
+            images[place] = raw.reshape(images[place].shape)
+            index[place] = parsed["index"].numpy()
+            factors[place] = parsed["factors"].numpy() if factors.shape[1] else 0
+            start = place.stop
+    except tf.errors.OpError as error:
+        raise RecordsError(f"{path}: it cannot be parsed ({error.message}). {_REMEDY}") from error
+    _require(start == len(index), path, f"it holds {start} images where {INFO_FILE} says {len(index)}")
+
+
+def _parse_info(path: pathlib.Path) -> Info:
+    try:
+        content = json.loads(path.read_text())
+        version = content["format_version"]
+        _require(version == FORMAT_VERSION, path, f"format_version={version}, and this program reads {FORMAT_VERSION}")
+        content["shards"] = tuple(Shard(**shard) for shard in content["shards"])
+        for name in ("image_shape", "factor_names", "factor_units"):
+            content[name] = tuple(content[name])
+        content["factor_ranges"] = tuple((low, high) for low, high in content["factor_ranges"])
+        info = Info(**content)
+        _require(set(info.content_sha256) == set(PARTITIONS) and len(info.image_shape) == 3, path,
+                 "content_sha256 needs train and test, image_shape three numbers")
+        return info
+    except (ValueError, KeyError, TypeError) as error:
+        raise RecordsError(f"{path} is damaged ({type(error).__name__}: {error}). {_REMEDY}") from error
+
+
+def _require(holds: bool, path: pathlib.Path, problem: str) -> None:
+    if not holds:
+        raise RecordsError(f"{path}: {problem}. {_REMEDY}")

@@ -1,0 +1,218 @@
+"""The figures of each experiment from whatever runs have finished, and what is missing for the rest."""
+
+import os
+import pathlib
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from vae_rd.analysis import naming, quantities
+from vae_rd.analysis.tables import TableError, curves, finished
+from vae_rd.figures import against_beta, distances, rd_curves
+from vae_rd.storage.files import read_arrays
+from vae_rd.storage.runs import RunDir
+from vae_rd.sweeps.experiments import OTHER_DATASETS, SCALES, Experiment, experiment
+
+
+class Material(NamedTuple):
+    """What a figure is made from: the rows of one experiment's finished runs."""
+
+    experiment: Experiment
+    table: pd.DataFrame
+    curves: pd.DataFrame  # sorted: panels and curves come in this order
+    runs_dir: pathlib.Path
+    rate_axis: str = "auto"
+
+    def checkpoint(self, name: str = "last") -> pd.DataFrame:
+        """The curve points of one checkpoint."""
+        return self.curves[self.curves["checkpoint"] == name]
+
+
+class Drawn(NamedTuple):
+    """Figures by file name without suffix, what could not be drawn, in words, and the points behind the figures."""
+
+    figures: dict[str, Figure]
+    notes: list[str]
+    curves: pd.DataFrame | None = None
+
+
+def fullest_scale(table: pd.DataFrame, *names: str) -> str:
+    """The scale at which most runs of some experiments have finished; the paper's if none has."""
+    known = set(finished(table)["run"])
+    return max(reversed(SCALES), key=lambda scale: sum(run in known for name in names
+                                                       for run in experiment(name, scale).run_names))
+
+
+def missing(table: pd.DataFrame, wanted: Experiment) -> list[str]:
+    """Names of an experiment's runs that have not finished."""
+    known = set(finished(table)["run"])
+    return [name for name in wanted.run_names if name not in known]
+
+
+def in_order(points: pd.DataFrame) -> pd.DataFrame:
+    """Sorted by data set, split (by size), architecture and layers, as panels are to be read."""
+    datasets = {name: place for place, name in enumerate(OTHER_DATASETS)}
+    keys = pd.DataFrame({"dataset": points["dataset"].map(lambda name: datasets.get(name, -1)),
+                         "split": points["split"].map(naming.split_order), "mlp": points["architecture"] != "mlp",
+                         "layers": points["num_layers"], "beta": points["beta"]})
+    return points.loc[keys.sort_values(list(keys)).index]
+
+
+def draw(table: pd.DataFrame, wanted: Experiment, runs_dir: str | os.PathLike, rate_axis: str = "auto") -> Drawn:
+    """The figures of one experiment.
+
+    Args:
+        table: what `tables.collect` returned.
+        wanted: the experiment.
+        runs_dir: where its run directories are: values per image and pictures are read from them.
+        rate_axis: linear, log or auto.
+
+    Raises:
+        TableError: if the experiment has no runs, or none of them has finished.
+    """
+    if not wanted.configs:
+        raise TableError(f"{wanted.name}: {wanted.text}.")
+    rows = table[table["run"].isin(set(wanted.run_names) - set(missing(table, wanted)))]
+    if rows.empty:
+        raise TableError(f"{wanted.name}: none of its {len(wanted.configs)} runs at scale {wanted.scale} has finished. "
+                         f"Train them with python -m vae_rd.sweep --experiment={wanted.name} --scale={wanted.scale}.")
+    material = Material(wanted, rows, in_order(curves(rows)), pathlib.Path(runs_dir), rate_axis)
+    return _DRAW[wanted.name](material)._replace(curves=material.curves)
+
+
+def _rd(material: Material, points: pd.DataFrame | None = None, **layout) -> Drawn:
+    points = material.checkpoint() if points is None else points
+    figure = rd_curves.rd_figure(points, across=2, rate_axis=material.rate_axis, **layout)
+    return Drawn({material.experiment.name: figure}, [])
+
+
+def _large_and_small(material: Material) -> Drawn:
+    """Figure 3: a panel per split and network, with the reconstructions of one test image at each beta above it."""
+    points = material.checkpoint()
+    split = points["split"].map(naming.split_order)
+    points = points.iloc[np.lexsort((points["num_layers"], [-size for _, size in split]))]  # the large set first
+    strips = {key: strip for key in points.groupby(["split", "num_layers"]).groups
+              if (strip := _reconstructions(material, *key))}
+    drawn = _rd(material, points, facet=("split", "num_layers"), hue=(), strips=strips)
+    notes = [] if strips else [_unmeasured(material, "reconstructions")]
+    return drawn._replace(notes=notes)
+
+
+def _reconstructions(material: Material, split: str, num_layers: int) -> dict[str, np.ndarray]:
+    """Input and reconstruction by beta, from the first restart that has them."""
+    rows = material.table[(material.table["split"] == split) & (material.table["num_layers"] == num_layers)]
+    pictures = {}
+    for row in rows.drop_duplicates("run").sort_values(["beta", "seed"]).itertuples():
+        path = RunDir(material.runs_dir / row.run).arrays("reconstruction")
+        if f"{row.beta:g}" not in pictures and path.is_file():
+            arrays = read_arrays(path)
+            pictures.setdefault("input", arrays["input"])
+            pictures[f"{row.beta:g}"] = arrays["reconstruction"]
+    return pictures
+
+
+def _sizes(material: Material) -> Drawn:
+    """Figure 4: test curves by training-set size; constant volume above, constant density below."""
+    points = material.checkpoint()
+    points = points.assign(kind=points["split"].str.partition("_")[0])
+    points = points[["kind", *points.columns.drop("kind")]].sort_values(["kind", "num_layers"], ascending=[False, True],
+                                                                        kind="stable")
+    return _rd(material, points, facet=("kind", "num_layers"), hue=("num_train",), partitions=("test",))
+
+
+def _kinds(material: Material) -> Drawn:
+    """Figure 5: a panel per network, a curve per split."""
+    return _rd(material, facet=("num_layers",), hue=("split",))
+
+
+def _networks(material: Material) -> Drawn:
+    """Figure 6: a panel per architecture, a curve per number of layers."""
+    return _rd(material, facet=("architecture",), hue=("num_layers",))
+
+
+def _others(material: Material) -> Drawn:
+    """Figure 7: a panel per data set, each with axes of its own."""
+    return _rd(material, facet=("dataset",), hue=("num_layers",), share=False)
+
+
+def _other_sizes(material: Material) -> Drawn:
+    return _rd(material, facet=("dataset", "num_layers"), hue=("num_train",), partitions=("test",), share=False)
+
+
+def _information(material: Material) -> Drawn:
+    """Figure 8."""
+    lacking = _lacking(material, quantities.MUTUAL_INFORMATION)
+    if lacking:
+        return Drawn({}, lacking)
+    return Drawn({material.experiment.name: against_beta.information_figure(material.checkpoint())}, [])
+
+
+def _early_stopping(material: Material) -> Drawn:
+    """Last against early-stopped, both over the half of the test set that did not select."""
+    return _rd(material, material.curves, facet=("num_layers",), hue=("checkpoint",), partitions=("test_compare",))
+
+
+def _log_px(material: Material) -> Drawn:
+    """log p(x) against beta, and against the number of importance samples."""
+    lacking = _lacking(material, quantities.LOG_PX)
+    if lacking:
+        return Drawn({}, lacking)
+    points = material.checkpoint()
+    return Drawn({material.experiment.name: against_beta.log_px_figure(points),
+                  "log_px_samples": against_beta.samples_figure(points)}, [])
+
+
+def _distances(material: Material) -> Drawn:
+    """Histograms of distances by split, and the gap of the same runs against distance."""
+    groups = {}
+    for row in material.table[material.table["checkpoint"] == "last"].drop_duplicates("split").itertuples():
+        path = RunDir(material.runs_dir / row.run).per_example("test")
+        arrays = read_arrays(path) if path.is_file() else {}
+        if quantities.NEAREST in arrays:
+            train = material.table.query("run == @row.run and checkpoint == 'last' and partition == 'train'")
+            excess = arrays["distortion"] - arrays["entropy_floor"]
+            groups[row.split] = (arrays[quantities.NEAREST], excess,
+                                 float((train["distortion"] - train["entropy_floor"]).iloc[0]))
+    if not groups:
+        return Drawn({}, [_unmeasured(material, quantities.NEAREST)])
+    histograms = distances.histogram_figure({split: group[0] for split, group in groups.items()})
+    return Drawn({material.experiment.name: histograms, "gap_by_distance": distances.gap_figure(groups)}, [])
+
+
+def _rate_terms(material: Material) -> Drawn:
+    return _rd(material, facet=("num_layers",), hue=("rate_terms",))
+
+
+def _memorisation(material: Material) -> Drawn:
+    lacking = _lacking(material, quantities.MEMORISED)
+    labels = {quantities.MEMORISED: "share nearer to\na training image",
+              quantities.MEMORISED_CONTROL: "share nearer to\nanother test image",
+              quantities.AVERAGED: "share nearer to the\nweighted mean", quantities.PERPLEXITY: "perplexity of\nthe weights"}
+    if lacking:
+        return Drawn({}, lacking)
+    strips = f"the strips of images are {RunDir(material.runs_dir / '<run>').picture('memorisation')}"
+    return Drawn({material.experiment.name: against_beta.measures_figure(material.checkpoint(), labels)}, [strips])
+
+
+def _latent_dim(material: Material) -> Drawn:
+    return _rd(material, facet=("num_layers",), hue=("latent_dim",), partitions=("test",))
+
+
+def _lacking(material: Material, column: str) -> list[str]:
+    has = column in material.table and material.table[column].notna().any()
+    return [] if has else [_unmeasured(material, column)]
+
+
+def _unmeasured(material: Material, what: str) -> str:
+    return f"no run has {what}; made by {material.experiment.command}"
+
+
+_DRAW: dict[str, Callable[[Material], Drawn]] = {
+    "figure3": _large_and_small, "figure4": _sizes, "figure5": _kinds, "figure6": _networks, "figure7": _others,
+    "figure7_sizes": _other_sizes, "figure8": _information, "early_stopping": _early_stopping,
+    "log_likelihood": _log_px, "nearest_neighbours": _distances, "rate_terms": _rate_terms,
+    "memorisation": _memorisation, "latent_dim": _latent_dim,
+}

@@ -1,0 +1,127 @@
+"""The rate-distortion plane: curves, iso-ELBO diagonals, the entropy floor and the star at beta = 1."""
+
+from typing import NamedTuple
+
+import matplotlib
+import matplotlib.ticker
+import numpy as np
+import pandas as pd
+
+from vae_rd.figures import style
+from vae_rd.figures.labels import Labeller
+
+STAR_BETA = 1.0
+
+
+class Series(NamedTuple):
+    """One curve's points over beta (rows of the curves table), and how to draw them."""
+
+    points: pd.DataFrame
+    partition: str
+    label: str
+    colour: str
+    marker: str
+
+    @property
+    def line(self) -> np.ndarray:
+        """Rate and distortion, [points, 2]."""
+        return self.points[["rate_mean", "distortion_mean"]].to_numpy(float)
+
+
+def draw_series(axes, series: Series) -> None:
+    """One curve, with bars of one standard deviation over restarts, and a white star at beta = 1."""
+    points = series.points
+    line = style.SECOND_LINE if series.partition == "train" else style.FIRST_LINE
+    spread = points[["rate_std", "distortion_std"]].fillna(0).to_numpy(float).T
+    axes.errorbar(*series.line.T, xerr=spread[0], yerr=spread[1], color=series.colour, elinewidth=0.7, zorder=3,
+                  **{**line, "marker": series.marker})
+    star = points[points["beta"] == STAR_BETA]
+    axes.plot(star["rate_mean"], star["distortion_mean"], linestyle="none", marker="*", markersize=8.5,
+              markerfacecolor="white", markeredgecolor=series.colour, markeredgewidth=0.9, zorder=4)
+
+
+def draw_diagonals(axes, labeller: Labeller, least: float = 0.0) -> None:
+    """Lines of constant ELBO = -(distortion + rate), with their values where there is room; bent on a log rate axis.
+
+    Args:
+        axes: with final limits.
+        labeller: of these axes.
+        least: smallest distortion + rate of the curves; far below it no lines are drawn.
+    """
+    (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
+    if axes.get_xscale() == "log":
+        levels = np.outer(10.0 ** np.arange(6), (1, 1.25, 1.5, 2, 3, 4, 6, 8)).ravel()
+        rates = np.geomspace(left, right, 200)
+    else:
+        levels = matplotlib.ticker.MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]).tick_values(left + bottom, right + top)
+        rates = np.linspace(left, right, 200)
+    for level in levels[(levels > max(left + bottom, 0.7 * least)) & (levels < right + top)]:
+        line = np.stack([rates, level - rates], axis=1)
+        axes.plot(*line.T, color=style.QUIET, linewidth=0.4, alpha=0.55, zorder=0, scalex=False, scaley=False)
+        pixels = labeller.pixels(line)[::-1]  # from the right end, where curves are rare
+        slopes = -np.gradient(pixels, axis=0)
+        angles = np.degrees(np.arctan2(slopes[:, 1], slopes[:, 0]))
+        above = 4.0 * np.stack([-np.sin(np.radians(angles)), np.cos(np.radians(angles))], axis=1)
+        labeller.place(f"ELBO \N{MINUS SIGN}{level:g}", [tuple(place) for place in pixels + above], list(angles),
+                       color=style.QUIET, fontsize=5)
+
+
+def draw_floor(axes, floor: float) -> None:
+    """The pixel entropy of the targets, below which no distortion can go; in sight, with room for its name."""
+    if floor > 0:
+        axes.axhline(floor, color="black", linewidth=0.7, linestyle=(0, (1, 1.5)), zorder=1)
+        axes.margins(y=0.07)
+        bottom, top = axes.get_ylim()
+        axes.set_ylim(bottom=min(bottom, max(0, floor - 0.13 * (top - floor))), top=top)
+
+
+def name_floor(axes, floor: float, labeller: Labeller) -> None:
+    """The floor's value, beside its line."""
+    labeller.avoid([(rate, floor) for rate in axes.get_xlim()])
+    (left, level), (right, _) = labeller.pixels([(rate, floor) for rate in axes.get_xlim()])
+    shift = 5 * axes.figure.dpi / 72
+    places = [(place, level + side * shift) for side in (-1, 1) for place in np.linspace(right, left, 60)]
+    labeller.place(f"entropy floor {floor:.1f}", places, fontsize=5.5)
+
+
+def entropy_floor(series: list[Series]) -> float:
+    """The floor of these curves' distortion, nats per image; 0 for binary targets and where there is no curve."""
+    floors = [one.points["entropy_floor_mean"].mean() for one in series]
+    return float(np.nanmean(floors)) if np.isfinite(floors).any() else 0.0
+
+
+def draw_betas(series: Series, labeller: Labeller) -> None:
+    """The value of beta beside the first and the last point of a curve."""
+    for place in (0, -1):
+        point = series.points.iloc[place]
+        text = f"\u03b2 = {point['beta']:g}"
+        places = labeller.beside([(point["rate_mean"], point["distortion_mean"])], text, 5.5)
+        labeller.place(text, places, fontsize=5.5, color=series.colour)
+
+
+def make_logarithmic(axes) -> None:
+    """A logarithmic rate axis, with plain numbers on it."""
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(matplotlib.ticker.LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter(matplotlib.ticker.StrMethodFormatter("{x:g}"))
+    axes.xaxis.set_minor_formatter(matplotlib.ticker.NullFormatter())
+
+
+def finish_plane(axes, series: list[Series], label_series: bool) -> None:
+    """What needs the final limits and layout: diagonals, floor, and labels that cover no curve."""
+    labeller = Labeller(axes)
+    for one in series:
+        labeller.avoid(one.line)
+    floor = entropy_floor(series)
+    if floor > 0:
+        name_floor(axes, floor, labeller)
+    labelled = [one for one in series if one.partition != "train"] or series
+    for one in labelled if label_series else ():
+        others = [other.line for other in series if other.label != one.label]
+        own = [other.line for other in series if other.label == one.label]
+        places = labeller.nearer(own, others, labeller.beside(one.line[::-1], one.label, 6.5))
+        labeller.place(one.label, places, color=one.colour, fontsize=6.5, required=True)
+    for one in labelled[:1]:
+        draw_betas(one, labeller)
+    sums = np.concatenate([one.line.sum(axis=1) for one in series]) if series else np.zeros(1)
+    draw_diagonals(axes, labeller, np.nanmin(sums))

@@ -1,0 +1,159 @@
+"""Rate-distortion figures: the curves table in, a Figure out, nothing written."""
+
+import math
+from collections.abc import Sequence
+
+import matplotlib
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from vae_rd.analysis import naming
+from vae_rd.figures import rd_axes, style
+
+PANELS_ACROSS = 3
+DIRECT_LABELS = 4  # up to so many curves are labelled in the panels, more in the key
+LOG_FROM = 12.0  # an automatic rate axis is logarithmic when the largest rate is so many times the smallest
+
+
+def rd_figure(curves: pd.DataFrame, facet: Sequence[str] = ("dataset", "split"), hue: Sequence[str] | None = None,
+              partitions: Sequence[str] = ("train", "test"), across: int = PANELS_ACROSS, rate_axis: str = "auto",
+              share: bool = True, strips: dict[tuple, dict[str, np.ndarray]] | None = None) -> Figure:
+    """A panel per value of the facet columns, a curve per value of the hue columns; test solid, train dashed.
+
+    Args:
+        curves: rows of `tables.curves`; panels come in the order of their first rows.
+        facet: columns whose combinations get a panel each.
+        hue: columns that name a curve; by default all fields of Config in which curves of a panel differ.
+        partitions: which partitions to draw.
+        across: most panels side by side; four panels make a square.
+        rate_axis: linear (straight iso-ELBO lines), log, or auto: log where the rates span too much to be read.
+        share: one pair of axis limits for all panels.
+        strips: for panels, by their facet values: pictures [h, w, c] uint8 by caption, shown in a row above.
+    """
+    curves = curves[curves["partition"].isin(partitions)]
+    panels = list(curves.groupby(list(facet), sort=False)) if facet else [((), curves)]
+    names = list(_differing(curves, facet) if hue is None else hue)
+    looks = _looks(curves, names)
+    with matplotlib.rc_context(style.STYLE):
+        figure, grid, above = _panels(len(panels), 2 if len(panels) == 4 else across, share, bool(strips))
+        drawn = []
+        for axes, top, (values, panel) in zip(grid, above or grid, panels):
+            drawn.append(_draw_panel(axes, panel, names, looks))
+            top.set_title(_title(curves, facet, values, looks))
+            if strips:
+                _draw_strip(top, strips.get(values, {}))
+        if rate_axis == "log" or rate_axis == "auto" and _spans_much(curves):
+            for axes in grid:
+                rd_axes.make_logarithmic(axes)
+        _key(figure, partitions, looks)
+        _finish(figure, grid, drawn, label_series=1 < len(looks) <= DIRECT_LABELS)
+    return figure
+
+
+def _differing(curves: pd.DataFrame, facet: Sequence[str]) -> list[str]:
+    """The columns, beta apart, in which curves of one panel differ: what names a curve."""
+    fields = curves.columns[:curves.columns.get_loc("partition")].drop("beta")  # those of Config come first
+    names = {name for name in fields if name not in facet and curves[name].nunique(dropna=False) > 1}
+    if names & {"architecture", "num_layers"}:
+        names |= {"architecture", "num_layers"} - set(facet)
+    return [name for name in fields if name in names]
+
+
+def _looks(curves: pd.DataFrame, names: list[str]) -> dict[tuple, tuple[str, str, str]]:
+    """Label, colour and marker of every curve, by the values that name it."""
+    values = curves[names].drop_duplicates() if names else pd.DataFrame(index=[0])
+    values = values.sort_values(names, key=lambda column: column.map(naming.split_order) if column.name == "split"
+                                else column) if names else values
+    keys = list(values.itertuples(index=False, name=None)) or [()]
+    ordered = len(keys) > DIRECT_LABELS or names in (["num_train"], ["latent_dim"])
+    colours = style.ordered_colours(len(keys)) if ordered else style.COLOURS
+    return {key: (naming.describe(dict(zip(names, key))), colours[place], style.MARKERS[place % len(style.MARKERS)])
+            for place, key in enumerate(keys)}
+
+
+def _title(curves: pd.DataFrame, facet: Sequence[str], values: tuple, looks: dict) -> str:
+    """The facet values that tell the panels apart; for a single panel or a single curve also what is constant."""
+    single = len(curves[list(facet)].drop_duplicates()) == 1
+    shown = {name: value for name, value in zip(facet, values) if single or curves[name].nunique() > 1}
+    network = {} if len(looks) > 1 else curves[["architecture", "num_layers"]].iloc[0].to_dict()
+    return naming.describe({**network, **shown})
+
+
+def _panels(count: int, across: int, share: bool, strips: bool):
+    """A Figure, its `count` Axes and, with strips, the Axes above each."""
+    columns = min(count, across)
+    rows = math.ceil(count / columns)
+    width = style.COLUMN_WIDTH if columns == 1 else style.TEXT_WIDTH
+    panel = 2.3 if columns == 1 else width / columns * (0.72 if columns == 2 else 0.86)
+    figure = style.figure(width, rows * (panel + 0.55 * strips) + 0.4)
+    cells = figure.add_gridspec(rows * (1 + strips), columns, height_ratios=([0.22, 1] if strips else [1]) * rows)
+    grid, above = [], []
+    for place in range(count):
+        row, column = divmod(place, columns)
+        first = grid[0] if grid and share else None
+        axes = figure.add_subplot(cells[row * (1 + strips) + strips, column], sharex=first, sharey=first)
+        grid.append(axes)
+        if strips:
+            above.append(figure.add_subplot(cells[2 * row, column]))
+        _label_axes(axes, bottom=place + columns >= count, left=column == 0, share=share)
+    return figure, grid, above
+
+
+def _label_axes(axes, bottom: bool, left: bool, share: bool) -> None:
+    if bottom:
+        axes.set_xlabel("rate (nats per image)")
+    if left:
+        axes.set_ylabel("distortion (nats per image)")
+    axes.tick_params(labelbottom=bottom or not share, labelleft=left or not share)
+
+
+def _draw_panel(axes, panel: pd.DataFrame, names: list[str], looks: dict) -> list[rd_axes.Series]:
+    drawn = []
+    for key, (label, colour, marker) in looks.items():
+        chosen = panel[(panel[names] == list(key)).all(axis=1)] if names else panel
+        for partition, points in chosen.groupby("partition", sort=False):
+            drawn.append(rd_axes.Series(points.sort_values("beta"), partition, label, colour, marker))
+            rd_axes.draw_series(axes, drawn[-1])
+    return drawn
+
+
+def _draw_strip(axes, pictures: dict[str, np.ndarray]) -> None:
+    """A row of pictures with their captions below."""
+    axes.axis("off")
+    axes.set(xlim=(0, max(1, len(pictures))), ylim=(-0.45, 1), aspect="equal", anchor="S")
+    for place, (caption, picture) in enumerate(pictures.items()):
+        shown = picture if picture.shape[-1] == 3 else picture[..., 0]
+        axes.imshow(shown, extent=(place + 0.03, place + 0.97, 0.03, 0.97), cmap="gray", vmin=0, vmax=255)
+        axes.text(place + 0.5, -0.06, caption, ha="center", va="top", fontsize=4.5)
+    axes.set(xlim=(0, max(1, len(pictures))), ylim=(-0.45, 1))
+
+
+def _spans_much(curves: pd.DataFrame) -> bool:
+    rates = curves["rate_mean"].dropna()
+    return bool(len(rates) and rates.min() > 0 and rates.max() > LOG_FROM * rates.min())
+
+
+def _key(figure: Figure, partitions: Sequence[str], looks: dict) -> None:
+    """What the line styles mean, and the curves where they are too many for the panels, below the panels."""
+    handles = [Line2D([], [], label=naming.PARTITIONS[name], color="0.25",
+                      **(style.SECOND_LINE if name == "train" else style.FIRST_LINE)) for name in partitions]
+    handles.append(Line2D([], [], linestyle="none", marker="*", markersize=8, markerfacecolor="white",
+                          markeredgecolor="0.25", label=f"\u03b2 = {rd_axes.STAR_BETA:g}"))
+    if len(looks) > DIRECT_LABELS:
+        handles += [Line2D([], [], color=colour, marker=marker, label=label)
+                    for label, colour, marker in looks.values()]
+    figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 6))
+
+
+def _finish(figure: Figure, grid: list, drawn: list[list[rd_axes.Series]], label_series: bool) -> None:
+    """Draws the entropy floors, fixes limits and layout, then places the texts."""
+    for axes, series in zip(grid, drawn):
+        rd_axes.draw_floor(axes, rd_axes.entropy_floor(series))
+    for axes in grid:
+        axes.set(xlim=axes.get_xlim(), ylim=axes.get_ylim(), autoscale_on=False)
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+    for axes, series in zip(grid, drawn):
+        rd_axes.finish_plane(axes, series, label_series)

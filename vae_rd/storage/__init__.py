@@ -1,0 +1,1 @@
+"""What lies on disk of a run: its directory, files that appear whole or not at all, checkpoints."""

@@ -1,0 +1,78 @@
+"""Pieces of a sweep: which runs train together as a column, how many fit, and what a task of an array takes."""
+
+import itertools
+import os
+import subprocess
+
+from vae_rd.config import STACKABLE_FIELDS, Config
+from vae_rd.sweeps import workers
+from vae_rd.sweeps.experiments import cost, num_parameters
+
+CPU_MEMBERS = 12  # more gain nothing where members run one after the other, and the program takes longer to compile
+GPU_MEMBERS = 60  # the paper's 12 betas x 5 restarts
+COPIES = 9  # of a member's weights at the peak: weights, gradients, Adam's two, each with a copy in flight, one to save
+FLOATS_PER_IMAGE = 4  # per latent dimension of an evaluated image: posterior mean and scale, each with a copy
+MEMORY_SHARE = 0.5  # of what there is, free or not: so that columns are the same in every call
+
+
+def columns(configs: list[Config], size: int | None = None, at_least: int = 1) -> list[list[Config]]:
+    """Cuts Configs into columns: those that differ in STACKABLE_FIELDS only, in order, at most `size` together.
+
+    Args:
+        configs: of a whole piece, whatever has finished: so that a column is the same in every call.
+        size: members at most; None: as many as memory allows.
+        at_least: workers that want a column each; the columns are cut finer for them.
+    """
+    defaults = {name: Config.__dataclass_fields__[name].default for name in STACKABLE_FIELDS}
+    groups: dict[Config, list[Config]] = {}
+    for config in configs:
+        groups.setdefault(config.replace(**defaults), []).append(config)
+    cut = []
+    share = -(-len(configs) // at_least)
+    for shared, group in groups.items():
+        limit = min(size or column_size(shared), share)
+        cut += [group[start:start + limit] for start in range(0, len(group), limit)]
+    return cut
+
+
+def piece(configs: list[Config], task: int, num_tasks: int) -> list[Config]:
+    """The part of task number `task` out of `num_tasks`: neighbours, of about equal expected cost.
+
+    It depends on nothing but the arguments, so the tasks of an array are disjoint and complete on any nodes.
+    """
+    costs = [cost([config]).hours for config in configs]
+    middles = [end - own / 2 for end, own in zip(itertools.accumulate(costs), costs)]
+    return [config for config, middle in zip(configs, middles) if int(middle / sum(costs) * num_tasks) == task]
+
+
+def column_size(config: Config) -> int:
+    """Members that fit into the memory of the GPU, or of this machine if it has none; at least one."""
+    on_gpu = num_gpus() > 0
+    memory = _gpu_bytes() if on_gpu else os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    fitting = int(MEMORY_SHARE * memory / member_bytes(config))
+    return max(1, min(GPU_MEMBERS if on_gpu else CPU_MEMBERS, fitting))
+
+
+def member_bytes(config: Config) -> int:
+    """Estimated peak memory of one more member, in bytes; the data and the framework come on top."""
+    weights = 4 * num_parameters(config) * (2 if config.precision == "float64" else 1)
+    return COPIES * weights + 4 * FLOATS_PER_IMAGE * config.latent_dim * 163_840 + _activation_bytes(config)
+
+
+def num_gpus() -> int:
+    """How many GPUs this process may use."""
+    return len(workers.gpus())
+
+
+def _activation_bytes(config: Config) -> int:
+    """Of one evaluation batch of 1,024 images, which is wider than a training batch: images, logits, hidden layers."""
+    pixels = config.image_size**2
+    hidden = (config.num_layers * config.hidden_units if config.architecture == "mlp"
+              else sum(config.channels * pixels // 4**layer for layer in range(1, config.num_layers + 1)))
+    return 4 * 1024 * (4 * 3 * pixels + 4 * hidden)
+
+
+def _gpu_bytes() -> int:
+    answer = subprocess.run(["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits"],
+                            capture_output=True, text=True, check=False).stdout.split()
+    return min((int(megabytes) for megabytes in answer), default=8192) * 2**20
