@@ -9,6 +9,7 @@ import os
 import pathlib
 import sys
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 from absl import flags
 
@@ -39,7 +40,7 @@ def _define_settings() -> dict[str, flags.FlagHolder]:
             fields.setdefault(field.name, []).append(field)
     defined = {}
     for name, same in fields.items():
-        default = same[0].default if len({field.default for field in same}) == 1 else None
+        default: Any = same[0].default if len({field.default for field in same}) == 1 else None
         text = same[0].metadata["text"] + ("" if default is not None else " (default: each measure's own number)")
         define = flags.DEFINE_float if same[0].type is float else flags.DEFINE_integer
         defined[name] = define(name, default, text)
@@ -89,8 +90,8 @@ def measure_runs(paths: Iterable[str], names: Iterable[str], settings: Mapping[s
     for path in paths:
         try:
             config = runs.RunDir(pathlib.Path(path)).read_config()
-            folder = split_path(data_dir, config.dataset, config.split, config.data_seed, config.image_size,
-                                config.binarization)
+            folder = split_path(pathlib.Path(data_dir), config.dataset, config.split, config.data_seed,
+                                config.image_size, config.binarization)
             if folder not in loaded:
                 loaded = {folder: splits.load(folder)}  # one at a time in memory
             opened = finished_run.open_run(path, data_dir, checkpoint, loaded[folder])
