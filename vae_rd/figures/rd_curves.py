@@ -47,9 +47,39 @@ def rd_figure(curves: pd.DataFrame, facet: Sequence[str] = ("dataset", "split"),
         if rate_axis == "log" or rate_axis == "auto" and _spans_much(curves):
             for axes in grid:
                 rd_axes.make_logarithmic(axes)
-        _key(figure, partitions, looks)
+        handles = _key(partitions, looks, curves)
+        figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 6))
         _finish(figure, grid, drawn, label_series=1 < len(looks) <= DIRECT_LABELS)
     return figure
+
+
+def draw_rd(axes, curves: pd.DataFrame, hue: Sequence[str] | None = None,
+            partitions: Sequence[str] = ("train", "test")):
+    """Rate-distortion curves on one Axes of the caller's, with legend, iso-ELBO lines and entropy floor.
+
+    Args:
+        axes: Matplotlib Axes; its limits are fixed by this.
+        curves: rows of `tables.curves`.
+        hue: columns that name a curve; by default all fields of Config in which the curves differ.
+        partitions: which partitions to draw.
+
+    Returns:
+        The Axes.
+    """
+    curves = curves[curves["partition"].isin(partitions)]
+    names = list(_differing(curves, ()) if hue is None else hue)
+    looks = _looks(curves, names)
+    with matplotlib.rc_context(style.STYLE):
+        series = _draw_panel(axes, curves, names, looks)
+        _label_axes(axes, bottom=True, left=True, share=True)
+        if _spans_much(curves):
+            rd_axes.make_logarithmic(axes)
+        axes.legend(handles=_key(partitions, looks, curves), loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2)
+        rd_axes.draw_floor(axes, rd_axes.entropy_floor(series))
+        axes.set(xlim=axes.get_xlim(), ylim=axes.get_ylim(), autoscale_on=False)
+        axes.figure.draw_without_rendering()
+        rd_axes.finish_plane(axes, series, label_series=1 < len(looks) <= DIRECT_LABELS)
+    return axes
 
 
 def _differing(curves: pd.DataFrame, facet: Sequence[str]) -> list[str]:
@@ -135,8 +165,8 @@ def _spans_much(curves: pd.DataFrame) -> bool:
     return bool(len(rates) and rates.min() > 0 and rates.max() > LOG_FROM * rates.min())
 
 
-def _key(figure: Figure, partitions: Sequence[str], looks: dict) -> None:
-    """What the line styles mean, and the curves where they are too many for the panels, below the panels."""
+def _key(partitions: Sequence[str], looks: dict, curves: pd.DataFrame) -> list:
+    """Legend handles: line styles, the star, the bars, and the curves where they are too many for the panels."""
     handles = [Line2D([], [], label=naming.PARTITIONS[name], color="0.25",
                       **(style.SECOND_LINE if name == "train" else style.FIRST_LINE)) for name in partitions]
     handles.append(Line2D([], [], linestyle="none", marker="*", markersize=8, markerfacecolor="white",
@@ -144,7 +174,19 @@ def _key(figure: Figure, partitions: Sequence[str], looks: dict) -> None:
     if len(looks) > DIRECT_LABELS:
         handles += [Line2D([], [], color=colour, marker=marker, label=label)
                     for label, colour, marker in looks.values()]
-    figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 6))
+    return [*handles, Line2D([], [], linestyle="none", label=_restarts(curves))]
+
+
+def _restarts(curves: pd.DataFrame) -> str:
+    """How many restarts a point stands for, and so what its bars are.
+
+    >>> _restarts(pd.DataFrame({"rate_n": [3, 5]}))
+    'bars: standard deviation of 3 to 5 restarts'
+    """
+    least, most = int(curves["rate_n"].min()), int(curves["rate_n"].max())
+    if most == 1:
+        return "1 restart, no bars"
+    return f"bars: standard deviation of {most if least == most else f'{least} to {most}'} restarts"
 
 
 def _finish(figure: Figure, grid: list, drawn: list[list[rd_axes.Series]], label_series: bool) -> None:
