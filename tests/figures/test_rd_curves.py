@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 from tests.fabricate import fabricate_run
 from vae_rd.analysis import naming, tables
@@ -130,10 +131,6 @@ def test_words_for_values(values, text):
 
 
 def test_curves_are_drawn_on_axes_of_the_caller(tmp_path):
-    from matplotlib.figure import Figure
-    from tests.fabricate import fabricate_run
-    from vae_rd.analysis import tables
-    from vae_rd.config import Config
     for beta in (0.01, 0.1, 1.0):
         for layers in (1, 3):
             fabricate_run(tmp_path, Config(beta=beta, num_layers=layers))
