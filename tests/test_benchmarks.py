@@ -126,7 +126,7 @@ def plain_case(request):
         variable.assign(weight)
     images = random.integers(0, 256, (16, 8, 8, 3), np.uint8)
     noise = random.standard_normal((16, 3)).astype(np.float32)
-    terms = vae.terms(images.astype(np.float32) / 255, noise)
+    terms = vae.terms(images.astype(np.float32) / 255, noise, config.beta)
     return config, weights, images, noise, np.stack([terms.rate, terms.distortion])
 
 
