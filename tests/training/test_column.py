@@ -86,7 +86,7 @@ def test_a_member_is_the_run_trained_alone(split, config, jit, stacked):
     assert distance(member_state(together, 0), member_state(alone, 0)) > 0.1  # not by all being the same
 
 
-@pytest.mark.parametrize("config, jit, stacked", CASES[:2])
+@pytest.mark.parametrize("config, jit, stacked", [pytest.param(*CASES[0], marks=pytest.mark.slow), CASES[1]])
 def test_a_member_is_the_run_trained_alone_in_float32(split, config, jit, stacked):
     configs = members(config, (0.01, 2.0), (3, 0))[::3]
     together, alone = (trained(chosen, split, 10, jit=jit, stacked=stacked) for chosen in (configs, configs[1:2]))
