@@ -73,7 +73,8 @@ def test_training_takes_the_steps_of_numpy(split, num_layers, jit, stacked):
 
 
 CASES = [(SMALL, True, False), (CNN, False, False), (SMALL.replace(rate_terms="mutual_information"), False, True),
-         (SMALL.replace(prior="mixture", rate_terms="marginal_kl", binarization="dynamic", num_layers=2), False, False)]
+         pytest.param(SMALL.replace(prior="mixture", rate_terms="marginal_kl", binarization="dynamic", num_layers=2),
+                      False, False, marks=pytest.mark.slow)]
 
 
 @pytest.mark.parametrize("config, jit, stacked", CASES)
@@ -100,7 +101,7 @@ def test_other_precisions_train(split, precision):
     assert made.state()["encoder.0.kernel"].dtype == np.float32
 
 
-@pytest.mark.parametrize("config, jit", [(SMALL, True), (CNN, False)])
+@pytest.mark.parametrize("config, jit", [pytest.param(SMALL, True, marks=pytest.mark.slow), (CNN, False)])
 def test_cutting_the_steps_into_calls_changes_no_bit(split, config, jit):
     whole, pieces = (column(members(config, (0.5,)), split, jit) for _ in range(2))
     whole.train(whole.batches(0, 23), tf.constant(0))

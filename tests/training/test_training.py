@@ -349,6 +349,7 @@ def test_a_second_ctrl_c_ends_at_once():
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
+@pytest.mark.slow
 def test_members_of_a_column_that_was_stopped_go_on_together(finish, tmp_path, monkeypatch, pair):
     configs = [run.read_config() for run in pair]
     with monkeypatch.context() as patch:
