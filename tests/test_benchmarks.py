@@ -221,6 +221,7 @@ def kernels_of(members: int, stacked: bool) -> kernels.Kernels:
     return kernels.count(found)
 
 
+@pytest.mark.slow
 def test_an_unrolled_column_launches_kernels_for_each_member():
     one, two = (kernels_of(members, stacked=False) for members in (1, 2))
     assert one.products == 14 and two.products == 28  # 5 layers forward, 9 products backward

@@ -72,7 +72,8 @@ def test_training_takes_the_steps_of_numpy(split, num_layers, jit, stacked):
 
 
 CASES = [(SMALL, True, False), (CNN, False, False), (SMALL.replace(rate_terms="mutual_information"), False, True),
-         (SMALL.replace(prior="mixture", rate_terms="marginal_kl", binarization="dynamic", num_layers=2), False, False)]
+         pytest.param(SMALL.replace(prior="mixture", rate_terms="marginal_kl", binarization="dynamic", num_layers=2),
+                      False, False, marks=pytest.mark.slow)]
 
 
 @pytest.mark.parametrize("config, jit, stacked", CASES)
@@ -85,7 +86,7 @@ def test_a_member_is_the_run_trained_alone(split, config, jit, stacked):
     assert distance(member_state(together, 0), member_state(alone, 0)) > 0.1  # not by all being the same
 
 
-@pytest.mark.parametrize("config, jit, stacked", CASES[:2])
+@pytest.mark.parametrize("config, jit, stacked", [pytest.param(*CASES[0], marks=pytest.mark.slow), CASES[1]])
 def test_a_member_is_the_run_trained_alone_in_float32(split, config, jit, stacked):
     configs = members(config, (0.01, 2.0), (3, 0))[::3]
     together, alone = (trained(chosen, split, 10, jit=jit, stacked=stacked) for chosen in (configs, configs[1:2]))
@@ -99,7 +100,7 @@ def test_other_precisions_train(split, precision):
     assert made.state()["encoder.0.kernel"].dtype == np.float32
 
 
-@pytest.mark.parametrize("config, jit", [(SMALL, True), (CNN, False)])
+@pytest.mark.parametrize("config, jit", [pytest.param(SMALL, True, marks=pytest.mark.slow), (CNN, False)])
 def test_cutting_the_steps_into_calls_changes_no_bit(split, config, jit):
     whole, pieces = (column(members(config, (0.5,)), split, jit) for _ in range(2))
     whole.train(whole.batches(0, 23), tf.constant(0))

@@ -285,7 +285,7 @@ def poisoned(monkeypatch, member, step, weight="decoder.3.bias"):
     monkeypatch.setattr(column_module.Column, "train", train)
 
 
-@pytest.mark.parametrize("lost", [0, 1])
+@pytest.mark.parametrize("lost", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_member_that_diverges_is_named_and_the_others_end_well(finish, tmp_path, monkeypatch, pair, capsys, lost):
     configs = [run.read_config() for run in pair]
     with monkeypatch.context() as patch:
@@ -351,9 +351,9 @@ def stop_in(monkeypatch, method, call, number):
 
 # evaluate: calls 1, 2 at step 0, ... 11, 12 at step 500, and 13, 14 with the best weights
 @pytest.mark.parametrize("method, call, number, status", [
-    ("train", 1, signal.SIGTERM, 85), ("train", 5, signal.SIGINT, 130), ("evaluate", 1, signal.SIGTERM, 85),
-    ("evaluate", 4, signal.SIGUSR1, 85), ("evaluate", 11, signal.SIGTERM, 85), ("evaluate", 13, signal.SIGTERM, 85),
-    ("evaluate", 14, signal.SIGINT, 130)])
+    ("train", 1, signal.SIGTERM, 85), ("train", 5, signal.SIGINT, 130),
+    ("evaluate", 4, signal.SIGUSR1, 85), ("evaluate", 14, signal.SIGINT, 130),
+    *(pytest.param("evaluate", call, signal.SIGTERM, 85, marks=pytest.mark.slow) for call in (1, 11, 13))])
 def test_a_run_stopped_anywhere_ends_as_if_it_had_not_been(finish, tmp_path, monkeypatch, overfitted, method, call,
                                                            number, status):
     with monkeypatch.context() as patch:
@@ -374,6 +374,7 @@ def test_a_second_ctrl_c_ends_at_once():
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
+@pytest.mark.slow
 def test_members_of_a_column_that_was_stopped_go_on_together(finish, tmp_path, monkeypatch, pair):
     configs = [run.read_config() for run in pair]
     with monkeypatch.context() as patch:
@@ -397,6 +398,7 @@ def test_a_diverged_member_keeps_its_slot_when_the_column_goes_on(finish, tmp_pa
     assert differences(outcome(made[1]), outcome(pair[1])) == []
 
 
+@pytest.mark.slow
 def test_other_compositions_train_too(finish, tmp_path, monkeypatch, pair):
     """One member of a stopped column alone, then a column of the other with a new one: three at three steps."""
     configs = [run.read_config() for run in pair]
