@@ -24,9 +24,9 @@ def point(config, partition, checkpoint):
     return values | {
         "distortion": values["distortion"] - 5 * (checkpoint == "best"), quantities.MUTUAL_INFORMATION: information,
         quantities.MARGINAL_KL: values["rate"] - information, quantities.LOG_PX: values["elbo"] + 3,
-        quantities.UNRELIABLE: 0.9 * (config.beta < 0.1), quantities.MEMORISED: 0.2, quantities.AVERAGED: 0.1,
-        quantities.MEMORISED_CONTROL: 0.15,
-        quantities.PERPLEXITY: 1 + config.beta, "log_px_k1": values["elbo"], "log_px_k10": values["elbo"] + 2,
+        quantities.UNRELIABLE: 0.9 * (config.beta < 0.1), quantities.MEMORISED_AT_MEAN: 0.2,
+        quantities.MEMORISED_AT_MEAN_CONTROL: 0.15, quantities.AVERAGED_AT_MEAN: 0.1,
+        quantities.PERPLEXITY_AT_MEAN: 1 + config.beta, "log_px_k1": values["elbo"], "log_px_k10": values["elbo"] + 2,
         quantities.MUTUAL_INFORMATION + quantities.MINIBATCH: information + 0.4}
 
 

@@ -187,10 +187,11 @@ def _rate_terms(material: Material) -> Drawn:
 
 
 def _memorisation(material: Material) -> Drawn:
-    lacking = _lacking(material, quantities.MEMORISED)
-    labels = {quantities.MEMORISED: "share nearer to\na training image",
-              quantities.MEMORISED_CONTROL: "share nearer to\nanother test image",
-              quantities.AVERAGED: "share nearer to the\nweighted mean", quantities.PERPLEXITY: "perplexity of\nthe weights"}
+    lacking = _lacking(material, quantities.MEMORISED_AT_MEAN)
+    labels = {quantities.MEMORISED_AT_MEAN: "share nearer to\na training image",
+              quantities.MEMORISED_AT_MEAN_CONTROL: "share nearer to\nanother test image",
+              quantities.AVERAGED_AT_MEAN: "share nearer to the\nweighted mean",
+              quantities.PERPLEXITY_AT_MEAN: "perplexity of\nthe weights"}
     if lacking:
         return Drawn({}, lacking)
     strips = f"the strips of images are {RunDir(material.runs_dir / '<run>').picture('memorisation')}"

@@ -25,7 +25,7 @@ class Wanted(NamedTuple):
 def train_and_measure(configs: list[Config], *, runs_dir: str | os.PathLike, data_dir: str | os.PathLike,
                       strategy: str = "auto", jit: bool | None = None,
                       wanted: Mapping[Config, Sequence[Wanted]] = MappingProxyType({}),
-                      settings: Mapping[str, measures.Settings] = MappingProxyType({}), retry: bool = False,
+                      settings: Mapping[str, Mapping[str, float]] = MappingProxyType({}), retry: bool = False,
                       skip_busy: bool = False, progress: bool = True) -> None:
     """Trains what has not ended and measures what is not measured, in one process.
 
@@ -36,7 +36,7 @@ def train_and_measure(configs: list[Config], *, runs_dir: str | os.PathLike, dat
         strategy: one of devices.STRATEGIES.
         jit: compile by XLA; None: what was measured to be faster.
         wanted: the measures of each run.
-        settings: of the measures, by name; without, their own.
+        settings: of the measures, by name; without, their defaults.
         retry: start diverged runs again.
         skip_busy: leave runs alone that another process trains or measures, instead of refusing.
         progress: show bars.
@@ -57,8 +57,7 @@ def train_and_measure(configs: list[Config], *, runs_dir: str | os.PathLike, dat
         try:
             for one in wanted.get(config, ()) if run.status() == runs.FINISHED else ():
                 opened = finished_run.open_run(run.path, data_dir, one.checkpoint, split)
-                for note in measures.measure_run(opened, [one.measure], split_dir=split_dir, progress=progress,
-                                                 settings=settings.get(one.measure, measures.Settings())):
+                for note in measures.measure_run(opened, [one.measure], settings=settings, progress=progress):
                     print(note, flush=True)
             if run.status() == runs.FINISHED:
                 run.failure.unlink(missing_ok=True)
