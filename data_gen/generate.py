@@ -124,7 +124,7 @@ def _is_complete(destination: pathlib.Path) -> bool:
     """Whether the split is there; one that is there and disagrees with its info.json is an error, never overwritten."""
     if not destination.exists():
         return False
-    records.check_files(destination, records.read_info(destination))
+    records.check_contents(destination, records.read_info(destination))
     return True
 
 

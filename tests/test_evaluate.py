@@ -35,7 +35,8 @@ def test_the_door_measures_what_it_can_and_names_the_rest(run, data_dir, tmp_pat
     bad["unfinished"].results.unlink()
     bad["without model"].model.unlink()
     other = bad["other data"].read_results()
-    files.write_json(bad["other data"].results, other | {"content_sha256": {"train": "0" * 64, "test": "0" * 64}})
+    bad["other data"].results.unlink()
+    bad["other data"].end(other | {"content_sha256": {"train": "0" * 64, "test": "0" * 64}})
     paths = ",".join(str(one.path) for one in (*bad.values(), run)) + f",{tmp_path / 'nowhere'}"
     with runs.locked(bad["busy"]):
         command = _evaluate(tmp_path, f"--run={paths}", f"--data_dir={data_dir}", "--measures=neighbours")

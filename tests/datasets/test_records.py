@@ -44,7 +44,7 @@ def _write_split(folder, train=range(0, 40, 2), test=range(1, 21, 2), num_factor
                     for name, part in zip(names, parts)]
         content[partition] = records.content_sha256([folder / name for name in names])
     info = records.Info("toy", folder.name, 0, 32, "none", (3, 4, 2), ("a", "b")[:num_factors],
-                        ("m", "s")[:num_factors], ((0.0, 1.0), (2.0, 3.0))[:num_factors], 60, len(train), len(test),
+                        ("m", "s")[:num_factors], ((0.0, 1.0), (2.0, 3.0))[:num_factors], 2000, len(train), len(test),
                         tuple(written), content)
     (folder / "info.json").write_text(info.to_json())
     return info
@@ -61,6 +61,7 @@ def split_dir(tmp_path):
 def _change_info(folder, **changes):
     content = json.loads((folder / "info.json").read_text())
     content.update(changes)
+    content.pop("sha256", None)  # as in files of earlier versions: what is left to find it is the rest
     (folder / "info.json").write_text(json.dumps(content))
 
 
@@ -72,6 +73,7 @@ def _replace_shard(folder, name, records_bytes):
     for shard in content["shards"]:
         if shard["file"] == name:
             shard.update(bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
+    content.pop("sha256", None)
     (folder / "info.json").write_text(json.dumps(content))
 
 
@@ -153,6 +155,8 @@ def test_content_sha256_is_that_of_the_records_and_ignores_the_sharding(tmp_path
 
 def test_info_json_has_the_documented_fields(split_dir):
     content = json.loads((split_dir / "info.json").read_text())
+    rest = {name: value for name, value in content.items() if name != "sha256"}
+    assert content["sha256"] == hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
     documented = {"dataset", "split", "seed", "image_shape", "factor_names", "factor_units", "num_train", "num_test",
                   "shards", "content_sha256", "format_version"}
     assert documented <= set(content)

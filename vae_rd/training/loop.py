@@ -28,9 +28,8 @@ class Member:
 
     def __init__(self, config: Config, run: runs.RunDir):
         self.config, self.run, self.active = config, run, run.read_results() is None
-        self.progress, self.state = checkpoints.load(run) or (checkpoints.START, None)
-        last = min(self.progress.step, config.train_steps - 1)  # the final evaluation is made again, for its values
-        self.history = [row for row in run.read_history() if row["step"] <= last]
+        resumed = checkpoints.resume(run, config.train_steps) if self.active else checkpoints.NOTHING
+        self.progress, self.state, self.history = resumed
         self.per_example: dict[str, dict[str, PerExample]] = {}  # of the final evaluations: last and best
         self.board: tensorboard.Board | None = None
 
@@ -113,8 +112,7 @@ def continue_run(source: runs.RunDir, config: Config, run: runs.RunDir) -> None:
         raise runs.RunError(f"train_steps={config.train_steps}: must be more than the {old.train_steps} of "
                             f"{source.path}.")
     with runs.locked(run):
-        shutil.copytree(source.checkpoints, run.checkpoints, dirs_exist_ok=True)
-        shutil.copy(source.history, run.history)
+        checkpoints.copy(source, run)
         files.write_text(run.config, config.to_json())
 
 
@@ -226,9 +224,8 @@ class _Training:
             return
         tqdm.write(f"{member.config.run_name}: {quantity} is not finite at step {step}; the run ends as diverged. Its "
                    f"checkpoint of step {member.progress.step} is kept. Lower the learning rate, or --retry.")
-        files.write_json(member.run.results, {"status": runs.DIVERGED, "step": member.progress.step,
-                                             "diverged": {"step": step, "quantity": quantity},
-                                             **self._provenance(member)})
+        member.run.end({"status": runs.DIVERGED, "step": member.progress.step,
+                        "diverged": {"step": step, "quantity": quantity}, **self._provenance(member)})
         member.board.finish(runs.DIVERGED)
 
     def _evaluate(self) -> None:
@@ -287,7 +284,7 @@ class _Training:
             member.progress = member.progress._replace(step=self.step, train_seconds=self.train_seconds,
                                                        wall_seconds=self._wall_seconds(), column=names)
             member.run.write_history(member.history)
-            checkpoints.save(member.run, member.progress, own)
+            checkpoints.save(member.run, member.progress, own, member.history)
 
     def _finish(self) -> None:
         """Evaluates the best weights, then writes all that a finished run consists of, results.json last."""
@@ -312,9 +309,8 @@ class _Training:
         for checkpoint in runs.CHECKPOINT_NAMES:
             for partition in ("train", "test"):
                 values = member.per_example[checkpoint][partition]
-                files.write_arrays(run.per_example(partition, checkpoint),
-                                  {name: getattr(values, name)
-                                   for name in ("index", "rate", "distortion", "entropy_floor")})
+                run.write_values(partition, checkpoint, {name: getattr(values, name) for name in
+                                                         ("index", "rate", "distortion", "entropy_floor")})
         with files.whole_file(run.model) as beside:
             single.save(beside)
         shown = random_streams.evaluation_subset(self.split.test.index, tensorboard.NUM_PICTURES)
@@ -323,9 +319,8 @@ class _Training:
         summaries = {checkpoint: {partition: values.metrics()
                                   for partition, values in parts.items() if len(values.index)}
                      for checkpoint, parts in member.per_example.items()}
-        files.write_json(run.results, {"status": runs.FINISHED, "step": self.step, **summaries["last"],
-                                      "best": {"step": member.progress.best_step, **summaries["best"]},
-                                      **self._provenance(member)})
+        run.end({"status": runs.FINISHED, "step": self.step, **summaries["last"],
+                 "best": {"step": member.progress.best_step, **summaries["best"]}, **self._provenance(member)})
         run.failure.unlink(missing_ok=True)
         member.active = False
 
