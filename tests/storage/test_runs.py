@@ -241,7 +241,7 @@ def test_writing_between_two_seals_is_never_contradicted(run, monkeypatch):
     """Killed before or after the file gets its name, before or after the manifest forgets the old one."""
     run.end(RESULTS)
     run.write_measures({"last": {}})
-    one, two = {"last": {"neighbours": {"seconds": 1.0}}}, {"last": {"neighbours": {"seconds": 2.0}}}
+    one, two = ({"last": {"neighbours": {"seconds": seconds, "settings": {}}}} for seconds in (1.0, 2.0))
     run.write_measures(one)
     replace, done = pathlib.Path.replace, []
 

@@ -101,7 +101,8 @@ def load_best(run: runs.RunDir, step: int) -> dict[str, np.ndarray]:
 
 def _load(run: runs.RunDir) -> tuple[Progress, dict[str, np.ndarray], dict[str, np.ndarray]]:
     """Progress, state, and what the checkpoint binds, of a checkpoint that is there."""
-    arrays = files.read_arrays(run.last_checkpoint, _FROM_NOTHING)
+    path = run.last_checkpoint
+    arrays = files.read_arrays(path, _FROM_NOTHING, manifest.check(run.path, path, _FROM_NOTHING))
     names = set(arrays.pop(_ARRAYS).tolist()) if _ARRAYS in arrays else set(arrays)
     missing = sorted((names | {f"progress.{name}" for name in Progress._fields}) - set(arrays))
     if missing:
