@@ -25,7 +25,7 @@ from vae_rd.training import loop, signals, train_and_measure
 OWN = Config(split="cd_300", image_size=8, hidden_units=16, latent_dim=4, batch_size=32, train_steps=40, eval_every=20,
              beta=0.1)
 OTHER = OWN.replace(beta=1.0, seed=3)
-WANTED = [train_and_measure.Wanted("last", "information"), train_and_measure.Wanted("last", "pictures")]
+WANTED = [train_and_measure.Wanted("last", "information"), train_and_measure.Wanted("last", "neighbours")]
 REFUSED = (files.FileError, ConfigError)
 
 
@@ -246,12 +246,14 @@ def test_a_name_that_a_spreadsheet_would_run_is_quoted(tmp_path):
 # Models
 
 
-def test_a_foreign_model_is_not_run_and_said_to_be_none_of_ours(finished, tmp_path):
+def test_a_foreign_model_is_not_run_and_said_to_be_none_of_ours(finished, tmp_path, monkeypatch):
     import keras
     touched = tmp_path / "touched"
-    layers = [keras.Input((2,)), keras.layers.Lambda(lambda codes: (os.system(f"touch {touched}"), codes)[1])]
+    monkeypatch.setenv("TOUCHED", str(touched))
+    layers = [keras.Input((2,)), keras.layers.Lambda(lambda codes: (os.system("touch $TOUCHED"), codes)[1])]
     keras.Sequential(layers).save(tmp_path / "evil.keras")
-    touched.unlink(missing_ok=True)
+    assert touched.exists()  # by the layer, when the model was built
+    touched.unlink()
     with pytest.raises(files.FileError, match="is not a model of vae_rd: it holds 'Sequential'. Nothing in it was run"):
         model.load(tmp_path / "evil.keras")
     assert not touched.exists()

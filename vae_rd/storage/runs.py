@@ -132,6 +132,10 @@ class RunDir(NamedTuple):
         """TensorBoard's files: a view, rewritten from the history on every start."""
         return sorted(self.path.glob("events.out.tfevents.*"))
 
+    def leftovers(self) -> list[pathlib.Path]:
+        """What a killed process left half-written; `locked` removes it."""
+        return list(self.path.glob(f"{files.UNFINISHED}*"))
+
     def read_config(self) -> Config:
         """The run's Config; raises RunError if the folder holds none, a damaged one, or that of another run."""
         remedy = f"move it and {self.results.name} away, and run the same training command, which writes both anew"
