@@ -11,6 +11,7 @@ import scipy.stats
 from tests.fabricate import fabricate_run, metrics
 from vae_rd.analysis import tables
 from vae_rd.config import Config
+from vae_rd.storage import ending
 from vae_rd.storage.runs import METRICS, PARTITIONS
 
 SMALL = Config(split="cd_8k", train_steps=100)
@@ -39,7 +40,7 @@ def test_best_has_its_own_step_and_numbers(tmp_path):
     results = json.loads(run.results.read_text())
     results["best"]["test"]["distortion"] = 1.5
     run.results.unlink()
-    run.end(results)
+    ending.end(run, results)
     test = tables.collect(tmp_path).query("partition == 'test'").set_index("checkpoint")
     assert test.loc["best", "distortion"] == 1.5 and test.loc["best", "step"] == 50
     assert test.loc["last", "distortion"] != 1.5 and test.loc["last", "step"] == 100

@@ -15,7 +15,7 @@ from vae_rd import config, measures
 from vae_rd.analysis import quantities, tables
 from vae_rd.datasets import random_streams, splits
 from vae_rd.measures import record, registry
-from vae_rd.storage import files, runs
+from vae_rd.storage import ending, files, runs
 
 SMALL = measures.Settings(query_images=25, minibatch=32, num_samples=60, ais_chains=4, ais_steps=16)
 QUICK = ("information", "neighbours", "memorisation", "pictures")
@@ -130,7 +130,7 @@ def test_a_run_trained_on_since_is_measured_again(opened, run):
     _measure(opened, "neighbours")
     results = run.read_results()
     run.results.unlink()
-    run.end(results | {"step": 90})
+    ending.end(run, results | {"step": 90})
     assert record.recorded(run, "last", "neighbours") is None
     _measure(opened, "neighbours")
     assert run.read_measures()["last"]["neighbours"]["settings"]["step"] == 90

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from vae_rd.config import Config, ConfigError
-from vae_rd.storage import files, runs
+from vae_rd.storage import ending, files, runs
 
 HOLDER = """
 import os, pathlib, sys, time
@@ -53,11 +53,11 @@ def test_no_two_files_have_one_name():
 def test_the_status_follows_the_files(run, tmp_path):
     assert runs.run_dir(tmp_path, Config(beta=2.0)).status() == "missing"
     assert run.status() == "unfinished"
-    run.end({"status": "diverged", "step": 3, "diverged": {"step": 4, "quantity": "rate"}})
+    ending.end(run, {"status": "diverged", "step": 3, "diverged": {"step": 4, "quantity": "rate"}})
     assert run.status() == "diverged"
     run.results.unlink()
     assert run.status() == "unfinished"
-    run.end(RESULTS)
+    ending.end(run, RESULTS)
     assert run.status() == "finished"
 
 
@@ -223,7 +223,7 @@ def test_a_file_system_without_locks_is_named_with_what_to_do(run, monkeypatch):
     def no_locks(file, flags):
         raise OSError(errno.ENOLCK, "No locks available")
     monkeypatch.setattr(fcntl, "lockf", no_locks)
-    with pytest.raises(runs.RunError, match="lock cannot be locked .No locks available.*on another file system, or mount"):
+    with pytest.raises(runs.RunError, match="lock cannot be locked .No locks available.*another file system, or mount"):
         with runs.locked(run):
             pass
 
@@ -239,7 +239,7 @@ def test_without_permission_the_words_are_of_permission(run, monkeypatch):
 
 def test_writing_between_two_seals_is_never_contradicted(run, monkeypatch):
     """Killed before or after the file gets its name, before or after the manifest forgets the old one."""
-    run.end(RESULTS)
+    ending.end(run, RESULTS)
     run.write_measures({"last": {}})
     one, two = ({"last": {"neighbours": {"seconds": seconds, "settings": {}}}} for seconds in (1.0, 2.0))
     run.write_measures(one)

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from vae_rd.storage import files, manifest, runs
+from vae_rd.storage import contents, files, manifest, runs
 
 _FROM_NOTHING = ("remove the folder checkpoints, and results.json if it is there, and run the same training command: "
                  "the run starts from nothing")
@@ -43,7 +43,7 @@ def save(run: runs.RunDir, progress: Progress, state: dict[str, np.ndarray], his
     """Replaces the run's checkpoint; the weights of evaluations that are best no longer go after it."""
     best = run.best_weights(progress.best_step)
     fields = {f"progress.{name}": np.asarray(value) for name, value in progress._asdict().items()}
-    fields |= {_RUN: np.asarray(run.path.name), _HISTORY: np.asarray(runs.history_text(history)),
+    fields |= {_RUN: np.asarray(run.path.name), _HISTORY: np.asarray(contents.history_text(history)),
                _BEST: np.asarray(files.sha256(best) if best.is_file() else "")}
     arrays = fields | state
     files.write_arrays(run.last_checkpoint, arrays | {_ARRAYS: np.asarray(sorted(arrays))})
@@ -66,7 +66,7 @@ def resume(run: runs.RunDir, train_steps: int) -> Resumed:
     if not files.present(run.last_checkpoint):
         return NOTHING
     progress, state, bound = _load(run)
-    history = runs.parse_history(bound[_HISTORY].item()) if _HISTORY in bound else _old_history(run, progress)
+    history = contents.parse_history(bound[_HISTORY].item()) if _HISTORY in bound else _old_history(run, progress)
     if _BEST in bound and progress.best_step >= 0:
         _check_best(run, progress.best_step, bound[_BEST].item())
     last = min(progress.step, train_steps - 1)

@@ -1,11 +1,9 @@
-"""The run directory: every file name in it, what its files hold, and its lock."""
+"""The run directory: every file name in it, reading and writing its files, and its lock."""
 
 import contextlib
-import csv
 import errno
 import fcntl
 import io
-import math
 import os
 import pathlib
 import re
@@ -17,35 +15,15 @@ import numpy as np
 
 from vae_rd import schema
 from vae_rd.config import Config
-from vae_rd.storage import files, manifest
+from vae_rd.storage import contents, files, manifest
+from vae_rd.storage.contents import DIVERGED, FINISHED, METRICS, PARTITIONS  # noqa: F401  the words of a run
 from vae_rd.storage.files import FileError
 
 CHECKPOINT_NAMES = ("last", "best")  # the two states of a run that are measured
-PARTITIONS = ("train", "test", "test_select", "test_compare")  # the last two: halves of test, for early stopping
-METRICS = ("rate", "distortion", "elbo", "objective", "active_units", "entropy_floor")  # per partition, in this order
-HISTORY_COLUMNS = ("step", "partition", "num_images", *METRICS, "wall_seconds")
-FINISHED, DIVERGED, UNFINISHED, MISSING = "finished", "diverged", "unfinished", "missing"
+UNFINISHED, MISSING = "unfinished", "missing"
 _RUN_NAME = re.compile(r".*-seed\d+-[0-9a-f]{8}")  # a folder with such a name claims to be of that run
-UNSEALED = "unsealed: it ended before runs had manifests, so its files are taken as they are"
+UNSEALED = "unsealed: ended before runs had manifests, files taken as they are"
 _MEASURE_AGAIN = "remove it, and measure again"
-
-_BLOCK = schema.mapping({name: schema.number for name in ("rate", "distortion", "elbo", "objective")},
-                        {"num_images": schema.count}, others=schema.number_or_null)
-_BLOCKS = {"step": schema.count, "train": _BLOCK, "test": _BLOCK}
-_HALVES = {"test_select": _BLOCK, "test_compare": _BLOCK}
-_STATUS = schema.mapping({"status": schema.one_of(FINISHED, DIVERGED)})
-_RESULTS = {
-    FINISHED: schema.mapping(_BLOCKS, {
-        **_HALVES, "best": schema.mapping(_BLOCKS, _HALVES), "run": schema.text, "wall_seconds": schema.number,
-        "steps_per_second": schema.number_or_null, "num_train": schema.count, "num_test": schema.count,
-        "content_sha256": schema.mapping({"train": schema.text, "test": schema.text})}),
-    DIVERGED: schema.mapping({"step": schema.count, "diverged": schema.mapping({"step": schema.count,
-                                                                                "quantity": schema.text})},
-                             {"run": schema.text})}
-_SCALARS = schema.mapping(others=schema.number_or_null)
-_MEASURES = schema.mapping(others=schema.mapping(others=schema.mapping(
-    {}, {"train": _SCALARS, "test": _SCALARS, "run": _SCALARS, "seconds": schema.number,
-         "settings": schema.mapping({}, {"step": schema.count})})))
 
 
 class RunError(FileError):
@@ -158,9 +136,7 @@ class RunDir(NamedTuple):
         if not files.present(self.results):
             return None
         with _damage_named(self.results, remedy):
-            results = schema.parse(self._checked(self.results, remedy))
-            _STATUS(results, "")
-            _RESULTS[results["status"]](results, "")
+            results = contents.parse_results(self._checked(self.results, remedy))
         if "run" in results and not files.present(self.manifest_file):
             raise RunError(f"{self.path} has no {self.manifest_file.name}, though it ended with one: put it back, or "
                            f"{manifest.END_AGAIN}.")
@@ -171,11 +147,7 @@ class RunDir(NamedTuple):
         if not files.present(self.measures):
             return {}
         with _damage_named(self.measures, _MEASURE_AGAIN):
-            measures = schema.parse(self._checked(self.measures, _MEASURE_AGAIN))
-            _MEASURES(measures, "")
-        for entry in (entry for block in measures.values() for entry in block.values()):
-            entry.setdefault("settings", {})
-        return measures
+            return contents.parse_measures(self._checked(self.measures, _MEASURE_AGAIN))
 
     def read_history(self) -> list[dict[str, Any]]:
         """The rows of history.csv with numbers as numbers, whole ones as int; empty before the first evaluation."""
@@ -183,7 +155,7 @@ class RunDir(NamedTuple):
             return []
         with _damage_named(self.history, manifest.END_AGAIN if self.results.exists() else
                            "remove it, and run the same command: the checkpoint has a copy"):
-            return parse_history(self._checked(self.history).decode())
+            return contents.parse_history(self._checked(self.history).decode())
 
     def read_arrays(self, path: pathlib.Path) -> dict[str, np.ndarray]:
         """The arrays of one of the run's .npz files; raises FileError if it is damaged or was replaced."""
@@ -207,7 +179,7 @@ class RunDir(NamedTuple):
 
     def write_history(self, rows: list[dict[str, Any]]) -> None:
         """Replaces history.csv by these rows."""
-        files.write_text(self.history, history_text(rows))
+        files.write_text(self.history, contents.history_text(rows))
 
     def write_arrays(self, path: pathlib.Path, arrays: dict[str, np.ndarray]) -> None:
         """Writes one of an ended run's .npz files, which its manifest learns."""
@@ -219,93 +191,12 @@ class RunDir(NamedTuple):
         with manifest.replaced(self.path, self.measures) as beside:
             beside.write_text(files.json_text(measures), encoding="utf-8")
 
-    def write_values(self, partition: str, checkpoint: str, values: dict[str, np.ndarray]) -> None:
-        """Writes the values per image of a run that is about to end, before `end`.
-
-        A run that had ended and was measured before keeps the measures' columns if its values are the same to the bit;
-        if not, its measures are forgotten.
-        """
-        path = self.per_example(partition, checkpoint)
-        measured = self._measured_columns(path, values)
-        if measured is None:
-            self.measures.unlink(missing_ok=True)
-        files.write_arrays(path, {**values, **(measured or {})})
-
-    def end(self, results: dict[str, Any]) -> None:
-        """Ends the run: writes its manifest, then results.json, which says that it has ended.
-
-        Everything else must be there. Measures of an earlier end stay if they are those that its manifest has.
-        """
-        before, name = self._manifest_before(), self.read_config().run_name
-        arrays = [path for path in sorted(self.path.glob("*.npz")) if not path.name.startswith(("per_example_", "."))]
-        if not all(manifest.vouched(before, self.path, path) for path in arrays) or not self._measures_stand(before):
-            for path in (self.measures, *arrays):
-                path.unlink(missing_ok=True)
-        text = files.json_text({**results, "run": name})
-        kept = [self.config, self.history, self.model, self.measures, *sorted(self.path.glob("[!.]*.npz")),
-                *sorted(self.checkpoints.glob("[!.]*.npz"))]
-        seals = {path.relative_to(self.path).as_posix(): [manifest.seal_file(path)] for path in kept if path.is_file()}
-        seals[self.results.name] = [manifest.seal(text.encode())]
-        manifest.write(self.path, manifest.Manifest(name, seals))
-        files.write_text(self.results, text)
-
-    def _measured_columns(self, path: pathlib.Path, values: dict[str, np.ndarray]) -> dict[str, np.ndarray] | None:
-        """What measures added to a file of values per image; None if it is not there, or not of these values."""
-        try:
-            if not files.present(path) or not manifest.vouched(self._manifest_before(), self.path, path):
-                return None
-            there = files.read_arrays(path)
-        except FileError:
-            return None
-        same = all(name in there and there[name].tobytes() == np.asarray(value).tobytes()
-                   for name, value in values.items())
-        return {name: value for name, value in there.items() if name not in values} if same else None
-
-    def _measures_stand(self, before: manifest.Manifest | None) -> bool:
-        try:
-            return not self.read_measures() or manifest.vouched(before, self.path, self.measures)
-        except FileError:
-            return False
-
-    def _manifest_before(self) -> manifest.Manifest | None:
-        """The manifest of an earlier end, if there is one that can be read."""
-        try:
-            return manifest.read_any(self.path)
-        except FileError:
-            return None
-
     def status(self) -> str:
         """`finished`, `diverged`, `unfinished` (begun, not ended) or `missing`."""
         results = self.read_results()
         if results is not None:
             return results["status"]
         return UNFINISHED if self.config.is_file() else MISSING
-
-
-def history_text(rows: list[dict[str, Any]]) -> str:
-    """The text of history.csv."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, HISTORY_COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
-
-
-def parse_history(text: str) -> list[dict[str, Any]]:
-    """The rows of history.csv with numbers as numbers, whole ones as int; raises ValueError for another text."""
-    reader = csv.DictReader(io.StringIO(text, newline=""))
-    schema.require(tuple(reader.fieldnames or ()) == HISTORY_COLUMNS,
-                   f"its columns are not {', '.join(HISTORY_COLUMNS)}")
-    rows = []
-    for line in reader:
-        schema.require(None not in line and None not in line.values(), f"line {reader.line_num} has another length")
-        row = {name: value if name == "partition" else int(value) if value.isdigit() else float(value)
-               for name, value in line.items()}
-        schema.require(row["partition"] in PARTITIONS and isinstance(row["step"], int)
-                       and all(math.isfinite(row[name]) for name in METRICS),
-                       f"line {reader.line_num} has an unknown partition, or something that is not a number")
-        rows.append(row)
-    return rows
 
 
 def find_runs(runs_dir: str | os.PathLike) -> list[RunDir]:

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from vae_rd.config import Config
 from vae_rd.datasets import random_streams, splits
-from vae_rd.storage import checkpoints, files, runs
+from vae_rd.storage import checkpoints, ending, files, runs
 from vae_rd.training import devices, signals, tensorboard
 from vae_rd.training.column import Column
 from vae_rd.training.evaluation import Evaluator, PerExample
@@ -224,8 +224,8 @@ class _Training:
             return
         tqdm.write(f"{member.config.run_name}: {quantity} is not finite at step {step}; the run ends as diverged. Its "
                    f"checkpoint of step {member.progress.step} is kept. Lower the learning rate, or --retry.")
-        member.run.end({"status": runs.DIVERGED, "step": member.progress.step,
-                        "diverged": {"step": step, "quantity": quantity}, **self._provenance(member)})
+        ending.end(member.run, {"status": runs.DIVERGED, "step": member.progress.step,
+                                "diverged": {"step": step, "quantity": quantity}, **self._provenance(member)})
         member.board.finish(runs.DIVERGED)
 
     def _evaluate(self) -> None:
@@ -309,8 +309,9 @@ class _Training:
         for checkpoint in runs.CHECKPOINT_NAMES:
             for partition in ("train", "test"):
                 values = member.per_example[checkpoint][partition]
-                run.write_values(partition, checkpoint, {name: getattr(values, name) for name in
-                                                         ("index", "rate", "distortion", "entropy_floor")})
+                ending.write_values(run, partition, checkpoint,
+                                    {name: getattr(values, name)
+                                     for name in ("index", "rate", "distortion", "entropy_floor")})
         with files.whole_file(run.model) as beside:
             single.save(beside)
         shown = random_streams.evaluation_subset(self.split.test.index, tensorboard.NUM_PICTURES)
@@ -319,8 +320,9 @@ class _Training:
         summaries = {checkpoint: {partition: values.metrics()
                                   for partition, values in parts.items() if len(values.index)}
                      for checkpoint, parts in member.per_example.items()}
-        run.end({"status": runs.FINISHED, "step": self.step, **summaries["last"],
-                 "best": {"step": member.progress.best_step, **summaries["best"]}, **self._provenance(member)})
+        ending.end(run, {"status": runs.FINISHED, "step": self.step, **summaries["last"],
+                         "best": {"step": member.progress.best_step, **summaries["best"]},
+                         **self._provenance(member)})
         run.failure.unlink(missing_ok=True)
         member.active = False
 
