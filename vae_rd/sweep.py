@@ -87,7 +87,7 @@ class _Sweep:
         run = self.run(config)
         if run.status() == runs.DIVERGED:
             return not _RETRY.value
-        return run.status() == runs.FINISHED and self.measured(config)
+        return run.status() == runs.FINISHED and self.measured(config) and not run.leftovers()
 
 
 def _column_size() -> int | None:
