@@ -13,7 +13,7 @@ import pytest
 from tests import commands
 from tests.trained_runs import trained  # noqa: F401  a fixture
 from vae_rd import measures
-from vae_rd.storage import files, runs
+from vae_rd.storage import ending, runs
 
 
 def _copy(run, path):
@@ -48,7 +48,8 @@ def test_the_door_measures_what_it_can_and_names_the_rest(run, data_dir, tmp_pat
     bad["unfinished"].results.unlink()
     bad["without model"].model.unlink()
     other = bad["other data"].read_results()
-    files.write_json(bad["other data"].results, other | {"content_sha256": {"train": "0" * 64, "test": "0" * 64}})
+    bad["other data"].results.unlink()
+    ending.end(bad["other data"], other | {"content_sha256": {"train": "0" * 64, "test": "0" * 64}})
     paths = ",".join(str(one.path) for one in (*bad.values(), run)) + f",{tmp_path / 'nowhere'}"
     with runs.locked(bad["busy"]):
         command = _evaluate(tmp_path, f"--run={paths}", f"--data_dir={data_dir}", "--measures=neighbours")
@@ -102,6 +103,7 @@ def test_flags_follow_from_the_measures(evaluate):
         assert field.metadata["text"] in flags.FLAGS[name].help
 
 
+@pytest.mark.slow
 def test_the_door_takes_settings_and_all(run, data_dir, tmp_path):
     command = _evaluate(tmp_path, f"--run={run.path}", f"--data_dir={data_dir}", "--measures=all", "--query_images=6",
                         "--num_samples=30", "--ais_steps=16", "--ais_chains=2", "--checkpoint=best")

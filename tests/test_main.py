@@ -60,6 +60,7 @@ def die_at_rename(number, after):
     pathlib.Path.replace = replace
 
 
+@pytest.mark.slow
 def test_a_run_killed_at_every_kind_of_file_ends_as_if_it_had_not_been(train, tmp_path):
     """Files in order: config; best weights, history, checkpoint of each evaluation; values, model, results."""
     flags = ["--architecture=cnn", "--eval_every=20"]
@@ -75,6 +76,7 @@ def test_a_run_killed_at_every_kind_of_file_ends_as_if_it_had_not_been(train, tm
     assert leftovers(only_run(tmp_path)) == []
 
 
+@pytest.mark.slow
 def test_a_column_killed_and_stopped_in_between_ends_as_if_it_had_not_been(train, tmp_path):
     flags = ["--beta=0.1,1", "--train_steps=3000", "--eval_every=300", "--eval_images=50"]
     assert train(*flags, f"--runs_dir={tmp_path / 'whole'}").wait().status == 0
@@ -154,6 +156,7 @@ def test_missing_data_are_made_first_and_nothing_else(train, tmp_path):
     assert only_run(tmp_path).read_results()["num_train"] == 250
 
 
+@pytest.mark.slow
 def test_a_finished_run_goes_on_to_more_steps(train, tmp_path):
     train("--eval_every=20").wait()
     short = only_run(tmp_path)
@@ -209,6 +212,7 @@ def test_a_second_process_on_a_run_is_refused(train, tmp_path):
     assert first.status == 85
 
 
+@pytest.mark.slow
 def test_a_run_that_diverges_is_reported_and_tried_again_only_if_asked(train, tmp_path):
     command = train("--beta=1,1e38").wait()
     assert command.status == 0 and "Traceback" not in command.text
@@ -284,7 +288,7 @@ def damage_no_info(folder, shard):
     (damage_missing, ["train-00000-of-00001.tfrecord.gz", "missing"]),
     (damage_cut, ["train-00000", "cut short or damaged"]),
     (damage_flip, ["train-00000", "sha256"]), (damage_foreign, ["train-00001-of-00002", "does not list"]),
-    (damage_swapped, ["train-00000", "bytes where info.json says"]), (damage_info, ["num_train=299", "sum to 300"]),
+    (damage_swapped, ["train-00000", "bytes where info.json says"]), (damage_info, ["info.json is damaged", "its sha256 is not"]),
     (damage_no_info, ["info.json is damaged"])])
 def test_damaged_data_are_named(train, tmp_path, data_dir, damage, words):
     shutil.copytree(data_dir, tmp_path / "data")
@@ -302,6 +306,7 @@ def test_original_files_are_looked_for_where_raw_dir_says(train, tmp_path):
                   f"--raw_dir={wrong.parent}"), f"{wrong} is not the original")
 
 
+@pytest.mark.slow
 def test_the_remedies_for_damaged_arrays_mend_the_run(train, tmp_path):
     """Each remedy is followed to the letter; the run then ends as the undamaged one did."""
     train("--eval_every=20").wait()
@@ -311,13 +316,13 @@ def test_the_remedies_for_damaged_arrays_mend_the_run(train, tmp_path):
     best.write_bytes(b"")
     run.results.unlink()
     refused(train("--eval_every=20"), f"{best} cannot be read", "remove the folder checkpoints, and results.json if it "
-                                      "is there, and train again")
+                                      "is there, and run the same training command")
     shutil.rmtree(run.checkpoints)
     assert train("--eval_every=20").wait().status == 0
     assert differences(outcome(run), whole) == []
     run.per_example("test").write_bytes(b"")
-    with pytest.raises(files.FileError, match="remove results.json and measures.json beside it, and train and measure"):
-        files.read_arrays(run.per_example("test"))
+    with pytest.raises(files.FileError, match="remove results.json and run the same training command"):
+        run.read_arrays(run.per_example("test"))
     run.results.unlink()
     assert train("--eval_every=20").wait().status == 0
     assert differences(outcome(run), whole) == []
@@ -327,12 +332,11 @@ def test_damage_in_a_run_directory_is_named(train, tmp_path):
     train("--train_steps=100000").until(lambda: runs.find_runs(tmp_path / "runs") and steps_in(only_run(tmp_path)) >= 0
                                         ).signal(signal.SIGTERM).wait()
     run = only_run(tmp_path)
-    good = {path: path.read_bytes() for path in (run.last_checkpoint, run.config, run.history)}
+    good = {path: path.read_bytes() for path in (run.last_checkpoint, run.config)}
     for path, content, words in ((run.last_checkpoint, good[run.last_checkpoint][:1000],
-                                  ["last.npz cannot be read", "remove it"]),
+                                  ["last.npz cannot be read", "remove the folder checkpoints"]),
                                  (run.config, Config().to_json().encode(), ["does not hold the Config of this run"]),
-                                 (run.config, b"{", ["config.json is damaged or not ours"]),
-                                 (run.history, b"step\n3\n", ["history.csv is damaged or not ours"])):
+                                 (run.config, b"{", ["config.json is damaged or not ours"])):
         path.write_bytes(content)
         refused(train("--train_steps=100000"), *words)
         path.write_bytes(good[path])
@@ -368,7 +372,7 @@ def test_a_read_only_disk_is_named(train, small_disk):
     refused(train(f"--data_dir={folder}"), "Read-only file system", str(folder))
 
 
-@pytest.mark.parametrize("size", ["64k", "200k", "340k"])
+@pytest.mark.parametrize("size", ["64k", *(pytest.param(size, marks=pytest.mark.slow) for size in ("200k", "340k"))])
 def test_a_full_disk_is_named_and_what_is_written_is_whole(train, small_disk, size):
     """At the first checkpoint, a later one, the final files; with room again, the run ends as if nothing had been."""
     folder = small_disk(f"size={size}")

@@ -12,7 +12,6 @@ from matplotlib.figure import Figure
 from vae_rd.analysis import naming, quantities
 from vae_rd.analysis.tables import TableError, curves, finished
 from vae_rd.figures import against_beta, distances, rd_curves
-from vae_rd.storage.files import read_arrays
 from vae_rd.storage.runs import RunDir
 from vae_rd.sweeps.experiments import OTHER_DATASETS, SCALES, Experiment, experiment
 
@@ -106,9 +105,10 @@ def _reconstructions(material: Material, split: str, num_layers: int) -> dict[st
     rows = material.table[(material.table["split"] == split) & (material.table["num_layers"] == num_layers)]
     pictures = {}
     for row in rows.drop_duplicates("run").sort_values(["beta", "seed"]).itertuples():
-        path = RunDir(material.runs_dir / row.run).arrays("reconstruction")
+        run = RunDir(material.runs_dir / row.run)
+        path = run.arrays("reconstruction")
         if f"{row.beta:g}" not in pictures and path.is_file():
-            arrays = read_arrays(path)
+            arrays = run.read_arrays(path)
             pictures.setdefault("input", arrays["input"])
             pictures[f"{row.beta:g}"] = arrays["reconstruction"]
     return pictures
@@ -169,8 +169,9 @@ def _distances(material: Material) -> Drawn:
     """Histograms of distances by split, and the gap of the same runs against distance."""
     groups = {}
     for row in material.table[material.table["checkpoint"] == "last"].drop_duplicates("split").itertuples():
-        path = RunDir(material.runs_dir / row.run).per_example("test")
-        arrays = read_arrays(path) if path.is_file() else {}
+        run = RunDir(material.runs_dir / row.run)
+        path = run.per_example("test")
+        arrays = run.read_arrays(path) if path.is_file() else {}
         if quantities.NEAREST in arrays:
             train = material.table.query("run == @row.run and checkpoint == 'last' and partition == 'train'")
             excess = arrays["distortion"] - arrays["entropy_floor"]

@@ -11,7 +11,7 @@ import numpy as np
 from vae_rd.config import Config
 from vae_rd.datasets import random_streams, records, splits
 from vae_rd.measures import split_neighbours
-from vae_rd.storage import checkpoints, files, runs
+from vae_rd.storage import checkpoints, runs
 
 IMAGES_PER_BLOCK = 1024
 
@@ -57,7 +57,7 @@ class FinishedRun:
 
     def per_example(self, partition: str) -> dict[str, np.ndarray]:
         """Values of each image of `train` or `test`: index, rate, distortion, ... by name, [num] each."""
-        return files.read_arrays(self.run.per_example(partition, self.checkpoint))
+        return self.run.read_arrays(self.run.per_example(partition, self.checkpoint))
 
     @property
     def partitions(self) -> list[str]:
@@ -156,9 +156,7 @@ def open_run(path: str | os.PathLike, data_dir: str | os.PathLike = "data", chec
     config, results = run.read_config(), run.read_results()
     if results is None or results["status"] != runs.FINISHED:
         raise runs.RunError(f"{run.path} is {run.status()}, and only finished runs can be opened: train it to its end.")
-    if not run.model.is_file():
-        raise runs.RunError(f"{run.path} has no final model ({run.model.name}): remove {run.results.name} and run the "
-                            "same training command; it ends again from the last checkpoint.")
+    run.check_model()
     if checkpoint not in runs.CHECKPOINT_NAMES:
         raise runs.RunError(f"checkpoint={checkpoint!r} is not known; choose one of "
                             f"{', '.join(runs.CHECKPOINT_NAMES)}.")
@@ -170,11 +168,9 @@ def open_run(path: str | os.PathLike, data_dir: str | os.PathLike = "data", chec
                             f"{config.split} (content_sha256 differs): name the data directory of the run.")
     if config.binarization == "dynamic":
         split = split._replace(train=splits.binarized(split.train), test=splits.binarized(split.test))
-    vae = model.load(run.model)
+    vae = model.load(run.model, config)
     if checkpoint == "best":
-        weights = checkpoints.load_best(run, results["best"]["step"])
-        for variable, value in zip([*vae.trainable_variables, vae.beta], weights.values(), strict=True):
-            variable.assign(value)
+        vae.assign_weights(checkpoints.load_best(run, results["best"]["step"]))
     return FinishedRun(run, config, checkpoint, vae, split, split_dir)
 
 

@@ -79,7 +79,7 @@ def log_measures(run: runs.RunDir) -> None:
     The file replaces the one before; together with the run's HParams entry it puts the measures in the table of runs.
     """
     import tensorflow as tf
-    with tempfile.TemporaryDirectory(dir=run.path, prefix=".events.", suffix=".folder") as folder:
+    with tempfile.TemporaryDirectory(dir=run.path, prefix=files.UNFINISHED) as folder:
         writer = tf.summary.create_file_writer(folder, filename_suffix=EVENT_SUFFIX)
         with writer.as_default():
             for entry in run.read_measures().get("last", {}).values():
@@ -105,7 +105,7 @@ def _make(finished: FinishedRun, name: str, settings: Settings, wanted: dict[str
     measures = finished.run.read_measures()
     entry = {**outcome.scalars, "settings": wanted, "seconds": round(time.monotonic() - started, 2)}
     measures.setdefault(finished.checkpoint, {})[name] = entry
-    files.write_json(finished.run.measures, measures)  # the record comes last: without it, nothing counts as made
+    finished.run.write_measures(measures)  # the record comes last: without it, nothing counts as made
     log_measures(finished.run)
 
 
@@ -117,12 +117,12 @@ def _write(finished: FinishedRun, outcome: Outcome) -> None:
         if not np.array_equal(there["index"], getattr(finished.split, partition).index):
             raise runs.RunError(f"{run.per_example(partition, finished.checkpoint)} is not of these images: their "
                                 "index differs. Remove the run, and train it again.")
-        files.write_arrays(run.per_example(partition, finished.checkpoint), {**there, **values})
+        run.write_arrays(run.per_example(partition, finished.checkpoint), {**there, **values})
     for name, figure in outcome.pictures.items():
         with files.whole_file(run.picture(name + suffix)) as beside:
             figure.savefig(beside)
     for name, arrays in outcome.arrays.items():
-        files.write_arrays(run.arrays(f"{name}{suffix}"), arrays)
+        run.write_arrays(run.arrays(f"{name}{suffix}"), arrays)
 
 
 def _differing(record: dict[str, Any], other: dict[str, Any]) -> str:

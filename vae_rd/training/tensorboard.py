@@ -78,7 +78,7 @@ def write_hparams_config(runs_dir: str | os.PathLike) -> None:
             tf.io.TFRecordWriter(str(beside)) as writer:
         writer.write(event_pb2.Event(file_version="brain.Event:2").SerializeToString())
         writer.write(event_pb2.Event(wall_time=time.time(), summary=record).SerializeToString())
-    for leftover in target.parent.glob(f".{target.stem}.????????{target.suffix}"):
+    for leftover in target.parent.glob(f"{files.UNFINISHED}{target.stem}-*"):
         leftover.unlink(missing_ok=True)  # of a killed process, or of one that now does without
 
 
