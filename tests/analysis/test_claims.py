@@ -7,6 +7,7 @@ import zlib
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.stats
 
 from tests.fabricate import fabricate_table
 from vae_rd.analysis import claims, effects, paired, statistics, verdicts
@@ -204,6 +205,21 @@ class TestLogMarginal:
         assert row_of(few, "test log p(x) is best")["verdict"] == UNDECIDED
         assert row_of(many, "test log p(x) is best")["verdict"] == SUPPORTED
 
+    def test_the_interval_holds_restarts_and_images(self, agreeing):
+        images = images_of(agreeing, spread=3.0)
+        runs = paired.Runs(agreeing, SCALE, images)
+        found = effects.peak(runs, LOG_PX, +1, ("test",), SCALE.small, 0.1, 2.0).interval
+        betas, (values,) = runs.image_curves([(LOG_PX, experiments.THREE_LAYERS, SCALE.small, {})])
+        assert values.shape == (3, 6, 16) and list(betas) == list(SCALE.betas)
+        over_restarts = statistics.between(values.mean(2), [0, 1, 3, 4, 5], [2])
+        ends = []
+        for column, mean, error in zip((0, 1, 3, 4, 5), over_restarts.mean, over_restarts.error):
+            paired_by_image = values[:, column].mean(0) - values[:, 2].mean(0)
+            half = np.hypot(scipy.stats.t(10).ppf(0.975) * error,
+                            scipy.stats.t(15).ppf(0.975) * scipy.stats.sem(paired_by_image))
+            ends.append(mean + half + (2 if column in (0, 5) else -2))
+        assert found.high == pytest.approx(max(ends))
+
     def test_values_per_image_are_needed_and_of_the_same_images(self, agreeing):
         row = row_of(verdicts.evaluate(agreeing, "laptop"), "test log p(x) is best")
         assert row["verdict"] == NOT_ENOUGH and "the runs have no values of the same images" in row["note"]
@@ -228,6 +244,22 @@ def test_a_peak_of_memorisation_that_blurs_away_counts(agreeing):
     assert row_of(judge(peak), "memorisation shows at large beta")["verdict"] == SUPPORTED
     small = agreeing.assign(**{effects.MEMORISED_AT_MEAN: np.where(decades == -1, 0.4, 0.31)})
     assert row_of(judge(small), "memorisation shows at large beta")["verdict"] == NOT_SUPPORTED
+
+
+def test_changes_of_the_gap_are_compared_by_size(agreeing):
+    """Without the marginal KL the gap is 2 nats smaller, without the MI 0.4: whole rate 0."""
+    found = effects.gap_changes(paired.Runs(agreeing, SCALE), experiments.ONE_LAYER, SCALE.small).interval
+    assert found.estimate == pytest.approx(2 - 0.4, abs=0.1) and 1 < found.low < found.estimate < found.high < 2.2
+
+
+def test_a_curve_without_a_minimum_has_depth_zero():
+    """Both curves fall all the way: that with 3 layers by less at its lower end shows no minimum."""
+    def falling(config, partition, checkpoint):
+        steep = 1.0 if config.num_layers == 3 else 5.0
+        return noisy(config, partition, {"rate": 20.0, "distortion": 60 + steep * math.log10(config.beta),
+                                         "elbo": -80.0, "entropy_floor": 49.0})
+    row = row_of(judge(fabricate_table(CONFIGS, falling)), "the minimum is more pronounced with 3 layers")
+    assert row["verdict"] == NOT_SUPPORTED and row["estimate"] == pytest.approx(-2, abs=0.2)
 
 
 def test_blur_is_not_memorisation(agreeing):

@@ -123,8 +123,8 @@ def _best_beta_of_three_layers(scale: experiments.Scale) -> Iterator[Claim]:
             ("the gap in D is smallest", "distortion", -1, ("test", "train")),
             ("the gap in log p(x) is smallest", LOG_PX, +1, ("test", "train"))):
         yield Claim("C3", f"{where}: {statement} at beta = {BEST_BETA:g}",
-                    f"largest of (inner beta better than {BEST_BETA:g}) - {BEST_WITHIN:g} and (end better than "
-                    f"{BEST_BETA:g}) + {BEST_WITHIN:g} (nats)", "below", 0.0,
+                    f"larger of how much better than {BEST_BETA:g} an inner beta is, less {BEST_WITHIN:g}, and how much "
+                    f"better an end is, plus {BEST_WITHIN:g} (nats)", "below", 0.0,
                     partial(effects.peak, quantity=quantity, sign=sign, partitions=partitions, split=scale.small,
                             at=BEST_BETA, margin=BEST_WITHIN))
     yield Claim("C3", f"{where}: memorisation shows at large beta, not at small",
