@@ -113,8 +113,8 @@ def peak(runs: Runs, quantity: str, sign: int, partitions: tuple[str, ...], spli
     """By how much a 3-layer curve misses a peak at one beta: below 0 where it has one.
 
     A curve has its peak there if no beta is better by the margin or more, and both ends are worse by more than
-    the margin: so a flat curve has none. The number, in nats, is the largest over the other betas of how much better each
-    is, less the margin for an inner beta, plus the margin for an end.
+    the margin: so a flat curve has none. The number, in nats, is the largest over the other betas of how much better
+    each is, less the margin for an inner beta, plus the margin for an end.
 
     Args:
         runs: of one scale.
