@@ -95,13 +95,13 @@ def _draw_experiment(table, name: str) -> None:
 
 
 def _test_claims(table) -> None:
-    from vae_rd.analysis import claims
+    from vae_rd.analysis import paired, verdicts
     from vae_rd.figures import paper
     scale = _SCALE.value or paper.fullest_scale(table, *experiments.names())
-    judged = claims.evaluate(table, scale)
+    judged = verdicts.evaluate(table, scale, paired.images_of(_RUNS_DIR.value))
     write_text(_out_dir() / "claims.csv", judged.to_csv(index=False))
     print(f"claims on the runs of scale {scale}")
-    print(claims.as_text(judged))
+    print(verdicts.as_text(judged))
     print(f"see {_out_dir() / 'claims.csv'}")
 
 
