@@ -31,7 +31,7 @@ NUM_COMPONENTS = 16
 MAX_ITERATIONS = 300
 TOLERANCE = 1e-4  # nats per code in an iteration: EM has converged
 LEAST_SCALE = 1e-3  # of a component, in standard deviations of all codes: it cannot close in on a single code
-LEFT_OUT = 1024  # codes that are left out in turn to choose the bandwidth
+LEFT_OUT = 512  # codes that are left out in turn to choose the bandwidth
 BANDWIDTHS = np.geomspace(1e-3, 10, 13)  # in standard deviations; the best one is refined between its neighbours
 
 
@@ -174,13 +174,13 @@ def fit_kernel(codes: np.ndarray) -> Kernel:
     from scipy.spatial.distance import cdist
     codes, spread = np.asarray(codes), _spread(np.asarray(codes, np.float64))
     chosen = np.sort(np.random.default_rng(0).permutation(len(codes))[:LEFT_OUT])
-    squares = cdist(codes[chosen] / spread, codes / spread, "sqeuclidean")
+    squares = cdist(codes[chosen] / spread, codes / spread, "sqeuclidean").astype(np.float32)
     squares[np.arange(len(chosen)), chosen] = np.inf  # left out
 
     def unlikelihood(log_bandwidth: float) -> float:
-        logs = squares * (-0.5 * math.exp(-2 * log_bandwidth))
+        logs = squares * np.float32(-0.5 * math.exp(-2 * log_bandwidth))
         largest = logs.max(1, keepdims=True)
-        sums = np.exp(logs - largest, out=logs).sum(1)
+        sums = np.exp(logs - largest).sum(1, dtype=np.float64)
         return float(codes.shape[1] * log_bandwidth - (np.log(sums) + largest[:, 0]).mean())
 
     grid = np.log(BANDWIDTHS)
