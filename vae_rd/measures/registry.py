@@ -8,9 +8,10 @@ from vae_rd.measures import (
     memorisation,
     neighbours,
     pictures,
+    refinement,
     refitted_prior,
 )
 from vae_rd.measures.measure import Measure
 
 MEASURES: dict[str, Measure] = {module.MEASURE.name: module.MEASURE for module in (
-    information, log_marginal, annealed, neighbours, memorisation, distortion, refitted_prior, pictures)}
+    information, log_marginal, annealed, neighbours, memorisation, distortion, refitted_prior, refinement, pictures)}
