@@ -7,7 +7,7 @@ import pytest
 
 from tests.measures.exact_run import ExactRun
 from vae_rd.config import Config
-from vae_rd.measures import refinement
+from vae_rd.measures import measure, refinement
 from vae_rd.measures.finished_run import Posteriors
 from vae_rd.storage import runs
 
@@ -68,11 +68,13 @@ def test_a_spoiled_encoder_is_mended(tmp_path, beta):
         found = refiner.refine(run.images(name, rows), rows, _start(run, name))
         means, log_scales = found.posteriors
         missed = _terms(run, name, means, np.exp(log_scales))[0] - best[0]
-        assert missed.min() > -1e-9 and missed.max() < 0.15 * beta and missed.mean() < 0.03 * beta, "nats, exactly"
-        assert np.abs(np.exp(log_scales) / _best(run, name)[1] - 1).max() < 0.25
+        assert missed.min() > -1e-9 and missed.max() < 0.1 * beta and missed.mean() < 0.025 * beta, "nats, exactly"
+        widths = np.exp(log_scales) / _best(run, name)[1]
+        assert np.abs(widths.mean(0) - 1).max() < 0.05 and widths.std(0).max() < 0.15
         for reported, exact in zip(found.reported, (spoiled, _terms(run, name, means, np.exp(log_scales)))):
-            for estimate, truth in zip(reported, exact):
-                np.testing.assert_allclose(estimate.mean(), truth.mean(), rtol=0.02, atol=0.05)
+            for values, truth in zip(reported, exact):
+                error, spread = measure.estimate(values - truth)
+                assert abs(error) < 4 * spread + 1e-9
 
 
 def test_the_gap_is_divided_between_encoder_and_decoder(tmp_path):
@@ -99,18 +101,16 @@ def test_the_gap_is_divided_between_encoder_and_decoder(tmp_path):
 
 
 def test_a_perfect_encoder_gains_nothing(tmp_path):
-    run = _run(tmp_path, 1.0)
-    for part in (refinement.measure(run, refinement.RefinementSettings()).scalars[name] for name in ("train", "test")):
-        assert abs(part["amortisation_gap"]) < 3 * part["amortisation_gap_se"] + 1e-9
-        assert abs(part["amortisation_gap"]) < 0.01
+    scalars = refinement.measure(_run(tmp_path, 1.0), refinement.RefinementSettings()).scalars
+    for part in (scalars["train"], scalars["test"]):
+        assert -0.02 < part["amortisation_gap"] < 3 * part["amortisation_gap_se"], "the noise that chooses may err"
 
 
-@pytest.mark.parametrize("steps", [1, 20])
-def test_the_refined_objective_is_never_above_the_amortised_one(tmp_path, steps):
-    """Image by image on the noise that chooses; a few steps make many images worse, and those stay as they were."""
-    run = _run(tmp_path, 1.0, test=(0.1, 1.0))
+def test_the_refined_objective_is_never_above_the_amortised_one(tmp_path):
+    """Image by image on the noise that chooses: images that steps made worse stay as they were."""
+    run = _run(tmp_path, 1.0, test=(0.05, 1.0))
     rows, start = np.arange(IMAGES), _start(run, "test")
-    refiner, images = refinement.Refiner(run.vae.prior(), run.vae.likelihood, 1.0, steps), run.images("test", rows)
+    refiner, images = refinement.Refiner(run.vae.prior(), run.vae.likelihood, 1.0, 200), run.images("test", rows)
     found = refiner.refine(images, rows, start)
     before, after = found.choosing
     assert (after.objective <= before.objective).all()
