@@ -150,3 +150,17 @@ def test_an_objective_of_whole_batches_is_refused(tmp_path):
     run = dataclasses.replace(_run(tmp_path, 1.0), config=Config(split="default", rate_terms="marginal_kl"))
     with pytest.raises(ValueError, match="rate_terms=marginal_kl: the objective of an image depends on the others"):
         refinement.measure(run, refinement.RefinementSettings())
+
+
+def test_the_same_noise_at_every_step_would_be_fitted(tmp_path, monkeypatch):
+    """Negative control: scales grow where the one noise is near 0, and fresh codes pay for it."""
+    run, rows, drawn = _run(tmp_path, 1.0), np.arange(IMAGES), refinement._noise
+
+    def repeated(keys, means, num_steps):
+        first = drawn(keys, means, 1)[0]
+        return [np.repeat(first, num_steps, 0), first, drawn(keys, means, 1)[2]]
+
+    monkeypatch.setattr(refinement, "_noise", repeated)
+    refiner = refinement.Refiner(run.vae.prior(), run.vae.likelihood, 1.0, 200)
+    amortised, refined = refiner.refine(run.images("test", rows), rows, _start(run, "test")).reported
+    assert refined.objective.mean() > amortised.objective.mean() + 1
