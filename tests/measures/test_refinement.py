@@ -93,6 +93,7 @@ def test_the_gap_is_divided_between_encoder_and_decoder(tmp_path):
     assert parts["objective_gap_decoder_se"] == pytest.approx(spread, rel=0.1)
     for name in ("train", "test"):
         scalars, values = outcome.scalars[name], outcome.per_example[name]
+        np.testing.assert_allclose(values["amortised_rate"], _terms(run, name, *run.posteriors(name))[1])
         assert set(values) == {f"{when}_{term}" for when in ("amortised", "refined")
                                for term in ("objective", "rate", "distortion")}
         for term, value in values.items():
