@@ -15,7 +15,7 @@ LEAVES = {"vae_rd.config", "vae_rd.datasets.tfrecord", "vae_rd.datasets.random_s
 # Imports run from higher to lower numbers, or stay in the room; the entry points come last.
 LEVELS = {"vae_rd.config": 0, "vae_rd.datasets": 1, "vae_rd.storage": 1, "vae_rd.cli": 2, "vae_rd.model": 2,
           "data_gen": 3, "vae_rd.measures": 3, "vae_rd.training": 4, "vae_rd.sweeps": 5, "vae_rd.analysis": 6,
-          "vae_rd.figures": 7} | dict.fromkeys(DOORS, 8)
+          "vae_rd.figures": 7} | dict.fromkeys(DOORS | {"vae_rd.command"}, 8)
 MAY_GENERATE = {"vae_rd.main", "vae_rd.sweep", "vae_rd.sweeps"}  # those that make missing data, and ask what it costs
 FOR_GENERATOR = {"vae_rd.config", "vae_rd.datasets", "vae_rd.storage.files", "vae_rd.cli"}  # what data_gen may use
 LIGHT = ("vae_rd.config", "vae_rd.storage", "vae_rd.datasets", "vae_rd.sweeps", "vae_rd.analysis", "vae_rd.figures",

@@ -11,7 +11,8 @@ from matplotlib.figure import Figure
 
 from vae_rd.analysis import naming, quantities
 from vae_rd.analysis.tables import TableError, curves, finished
-from vae_rd.figures import against_beta, distances, rd_curves
+from vae_rd.figures import against_beta, distances
+from vae_rd.figures.rd_curves import rd_figure
 from vae_rd.storage.files import read_arrays
 from vae_rd.storage.runs import RunDir
 from vae_rd.sweeps.experiments import OTHER_DATASETS, SCALES, Experiment, experiment
@@ -80,16 +81,26 @@ def draw(table: pd.DataFrame, wanted: Experiment, runs_dir: str | os.PathLike, r
         raise TableError(f"{wanted.name}: none of its {len(wanted.configs)} runs at scale {wanted.scale} has finished. "
                          f"Train them with python -m vae_rd.sweep --experiment={wanted.name} --scale={wanted.scale}.")
     material = Material(wanted, rows, in_order(curves(rows)), pathlib.Path(runs_dir), rate_axis)
-    return _DRAW[wanted.name](material)._replace(curves=material.curves)
+    return DRAWINGS[wanted.drawing](material)._replace(curves=material.curves)
 
 
-def _rd(material: Material, points: pd.DataFrame | None = None, **layout) -> Drawn:
-    points = material.checkpoint() if points is None else points
-    figure = rd_curves.rd_figure(points, across=2, rate_axis=material.rate_axis, **layout)
-    return Drawn({material.experiment.name: figure}, [])
+def rd_curves(material: Material) -> Drawn:
+    """The RD plane in the experiment's own layout; panels by the kind of split come with constant volume first."""
+    layout = material.experiment.layout
+    columns = {*layout.get("facet", ()), *(layout.get("hue") or ())}
+    points = material.curves if "checkpoint" in columns else material.checkpoint()
+    if "kind" in columns:
+        points = points.assign(kind=points["split"].str.partition("_")[0])
+        points = points[["kind", *points.columns.drop("kind")]].sort_values(
+            ["kind", "num_layers"], ascending=[False, True], kind="stable")
+    return _rd(material, points, **layout)
 
 
-def _large_and_small(material: Material) -> Drawn:
+def _rd(material: Material, points: pd.DataFrame, **layout) -> Drawn:
+    return Drawn({material.experiment.name: rd_figure(points, across=2, rate_axis=material.rate_axis, **layout)}, [])
+
+
+def curves_with_reconstructions(material: Material) -> Drawn:
     """Figure 3: a panel per split and network, with the reconstructions of one test image at each beta above it."""
     points = material.checkpoint()
     split = points["split"].map(naming.split_order)
@@ -114,48 +125,15 @@ def _reconstructions(material: Material, split: str, num_layers: int) -> dict[st
     return pictures
 
 
-def _sizes(material: Material) -> Drawn:
-    """Figure 4: test curves by training-set size; constant volume above, constant density below."""
-    points = material.checkpoint()
-    points = points.assign(kind=points["split"].str.partition("_")[0])
-    points = points[["kind", *points.columns.drop("kind")]].sort_values(["kind", "num_layers"], ascending=[False, True],
-                                                                        kind="stable")
-    return _rd(material, points, facet=("kind", "num_layers"), hue=("num_train",), partitions=("test",))
-
-
-def _kinds(material: Material) -> Drawn:
-    """Figure 5: a panel per network, a curve per split."""
-    return _rd(material, facet=("num_layers",), hue=("split",))
-
-
-def _networks(material: Material) -> Drawn:
-    """Figure 6: a panel per architecture, a curve per number of layers."""
-    return _rd(material, facet=("architecture",), hue=("num_layers",))
-
-
-def _others(material: Material) -> Drawn:
-    """Figure 7: a panel per data set, each with axes of its own."""
-    return _rd(material, facet=("dataset",), hue=("num_layers",), share=False)
-
-
-def _other_sizes(material: Material) -> Drawn:
-    return _rd(material, facet=("dataset", "num_layers"), hue=("num_train",), partitions=("test",), share=False)
-
-
-def _information(material: Material) -> Drawn:
-    """Figure 8."""
+def information(material: Material) -> Drawn:
+    """Figure 8: mutual information and marginal KL against beta."""
     lacking = _lacking(material, quantities.MUTUAL_INFORMATION)
     if lacking:
         return Drawn({}, lacking)
     return Drawn({material.experiment.name: against_beta.information_figure(material.checkpoint())}, [])
 
 
-def _early_stopping(material: Material) -> Drawn:
-    """Last against early-stopped, both over the half of the test set that did not select."""
-    return _rd(material, material.curves, facet=("num_layers",), hue=("checkpoint",), partitions=("test_compare",))
-
-
-def _log_px(material: Material) -> Drawn:
+def log_px(material: Material) -> Drawn:
     """log p(x) against beta, and against the number of importance samples."""
     lacking = _lacking(material, quantities.LOG_PX)
     if lacking:
@@ -165,7 +143,7 @@ def _log_px(material: Material) -> Drawn:
                   "log_px_samples": against_beta.samples_figure(points)}, [])
 
 
-def _distances(material: Material) -> Drawn:
+def nearest_distances(material: Material) -> Drawn:
     """Histograms of distances by split, and the gap of the same runs against distance."""
     groups = {}
     for row in material.table[material.table["checkpoint"] == "last"].drop_duplicates("split").itertuples():
@@ -182,11 +160,8 @@ def _distances(material: Material) -> Drawn:
     return Drawn({material.experiment.name: histograms, "gap_by_distance": distances.gap_figure(groups)}, [])
 
 
-def _rate_terms(material: Material) -> Drawn:
-    return _rd(material, facet=("num_layers",), hue=("rate_terms",))
-
-
-def _memorisation(material: Material) -> Drawn:
+def memorisation(material: Material) -> Drawn:
+    """Shares of memorised images and the perplexity of the weights against beta."""
     lacking = _lacking(material, quantities.MEMORISED)
     labels = {quantities.MEMORISED: "share nearer to\na training image",
               quantities.MEMORISED_CONTROL: "share nearer to\nanother test image",
@@ -195,10 +170,6 @@ def _memorisation(material: Material) -> Drawn:
         return Drawn({}, lacking)
     strips = f"the strips of images are {RunDir(material.runs_dir / '<run>').picture('memorisation')}"
     return Drawn({material.experiment.name: against_beta.measures_figure(material.checkpoint(), labels)}, [strips])
-
-
-def _latent_dim(material: Material) -> Drawn:
-    return _rd(material, facet=("num_layers",), hue=("latent_dim",), partitions=("test",))
 
 
 def _lacking(material: Material, column: str) -> list[str]:
@@ -210,9 +181,6 @@ def _unmeasured(material: Material, what: str) -> str:
     return f"no run has {what}; made by {material.experiment.command}"
 
 
-_DRAW: dict[str, Callable[[Material], Drawn]] = {
-    "figure3": _large_and_small, "figure4": _sizes, "figure5": _kinds, "figure6": _networks, "figure7": _others,
-    "figure7_sizes": _other_sizes, "figure8": _information, "early_stopping": _early_stopping,
-    "log_likelihood": _log_px, "nearest_neighbours": _distances, "rate_terms": _rate_terms,
-    "memorisation": _memorisation, "latent_dim": _latent_dim,
-}
+# By the names that the entries of sweeps/experiments.py use.
+DRAWINGS: dict[str, Callable[[Material], Drawn]] = {drawing.__name__: drawing for drawing in (
+    rd_curves, curves_with_reconstructions, information, log_px, nearest_distances, memorisation)}
