@@ -9,8 +9,11 @@ usage() {
 Usage: bash launch/test.sh [arguments of pytest]
 
   bash launch/test.sh                     the whole suite
-  bash launch/test.sh -m "not slow"       without the tests that take more than a few seconds
-  bash launch/test.sh tests/test_runs.py  one file
+  bash launch/test.sh -m "not slow"       what to run while working: without the tests that take more than a few seconds
+  bash launch/test.sh -m "not slow" -n 2 --dist loadfile
+                                          the same in two processes, each file whole in one of them: its runs are
+                                          trained once; 2 GB of memory for each
+  bash launch/test.sh tests/storage       one folder
 
 $(environment_parameters)
 

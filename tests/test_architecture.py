@@ -1,25 +1,23 @@
-"""The rooms of the project and the direction of imports, read from the source text."""
+"""What loads no TensorFlow, what has docstrings and no effects, and that the contracts about imports can fail.
+
+The direction of imports itself is checked by import-linter, in launch/check.sh: its contracts are in pyproject.toml.
+They cannot tell an import inside a function, which costs nothing at the start, from one at the top; the tests here can.
+"""
 
 import ast
 import pathlib
 import re
+import shutil
 import subprocess
+import sys
 
 import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-DOORS = {"data_gen.main", "vae_rd.main", "vae_rd.sweep", "vae_rd.evaluate", "vae_rd.export"}
-LEAVES = {"vae_rd.config", "vae_rd.datasets.tfrecord", "vae_rd.datasets.random_streams", "vae_rd.storage.files",
-          "vae_rd.model.networks", "vae_rd.model.priors", "vae_rd.model.likelihoods", "vae_rd.analysis.statistics",
-          "vae_rd.analysis.naming", "vae_rd.figures.style", "data_gen.drawing", "data_gen.randomness"}
-# Imports run from higher to lower numbers, or stay in the room; the entry points come last.
-LEVELS = {"vae_rd.config": 0, "vae_rd.datasets": 1, "vae_rd.storage": 1, "vae_rd.cli": 2, "vae_rd.model": 2,
-          "data_gen": 3, "vae_rd.measures": 3, "vae_rd.training": 4, "vae_rd.sweeps": 5, "vae_rd.analysis": 6,
-          "vae_rd.figures": 7} | dict.fromkeys(DOORS | {"vae_rd.command"}, 8)
-MAY_GENERATE = {"vae_rd.main", "vae_rd.sweep", "vae_rd.sweeps"}  # those that make missing data, and ask what it costs
-FOR_GENERATOR = {"vae_rd.config", "vae_rd.datasets", "vae_rd.storage.files", "vae_rd.cli"}  # what data_gen may use
+ENTRY_POINTS = {"data_gen.main", "vae_rd.main", "vae_rd.sweep", "vae_rd.evaluate", "vae_rd.export"}
+# What starts at once, because importing it loads no framework.
 LIGHT = ("vae_rd.config", "vae_rd.storage", "vae_rd.datasets", "vae_rd.sweeps", "vae_rd.analysis", "vae_rd.figures",
-         "data_gen", *DOORS)
+         "data_gen", *ENTRY_POINTS)
 HEAVY = {"tensorflow", "keras", "tensorflow_probability", "tf_keras", "jax", "torch"}
 VAGUE = {"utils", "util", "common", "helpers", "misc", "tools"}
 
@@ -55,31 +53,6 @@ def _at_import(tree: ast.AST):
             yield from _at_import(node)
 
 
-def room(module: str) -> str:
-    """The longest known part of a module's name: a file of the top level, or a room."""
-    known = [name for name in LEVELS if module == name or module.startswith(name + ".")]
-    assert known, f"{module} belongs to no room; the rooms are {', '.join(LEVELS)}"
-    return max(known, key=len)
-
-
-def wrong_direction(texts: dict[str, str]) -> list[str]:
-    """Imports of our own modules that go up, sideways, or into a door."""
-    found = []
-    for module in texts:
-        for other in imports(texts, module) & set(texts):
-            if other in ("vae_rd", "data_gen") or module in ("vae_rd", "data_gen"):
-                continue  # the packages themselves hold a docstring and a version
-            allowed = (room(module) == room(other) or LEVELS[room(other)] < LEVELS[room(module)]) and other not in DOORS
-            if module.startswith("vae_rd") and other.startswith("data_gen"):
-                allowed = (module in MAY_GENERATE or room(module) in MAY_GENERATE) and other in (
-                    "data_gen.generate", "data_gen.builders")
-            if module.startswith("data_gen") and other.startswith("vae_rd"):
-                allowed = other in FOR_GENERATOR or room(other) in FOR_GENERATOR
-            if module in LEAVES or not allowed:
-                found.append(f"{module} imports {other}")
-    return sorted(found)
-
-
 def loaded_by(texts: dict[str, str], module: str) -> set[str]:
     """Every dotted name that importing a module imports, through our own modules and their packages."""
     seen, waiting = set(), {module}
@@ -108,49 +81,66 @@ def without_docstring(texts: dict[str, str]) -> list[str]:
             found.append(f"{module} has no docstring")
         classes = [node for node in tree.body if isinstance(node, ast.ClassDef) and not node.name.startswith("_")]
         for node in [*tree.body, *(child for parent in classes for child in parent.body)]:
-            if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and not node.name.startswith("_"):
-                if not ast.get_docstring(node):
-                    found.append(f"{module}, line {node.lineno}: {node.name} has no docstring")
+            shown = isinstance(node, (ast.FunctionDef, ast.ClassDef)) and not node.name.startswith("_")
+            if shown and not ast.get_docstring(node):
+                found.append(f"{module}, line {node.lineno}: {node.name} has no docstring")
     return found
 
 
 def effects_at_import(texts: dict[str, str]) -> list[str]:
-    """Statements at module level that only have an effect, but for a door's flags; and flags elsewhere."""
+    """Statements at module level that only have an effect, but for an entry point's flags; and flags elsewhere."""
     found = []
     for module, text in texts.items():
         for node in ast.parse(text).body:
-            if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):
-                if module not in DOORS or not ast.unparse(node.value.func).startswith(("_define", "flags.")):
-                    found.append(f"{module}, line {node.lineno}: {ast.unparse(node)}")
+            if not (isinstance(node, ast.Expr) and isinstance(node.value, ast.Call)):
+                continue
+            if module not in ENTRY_POINTS or not ast.unparse(node.value.func).startswith(("_define", "flags.")):
+                found.append(f"{module}, line {node.lineno}: {ast.unparse(node)}")
         runs_flags = any(name.split(".")[0] == "absl" for name in imports(texts, module))
-        if runs_flags and module not in DOORS | {"vae_rd.cli"}:  # which runs the doors
+        if runs_flags and module not in ENTRY_POINTS | {"vae_rd.cli"}:  # which runs them
             found.append(f"{module} reads flags")
     return found
 
 
-def test_every_module_of_the_plan_is_there():
-    missing = (LEAVES | set(LEVELS)) - set(sources())
+def test_every_module_that_is_named_here_is_there():
+    missing = (ENTRY_POINTS | set(LIGHT)) - set(sources())
     assert not missing, f"named in this test, but not there: {sorted(missing)}"
 
 
-def test_imports_run_one_way():
-    assert wrong_direction(sources()) == []
+WRONG_IMPORTS = [  # importer, imported; inside a function too
+    ("vae_rd.config", "vae_rd.storage.runs"),
+    ("vae_rd.model.vae", "vae_rd.training.column"),
+    ("vae_rd.model.vae", "data_gen.generate"),
+    ("vae_rd.storage.runs", "vae_rd.datasets.records"),
+    ("vae_rd.evaluate", "data_gen.generate"),
+    ("vae_rd.main", "data_gen.splits"),
+    ("vae_rd.main", "vae_rd.sweep"),
+    ("vae_rd.analysis.tables", "vae_rd.export"),
+    ("vae_rd.analysis.statistics", "vae_rd.analysis.tables"),
+    ("vae_rd.sweeps.experiments", "vae_rd.figures.paper"),
+    ("data_gen.generate", "vae_rd.model.vae"),
+    ("data_gen.dataset", "data_gen.builders"),
+]
 
 
-@pytest.mark.parametrize("module, text", [
-    ("vae_rd.config", "from vae_rd.storage import runs"),
-    ("vae_rd.model.vae", "from vae_rd.training import column"),
-    ("vae_rd.model.vae", "def late():\n    import data_gen.generate"),
-    ("vae_rd.evaluate", "from data_gen import generate"),
-    ("vae_rd.main", "from data_gen import splits"),
-    ("vae_rd.main", "from vae_rd.sweep import plan"),
-    ("vae_rd.analysis.tables", "import vae_rd.export"),
-    ("vae_rd.analysis.statistics", "from vae_rd.analysis import tables"),
-    ("data_gen.generate", "from vae_rd.model import vae"),
-])
-def test_an_import_in_the_wrong_direction_is_found(module, text):
-    texts = dict.fromkeys(sources(), "") | {module: text}
-    assert len(wrong_direction(texts)) == 1
+def lint_imports(folder: pathlib.Path) -> subprocess.CompletedProcess:
+    """Checks the contracts of pyproject.toml on the packages in a folder."""
+    command = [pathlib.Path(sys.executable).parent / "lint-imports", "--no-cache", ROOT / "pyproject.toml"]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True)
+
+
+def test_imports_in_a_wrong_direction_break_the_contracts(tmp_path):
+    for package in ("vae_rd", "data_gen"):
+        shutil.copytree(ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
+    for importer, imported in WRONG_IMPORTS:
+        with (tmp_path / importer.replace(".", "/")).with_suffix(".py").open("a") as file:
+            file.write(f"\n\ndef late():\n    import {imported}\n")
+    (tmp_path / "vae_rd/toys.py").write_text('"""A room that no contract names."""')
+    ran = lint_imports(tmp_path)
+    assert ran.returncode == 1 and "Contracts: 0 kept" in ran.stdout  # none of them is empty
+    for importer, imported in WRONG_IMPORTS:
+        assert f"{importer} -> {imported} (" in ran.stdout
+    assert "toys" in ran.stdout
 
 
 def test_light_modules_load_no_framework():
@@ -159,7 +149,8 @@ def test_light_modules_load_no_framework():
 
 def test_a_framework_behind_two_imports_and_a_package_is_found():
     texts = {"vae_rd": "", "vae_rd.model": "import keras", "vae_rd.model.names": "NAMES = ()",
-             "vae_rd.figures": "from vae_rd.model import names", "vae_rd.storage.runs": "def late():\n    import tensorflow",
+             "vae_rd.figures": "from vae_rd.model import names",
+             "vae_rd.storage.runs": "def late():\n    import tensorflow",
              "vae_rd.export": "from vae_rd import figures"}
     assert heavy_at_import(texts) == {"vae_rd.figures": {"keras"}, "vae_rd.export": {"keras"}}
 

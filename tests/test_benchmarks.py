@@ -126,7 +126,7 @@ def plain_case(request):
         variable.assign(weight)
     images = random.integers(0, 256, (16, 8, 8, 3), np.uint8)
     noise = random.standard_normal((16, 3)).astype(np.float32)
-    terms = vae.terms(images.astype(np.float32) / 255, noise)
+    terms = vae.terms(images.astype(np.float32) / 255, noise, config.beta)
     return config, weights, images, noise, np.stack([terms.rate, terms.distortion])
 
 
@@ -221,6 +221,7 @@ def kernels_of(members: int, stacked: bool) -> kernels.Kernels:
     return kernels.count(found)
 
 
+@pytest.mark.slow
 def test_an_unrolled_column_launches_kernels_for_each_member():
     one, two = (kernels_of(members, stacked=False) for members in (1, 2))
     assert one.products == 14 and two.products == 28  # 5 layers forward, 9 products backward

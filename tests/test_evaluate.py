@@ -60,6 +60,7 @@ def test_the_door_refuses_by_words(tmp_path, flags, words):
     assert command.status == 1 and words in command.text and "Traceback" not in command.text
 
 
+@pytest.mark.slow
 def test_the_door_takes_settings_and_all(run, data_dir, tmp_path):
     command = _evaluate(tmp_path, f"--run={run.path}", f"--data_dir={data_dir}", "--measures=all", "--query_images=6",
                         "--num_samples=30", "--ais_steps=16", "--ais_chains=2", "--checkpoint=best")

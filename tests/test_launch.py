@@ -186,8 +186,8 @@ def test_the_version_is_in_one_place():
     assert re.fullmatch(r"\d+\.\d+\.\d+", vae_rd.__version__)
 
 
-def test_the_costs_in_the_readme_are_those_of_the_experiments():
-    page = (ROOT / "launch/README.md").read_text()
+def test_the_costs_in_the_documentation_are_those_of_the_experiments():
+    page = (ROOT / "docs/clusters.md").read_text()
     rows = dict(re.findall(r"^\| (\w+) (\| [\d,]+ \| \d+ \| [\d,]+ \| \d+) \|$", page, re.MULTILINE))
     expected = {}
     for name in experiments.names():
@@ -195,6 +195,19 @@ def test_the_costs_in_the_readme_are_those_of_the_experiments():
             runs, hours, gigabytes = experiments.cost(configs)
             million_steps = sum(config.train_steps for config in configs) / 1e6
             expected[name] = f"| {runs:,} | {million_steps:.0f} | {hours:,.0f} | {gigabytes:.0f}"
+    assert rows == expected
+
+
+def test_the_costs_of_the_figures_in_the_documentation_are_those_of_the_experiments():
+    page = (ROOT / "docs/figures.md").read_text()
+    rows = dict(re.findall(r"^\| (\w+) \| [^|]+ \| ([\d,]+, [\d.]+ \| .*) \|$", page, re.MULTILINE))
+    expected = {}
+    for name in experiments.names():
+        costs = [experiments.cost(experiments.experiment(name, scale).configs)
+                 for scale in ("laptop", "tenth", "paper")]
+        if costs[0].runs:
+            cells = [f"{runs:,}, {hours:,.{0 if hours >= 10 else 1}f}" for runs, hours, _ in costs]
+            expected[name] = " | ".join(cells)
     assert rows == expected
 
 

@@ -60,6 +60,7 @@ def die_at_rename(number, after):
     pathlib.Path.replace = replace
 
 
+@pytest.mark.slow
 def test_a_run_killed_at_every_kind_of_file_ends_as_if_it_had_not_been(train, tmp_path):
     """Files in order: config; best weights, history, checkpoint of each evaluation; values, model, results."""
     flags = ["--architecture=cnn", "--eval_every=20"]
@@ -75,6 +76,7 @@ def test_a_run_killed_at_every_kind_of_file_ends_as_if_it_had_not_been(train, tm
     assert leftovers(only_run(tmp_path)) == []
 
 
+@pytest.mark.slow
 def test_a_column_killed_and_stopped_in_between_ends_as_if_it_had_not_been(train, tmp_path):
     flags = ["--beta=0.1,1", "--train_steps=3000", "--eval_every=300", "--eval_images=50"]
     assert train(*flags, f"--runs_dir={tmp_path / 'whole'}").wait().status == 0
@@ -154,6 +156,7 @@ def test_missing_data_are_made_first_and_nothing_else(train, tmp_path):
     assert only_run(tmp_path).read_results()["num_train"] == 250
 
 
+@pytest.mark.slow
 def test_a_finished_run_goes_on_to_more_steps(train, tmp_path):
     train("--eval_every=20").wait()
     short = only_run(tmp_path)
@@ -209,6 +212,7 @@ def test_a_second_process_on_a_run_is_refused(train, tmp_path):
     assert first.status == 85
 
 
+@pytest.mark.slow
 def test_a_run_that_diverges_is_reported_and_tried_again_only_if_asked(train, tmp_path):
     command = train("--beta=1,1e38").wait()
     assert command.status == 0 and "Traceback" not in command.text
@@ -302,6 +306,7 @@ def test_original_files_are_looked_for_where_raw_dir_says(train, tmp_path):
                   f"--raw_dir={wrong.parent}"), f"{wrong} is not the original")
 
 
+@pytest.mark.slow
 def test_the_remedies_for_damaged_arrays_mend_the_run(train, tmp_path):
     """Each remedy is followed to the letter; the run then ends as the undamaged one did."""
     train("--eval_every=20").wait()
@@ -368,7 +373,7 @@ def test_a_read_only_disk_is_named(train, small_disk):
     refused(train(f"--data_dir={folder}"), "Read-only file system", str(folder))
 
 
-@pytest.mark.parametrize("size", ["64k", "200k", "340k"])
+@pytest.mark.parametrize("size", ["64k", *(pytest.param(size, marks=pytest.mark.slow) for size in ("200k", "340k"))])
 def test_a_full_disk_is_named_and_what_is_written_is_whole(train, small_disk, size):
     """At the first checkpoint, a later one, the final files; with room again, the run ends as if nothing had been."""
     folder = small_disk(f"size={size}")

@@ -82,19 +82,20 @@ def _train(configs: list[Config]) -> None:
     shared = configs[0]
     _ensure_data(shared)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    from vae_rd.training import devices, loop, train_and_measure  # imports TensorFlow: seconds
+    from vae_rd.training import devices, preparation, train_and_measure  # imports TensorFlow: seconds
     devices.configure(shared.precision, _THREADS.value)
     if _CONTINUE.value:
         if len(configs) > 1:
             raise ConfigError("--continue_from continues one run: give one beta and one seed.")
         run = runs.run_dir(_RUNS_DIR.value, shared)
         if cluster.is_chief(_STRATEGY.value):
-            loop.continue_run(runs.RunDir(pathlib.Path(_CONTINUE.value)), shared, run)
+            preparation.continue_run(runs.RunDir(pathlib.Path(_CONTINUE.value)), shared, run)
         _wait_for(run.config)  # the last file that it writes
-    train_and_measure.finish(configs, runs_dir=_RUNS_DIR.value, data_dir=_DATA_DIR.value, strategy=_STRATEGY.value,
-                 jit={"auto": None, "on": True, "off": False}[_JIT.value],
-                 wanted=dict.fromkeys(configs, [train_and_measure.Wanted("last", name) for name in _MEASURES.value]),
-                 retry=_RETRY.value, progress=_PROGRESS.value)
+    wanted = [train_and_measure.Wanted("last", name) for name in _MEASURES.value]
+    train_and_measure.train_and_measure(
+        configs, runs_dir=_RUNS_DIR.value, data_dir=_DATA_DIR.value, strategy=_STRATEGY.value,
+        jit={"auto": None, "on": True, "off": False}[_JIT.value], wanted=dict.fromkeys(configs, wanted),
+        retry=_RETRY.value, progress=_PROGRESS.value)
 
 
 def _report(configs: list[Config]) -> None:

@@ -253,18 +253,19 @@ def _run_column(sweep: _Sweep) -> int:
 
 def _finish(sweep: _Sweep, configs: list[Config]) -> bool:
     """Trains and measures runs together; if that fails, one by one, so that only the run at fault fails."""
-    from vae_rd.training import loop, signals, train_and_measure
+    from vae_rd.training import signals, train_and_measure
     try:
         wanted = {config: [train_and_measure.Wanted(*pair) for pair in sweep.wanted[config]] for config in configs}
-        train_and_measure.finish(configs, runs_dir=_RUNS_DIR.value, data_dir=_DATA_DIR.value, wanted=wanted,
-                     settings=sweep.settings, retry=_RETRY.value, skip_busy=True)
+        train_and_measure.train_and_measure(
+            configs, runs_dir=_RUNS_DIR.value, data_dir=_DATA_DIR.value, wanted=wanted, settings=sweep.settings,
+            retry=_RETRY.value, skip_busy=True)
     except signals.Interrupted:
         raise
     except Exception as error:
         if len(configs) > 1:
             return all([_finish(sweep, [config]) for config in configs])
         traceback.print_exc()
-        loop.record_failure(sweep.run(configs[0]), error)
+        train_and_measure.record_failure(sweep.run(configs[0]), error)
         return False
     return True
 

@@ -12,7 +12,7 @@ from tests.benchmarks.contest import Contestant, Figures, Row, alone, compare, m
 from tests.benchmarks.material import Material, Steps
 from vae_rd.datasets import random_streams
 from vae_rd.storage import checkpoints, runs
-from vae_rd.training import devices, loop, signals
+from vae_rd.training import devices, loop, preparation, signals
 from vae_rd.training.column import EVALUATION_BATCH
 from vae_rd.training.evaluation import Evaluator
 
@@ -135,8 +135,8 @@ class Loop:
         config = material.config(network)
         run = runs.run_dir(material.folder / "loop", config)
         run.path.mkdir(parents=True, exist_ok=True)
-        self._training = loop._Training([loop.prepare(config, run, retry=False)], material.split, devices.place(config),
-                                        signals.Request(), show=True)
+        self._training = loop.Training([preparation.prepare(config, run, retry=False)], material.split,
+                                       devices.place(config), signals.Request(), show=True)
         self._num_steps = material.sizes.steps[network]
 
     def __call__(self) -> float:

@@ -12,7 +12,7 @@ from vae_rd.datasets import records
 
 
 class Squares(Dataset):
-    """A toy set, as the README shows it: 60 grey squares of 3 sizes at 20 heights, of 2 kinds without order."""
+    """A toy set, as docs/extending.md shows it: 60 grey squares of 3 sizes at 20 heights, of 2 kinds without order."""
 
     name = "squares"
     num_images = 120

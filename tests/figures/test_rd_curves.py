@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 from tests.fabricate import fabricate_run
 from vae_rd.analysis import naming, tables
@@ -127,3 +128,18 @@ def test_a_taken_place_is_left_alone():
     ({"rate_terms": "marginal_kl"}, "marginal KL only"), ({}, "")])
 def test_words_for_values(values, text):
     assert naming.describe(values) == text
+
+
+def test_curves_are_drawn_on_axes_of_the_caller(tmp_path):
+    for beta in (0.01, 0.1, 1.0):
+        for layers in (1, 3):
+            fabricate_run(tmp_path, Config(beta=beta, num_layers=layers))
+    curves = tables.curves(tables.collect(tmp_path))
+    last = curves[curves["checkpoint"] == "last"]
+    axes = Figure().add_subplot()
+    assert rd_curves.draw_rd(axes, last) is axes
+    shown = [line.get_xydata() for line in axes.lines if len(line.get_xydata()) == 3]
+    expected = last[(last["num_layers"] == 3) & (last["partition"] == "test")].sort_values("beta")
+    points = expected[["rate_mean", "distortion_mean"]].to_numpy(float)
+    assert any(np.array_equal(line, points) for line in shown)
+    assert {text.get_text() for text in axes.get_legend().get_texts()} >= {"train", "test", "1 restart, no bars"}

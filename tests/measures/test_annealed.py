@@ -57,6 +57,7 @@ def test_few_steps_show_as_a_wide_gap(model):
     assert ours.gap.mean() > 3
 
 
+@pytest.mark.slow
 def test_stale_acceptance_ratio_would_lose_nats(monkeypatch):
     """Negative control: TFP's kernel as it comes compares states at two different temperatures."""
     import tensorflow_probability as tfp

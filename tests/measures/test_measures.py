@@ -96,6 +96,7 @@ def test_the_export_reads_what_the_study_expects(measured):
     assert quantities.NEAREST in measured.per_example("test")
 
 
+@pytest.mark.slow
 def test_mixture_prior_and_convolutions(trained, tmp_path, data_dir):
     from vae_rd.measures import finished_run
     run = _copy(trained[1], tmp_path)

@@ -1,10 +1,13 @@
 """The model against closed forms, NumPy and SciPy; its gradients, its steps, and its file."""
 
+import io
 import os
 import pathlib
 import subprocess
 import sys
+import zipfile
 
+import h5py
 import keras
 import numpy as np
 import pytest
@@ -15,6 +18,7 @@ import tensorflow as tf
 from tests.numpy_vae import NumpyVae
 from vae_rd import model
 from vae_rd.config import Config
+from vae_rd.storage import files
 
 SHAPE = (8, 8, 3)
 KINDS = [{}, {"num_layers": 3}, {"architecture": "cnn"}, {"architecture": "cnn", "num_layers": 3}, {"prior": "mixture"}]
@@ -39,11 +43,11 @@ def batch(size=6, dtype=np.float64, latent_dim=4):
 
 @pytest.mark.parametrize("num_layers", [1, 3])
 def test_terms_are_those_of_numpy(num_layers):
-    vae = make(num_layers=num_layers, precision="float64", beta=0.7)
+    vae = make(num_layers=num_layers, precision="float64")
     images, noise = batch()
     rate, distortion, mean, stddev, logits, _ = NumpyVae([w.numpy() for w in vae.trainable_variables],
                                                          num_layers).forward(images, noise)
-    terms = vae.terms(images, noise)
+    terms = vae.terms(images, noise, 0.7)
     np.testing.assert_allclose(terms.rate, rate, rtol=1e-12)
     np.testing.assert_allclose(terms.distortion, distortion, rtol=1e-12)
     np.testing.assert_allclose(terms.penalty, rate, rtol=1e-12)
@@ -61,7 +65,7 @@ def test_distortion_sums_the_cross_entropy_of_grey_targets_over_pixels(changes):
     posterior = vae.posterior(images)
     pixels = vae.likelihood(posterior.mean() + posterior.stddev() * noise).mean().numpy()
     expected = -(scipy.special.xlogy(images, pixels) + scipy.special.xlog1py(1 - images, -pixels)).sum((1, 2, 3))
-    distortion = vae.terms(images, noise).distortion
+    distortion = vae.terms(images, noise, 1.0).distortion
     np.testing.assert_allclose(distortion, expected, rtol=1e-9)
     assert not np.allclose(distortion, expected / images[0].size)  # a mean over pixels would pass nowhere near
 
@@ -73,14 +77,14 @@ def test_distortion_of_a_perfect_reconstruction_is_the_entropy_floor():
     kernel.assign(np.zeros(kernel.shape))
     bias.assign(scipy.special.logit(images).reshape(-1))
     floor = (scipy.special.entr(images) + scipy.special.entr(1 - images)).sum()
-    np.testing.assert_allclose(vae.terms(images, np.zeros((1, 4))).distortion, [floor], rtol=1e-12)
+    np.testing.assert_allclose(vae.terms(images, np.zeros((1, 4)), 1.0).distortion, [floor], rtol=1e-12)
 
 
 def test_rate_is_zero_where_the_posterior_is_the_prior():
     vae = make(precision="float64")
     for weight in vae.encoder.trainable_variables[-4:]:  # both heads: mean 0, log scale 0
         weight.assign(np.zeros(weight.shape))
-    np.testing.assert_array_equal(vae.terms(*batch()).rate, np.zeros(6))
+    np.testing.assert_array_equal(vae.terms(*batch(), 1.0).rate, np.zeros(6))
 
 
 @pytest.mark.parametrize("changes", KINDS[:4])
@@ -89,7 +93,7 @@ def test_rate_is_the_closed_form(changes):
     images, noise = batch()
     mean, stddev = vae.posterior(images).mean().numpy(), vae.posterior(images).stddev().numpy()
     expected = 0.5 * (mean**2 + stddev**2 - 1 - np.log(stddev**2)).sum(1)
-    np.testing.assert_allclose(vae.terms(images, noise).rate, expected, rtol=1e-12)
+    np.testing.assert_allclose(vae.terms(images, noise, 1.0).rate, expected, rtol=1e-12)
     draws = np.random.default_rng(0).standard_normal((200_000, 1, 4)) * stddev[:2] + mean[:2]  # and the definition
     log_ratio = scipy.stats.norm.logpdf(draws, mean[:2], stddev[:2]) - scipy.stats.norm.logpdf(draws)
     np.testing.assert_allclose(expected[:2], log_ratio.sum(2).mean(0), rtol=0.02)
@@ -105,7 +109,7 @@ def test_rate_against_a_mixture_is_the_log_ratio_at_the_code():
     log_prior = scipy.special.logsumexp(np.log(scipy.special.softmax(logits)) + scipy.stats.norm.logpdf(
         codes[:, None], means, np.exp(log_scales)).sum(2), axis=1)
     log_posterior = scipy.stats.norm.logpdf(codes, posterior.mean(), posterior.stddev()).sum(1)
-    np.testing.assert_allclose(vae.terms(images, noise).rate, log_posterior - log_prior, rtol=1e-10)
+    np.testing.assert_allclose(vae.terms(images, noise, 1.0).rate, log_posterior - log_prior, rtol=1e-10)
 
 
 def test_likelihood_takes_any_leading_axes():
@@ -166,9 +170,9 @@ def brute_force_parts(vae, images, noise, num_train):
 @pytest.mark.parametrize("size, num_train", [(6, 300), (2, 2), (6, 6), (5, 81_920)])
 @pytest.mark.parametrize("part", ["mutual_information", "marginal_kl"])
 def test_the_penalised_part_is_the_minibatch_estimate(part, size, num_train):
-    vae = make(num_train, scale=0.3, precision="float64", rate_terms=part, beta=2.0)
+    vae = make(num_train, scale=0.3, precision="float64", rate_terms=part)
     images, noise = batch(size)
-    terms = vae.terms(images, noise)
+    terms = vae.terms(images, noise, 2.0)
     expected = brute_force_parts(vae, images, noise, num_train)[part]
     np.testing.assert_allclose(terms.penalty, expected, rtol=1e-9, atol=1e-9)
     np.testing.assert_allclose(terms.objective, terms.distortion + 2.0 * expected, rtol=1e-9)
@@ -187,19 +191,19 @@ def test_far_apart_codes_have_the_most_information():
     """log N, not log B: what the plain mean over the batch would give."""
     vae = make(num_train=16384, precision="float64", rate_terms="mutual_information")
     vae.encoder.trainable_variables[-1].assign(np.full(4, -20.0))  # stddev near e^-20
-    np.testing.assert_allclose(vae.terms(*batch()).penalty, np.full(6, np.log(16384)), rtol=1e-6)
+    np.testing.assert_allclose(vae.terms(*batch(), 1.0).penalty, np.full(6, np.log(16384)), rtol=1e-6)
 
 
 @pytest.mark.parametrize("rate_terms", ["both", "mutual_information", "marginal_kl"])
 @pytest.mark.parametrize("prior", ["standard_normal", "mixture"])
 @pytest.mark.parametrize("beta", [0.0, 0.8])
 def test_gradients_are_those_of_finite_differences(rate_terms, prior, beta):
-    vae = make(scale=0.3, precision="float64", rate_terms=rate_terms, prior=prior, beta=beta)
+    vae = make(scale=0.3, precision="float64", rate_terms=rate_terms, prior=prior)
     images, noise = batch()
     weights = vae.trainable_variables
-    loss = tf.function(lambda: tf.reduce_mean(vae.terms(images, noise).objective))
+    loss = tf.function(lambda: tf.reduce_mean(vae.terms(images, noise, beta).objective))
     with tf.GradientTape() as tape:
-        value = tf.reduce_mean(vae.terms(images, noise).objective)
+        value = tf.reduce_mean(vae.terms(images, noise, beta).objective)
     gradients = tape.gradient(value, [weight.value for weight in weights], unconnected_gradients="zero")
     random, start = np.random.default_rng(3), [weight.numpy() for weight in weights]
     for number in range(len(weights)):
@@ -217,9 +221,15 @@ def test_gradients_are_those_of_finite_differences(rate_terms, prior, beta):
 
 
 def test_beta_zero_is_an_autoencoder():
-    vae = make(precision="float64", beta=0.0)
-    terms = vae.terms(*batch())
+    vae = make(precision="float64")
+    terms = vae.terms(*batch(), 0.0)
     np.testing.assert_array_equal(terms.objective, terms.distortion)
+
+
+def test_beta_may_differ_between_images():
+    vae, betas = make(precision="float64"), np.array([0.0, 0.1, 0.5, 1.0, 2.0, 5.0])
+    terms = vae.terms(*batch(), betas)
+    np.testing.assert_allclose(terms.objective, terms.distortion.numpy() + betas * terms.rate.numpy(), rtol=1e-12)
 
 
 # Keras's own loop
@@ -239,7 +249,6 @@ def test_every_parameter_moves_in_one_step(changes):
     vae.train_step(tf.constant(batch(32, np.float32)[0]))
     still = [weight.path for weight, old in zip(vae.trainable_variables, before) if np.array_equal(weight.numpy(), old)]
     assert still == [] and len(before) >= 10
-    assert vae.beta.numpy() == 1.0
 
 
 def test_fit_takes_the_steps_of_numpy():
@@ -286,9 +295,51 @@ def test_the_saved_model_is_the_same_model(tmp_path, changes):
     assert type(loaded) is model.VAE and loaded.get_config() == vae.get_config()
     assert [weight.path.partition("/")[2] for weight in loaded.variables] == [
         weight.path.partition("/")[2] for weight in vae.variables]
-    for value, expected in zip(loaded.terms(images, noise), vae.terms(images, noise)):
+    for value, expected in zip(loaded.terms(images, noise, loaded.beta), vae.terms(images, noise, vae.beta)):
         np.testing.assert_array_equal(value, expected)
     np.testing.assert_array_equal(loaded(images), vae(images))
+
+
+def test_a_file_in_which_beta_is_a_weight_is_read(tmp_path):
+    """Of a run trained at commit 0f7e11b: cd_40, 8 x 8, 40 steps, hidden_units 2, latent_dim 2, beta 0.3, float64."""
+    path = pathlib.Path(__file__).with_name("saved_with_beta_as_weight.keras")
+    with zipfile.ZipFile(path) as archive, h5py.File(io.BytesIO(archive.read("model.weights.h5"))) as file:
+        assert file["vars/0"][()] == 0.3
+        saved = [value[()] for part in ("encoder", "decoder") for value in arrays_in(file[part])]
+    loaded = model.load(path)
+    assert loaded.beta == 0.3 and len(saved) == len(loaded.trainable_variables) == 10
+    for value, weight in zip(sorted(saved, key=np.sum), sorted(loaded.trainable_variables, key=np.sum)):
+        np.testing.assert_array_equal(value, weight)
+    images, noise = batch(latent_dim=2)
+    rate, distortion, *_ = NumpyVae([weight.numpy() for weight in loaded.trainable_variables], 1).forward(images, noise)
+    terms = loaded.terms(images, noise, loaded.beta)
+    np.testing.assert_allclose(terms.objective, distortion + 0.3 * rate, rtol=1e-12)
+    loaded.save(tmp_path / "again.keras")
+    np.testing.assert_array_equal(model.load(tmp_path / "again.keras")(images), loaded(images))
+
+
+def arrays_in(group):
+    """The arrays at and below a group of an HDF5 file."""
+    found = []
+    group.visititems(lambda name, item: found.append(item) if isinstance(item, h5py.Dataset) else None)
+    return found
+
+
+def test_a_file_with_other_weights_of_its_own_is_refused():
+    with pytest.raises(ValueError, match="2 variables"):
+        make().load_own_variables({"0": np.zeros(()), "1": np.zeros(())})
+
+
+def test_weights_are_assigned_by_name():
+    source, target = make(prior="mixture"), make(prior="mixture", scale=2.0)
+    values = {name: weight.numpy() for name, weight in source.named_weights().items()}
+    assert len(values) == len(source.trainable_variables) == 13
+    target.assign_weights({"beta": np.ones(())} | dict(reversed(values.items())))
+    for weight, expected in zip(target.trainable_variables, source.trainable_variables):
+        np.testing.assert_array_equal(weight, expected)
+    del values["encoder.0.kernel"], values["prior.2.logits"]
+    with pytest.raises(files.FileError, match="weights are missing: encoder.0.kernel, prior.2.logits. Their file is"):
+        target.assign_weights(values)
 
 
 @pytest.mark.slow
@@ -297,7 +348,7 @@ def test_another_program_loads_the_model_after_one_import(tmp_path):
     vae.save(tmp_path / "model.keras")
     np.save(tmp_path / "images.npy", batch(dtype=np.float32)[0])
     program = ("import keras, numpy as np, sys; {}loaded = keras.models.load_model('model.keras', safe_mode=True);"
-               "np.save('out.npy', loaded(np.load('images.npy'))); print(float(loaded.beta.numpy()))")
+               "np.save('out.npy', loaded(np.load('images.npy'))); print(loaded.beta)")
     done = subprocess.run([sys.executable, "-c", program.format("import vae_rd.model; ")], cwd=tmp_path, text=True,
                           capture_output=True, env=os.environ | {"PYTHONPATH": str(pathlib.Path(__file__).parents[2])})
     assert done.stdout == "0.25\n", done.stderr

@@ -28,8 +28,8 @@ BETAS = (0.01, 0.1, 1.0)
 def trained(data_dir, tmp_path_factory):
     """A folder of three finished runs that differ in beta."""
     folder = tmp_path_factory.mktemp("board") / "runs"
-    train_and_measure.finish([TINY.replace(beta=beta) for beta in BETAS], runs_dir=folder, data_dir=data_dir, jit=False,
-                 progress=False)
+    train_and_measure.train_and_measure([TINY.replace(beta=beta) for beta in BETAS], runs_dir=folder,
+                                        data_dir=data_dir, jit=False, progress=False)
     return folder
 
 

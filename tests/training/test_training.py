@@ -3,6 +3,7 @@
 import os
 import signal
 
+import keras
 import numpy as np
 import pytest
 import scipy.special
@@ -16,8 +17,8 @@ from vae_rd.datasets import random_streams, splits
 from vae_rd.datasets.records import RecordsError
 from vae_rd.measures import finished_run
 from vae_rd.model import likelihoods
-from vae_rd.storage import files, runs
-from vae_rd.training import column as column_module, devices, evaluation, loop, signals, train_and_measure
+from vae_rd.storage import checkpoints, files, runs
+from vae_rd.training import column as column_module, devices, evaluation, loop, preparation, signals, train_and_measure
 
 TINY = Config(split="cd_300", image_size=8, hidden_units=16, latent_dim=4, batch_size=32, train_steps=60, eval_every=20,
               learning_rate=3e-3)
@@ -27,7 +28,8 @@ TINY = Config(split="cd_300", image_size=8, hidden_units=16, latent_dim=4, batch
 def finish(data_dir):
     """finish(runs_dir, *configs) trains them together, without XLA, and returns their directories."""
     def go(runs_dir, *configs, **options):
-        train_and_measure.finish(list(configs), runs_dir=runs_dir, data_dir=data_dir, jit=False, progress=False, **options)
+        train_and_measure.train_and_measure(list(configs), runs_dir=runs_dir, data_dir=data_dir, jit=False,
+                                            progress=False, **options)
         return [runs.run_dir(runs_dir, config) for config in configs]
     return go
 
@@ -140,8 +142,9 @@ def test_the_subset_of_all_but_the_last_evaluation_is_the_seeded_one(split):
         for field in evaluation.PerExample._fields:
             np.testing.assert_array_equal(getattr(part[name], field), getattr(whole[name], field)[rows])
     selected = part["test_select"].objective.mean(dtype=np.float64)
-    assert evaluator.score(whole) == evaluator.score(part) == pytest.approx(selected, rel=1e-12)
-    assert evaluator.score(whole) != pytest.approx(whole["test_select"].objective.mean(), rel=1e-4)  # of other images
+    score = evaluator.score(whole, config.beta)
+    assert score == evaluator.score(part, config.beta) == pytest.approx(selected, rel=1e-12)
+    assert score != pytest.approx(whole["test_select"].objective.mean(), rel=1e-4)  # of other images
 
 
 def test_slow_steps_are_timed_too(finish, tmp_path, monkeypatch):
@@ -162,7 +165,8 @@ def test_a_run_that_is_being_measured_elsewhere_is_left_alone_or_named(finish, t
 
 def test_what_an_earlier_attempt_left_goes_when_a_later_one_ends_well(finish, pair, monkeypatch, capsys):
     pair[0].failure.write_text("Traceback: no memory")
-    monkeypatch.setattr(train_and_measure.measures, "measure_run", lambda *arguments, **options: ["pictures is there with other"])
+    monkeypatch.setattr(train_and_measure.measures, "measure_run",
+                        lambda *arguments, **options: ["pictures is there with other"])
     config = pair[0].read_config()
     finish(pair[0].path.parent, config, wanted={config: [train_and_measure.Wanted("last", "pictures")]})
     assert not pair[0].failure.exists() and "pictures is there with other" in capsys.readouterr().out
@@ -208,6 +212,27 @@ def test_the_best_model_can_be_opened(overfitted, data_dir):
     _, distortion, *_ = numpy_values(best.vae, best.split.test)
     np.testing.assert_allclose(best.per_example("test")["distortion"], distortion, rtol=1e-4)
     assert not np.allclose(best.per_example("test")["distortion"], last.per_example("test")["distortion"])
+
+
+@pytest.mark.parametrize("part", ["both", "mutual_information", "marginal_kl"])
+def test_the_score_has_the_whole_rate_whatever_part_is_penalised(split, part):
+    """Codes far from all training codes have a low marginal KL, and must not make an evaluation the best."""
+    evaluator, random = evaluation.Evaluator(split, TINY.replace(rate_terms=part)), np.random.default_rng(0)
+    rate, distortion = random.uniform(1, 9, (2, 300)).astype(np.float32)
+    values = evaluation.PerExample(split.test.index, rate, distortion, np.full(300, -1e6), rate, rate)
+    half = random_streams.select_half(split.test.index)
+    expected = (distortion[half] + 0.25 * rate[half].astype(np.float64)).mean()
+    assert evaluator.score({"test": values}, 0.25) == pytest.approx(expected, rel=1e-6)
+
+
+def test_a_run_that_penalises_a_part_of_the_rate_keeps_the_evaluation_with_the_best_whole(finish, tmp_path):
+    config = TINY.replace(rate_terms="mutual_information", seed=3)
+    run, = finish(tmp_path, config)
+    rows = {row["step"]: row for row in run.read_history() if row["partition"] == "test_select"}
+    whole = {step: row["distortion"] + row["rate"] for step, row in rows.items()}
+    best = run.read_results()["best"]
+    assert best["step"] == min(whole, key=whole.get) != min(rows, key=lambda step: rows[step]["objective"])
+    assert best["test_select"]["distortion"] == pytest.approx(rows[best["step"]]["distortion"], rel=1e-6)
 
 
 # rate_terms in evaluation
@@ -260,7 +285,7 @@ def poisoned(monkeypatch, member, step, weight="decoder.3.bias"):
     monkeypatch.setattr(column_module.Column, "train", train)
 
 
-@pytest.mark.parametrize("lost", [0, 1])
+@pytest.mark.parametrize("lost", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_member_that_diverges_is_named_and_the_others_end_well(finish, tmp_path, monkeypatch, pair, capsys, lost):
     configs = [run.read_config() for run in pair]
     with monkeypatch.context() as patch:
@@ -326,9 +351,9 @@ def stop_in(monkeypatch, method, call, number):
 
 # evaluate: calls 1, 2 at step 0, ... 11, 12 at step 500, and 13, 14 with the best weights
 @pytest.mark.parametrize("method, call, number, status", [
-    ("train", 1, signal.SIGTERM, 85), ("train", 5, signal.SIGINT, 130), ("evaluate", 1, signal.SIGTERM, 85),
-    ("evaluate", 4, signal.SIGUSR1, 85), ("evaluate", 11, signal.SIGTERM, 85), ("evaluate", 13, signal.SIGTERM, 85),
-    ("evaluate", 14, signal.SIGINT, 130)])
+    ("train", 1, signal.SIGTERM, 85), ("train", 5, signal.SIGINT, 130),
+    ("evaluate", 4, signal.SIGUSR1, 85), ("evaluate", 14, signal.SIGINT, 130),
+    *(pytest.param("evaluate", call, signal.SIGTERM, 85, marks=pytest.mark.slow) for call in (1, 11, 13))])
 def test_a_run_stopped_anywhere_ends_as_if_it_had_not_been(finish, tmp_path, monkeypatch, overfitted, method, call,
                                                            number, status):
     with monkeypatch.context() as patch:
@@ -349,6 +374,7 @@ def test_a_second_ctrl_c_ends_at_once():
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
+@pytest.mark.slow
 def test_members_of_a_column_that_was_stopped_go_on_together(finish, tmp_path, monkeypatch, pair):
     configs = [run.read_config() for run in pair]
     with monkeypatch.context() as patch:
@@ -372,6 +398,7 @@ def test_a_diverged_member_keeps_its_slot_when_the_column_goes_on(finish, tmp_pa
     assert differences(outcome(made[1]), outcome(pair[1])) == []
 
 
+@pytest.mark.slow
 def test_other_compositions_train_too(finish, tmp_path, monkeypatch, pair):
     """One member of a stopped column alone, then a column of the other with a new one: three at three steps."""
     configs = [run.read_config() for run in pair]
@@ -386,12 +413,86 @@ def test_other_compositions_train_too(finish, tmp_path, monkeypatch, pair):
         assert run.read_results()["test"] == pytest.approx(expected.read_results()["test"], rel=1e-3)
 
 
+# What is brought back from the device
+
+
+def test_an_evaluation_downloads_the_column_once(finish, tmp_path, monkeypatch):
+    """All three members improve at every evaluation; their best weights, checkpoints and models share one download."""
+    downloads, passes, original = [], [], column_module.Column.evaluate
+
+    def numpy(variable):
+        downloads.extend([variable.name] * (variable.shape[:1] == (3,)))
+        return np.array(variable)
+
+    def evaluate(column, partition, report):
+        passes.append(len(partition.index))
+        return original(column, partition, report)
+    monkeypatch.setattr(keras.Variable, "numpy", numpy)
+    monkeypatch.setattr(column_module.Column, "evaluate", evaluate)
+    made = finish(tmp_path, *(TINY.replace(beta=beta) for beta in (0.1, 0.5, 1.0)))
+    assert {run.read_results()["best"]["step"] for run in made} == {60}
+    num_weights = sum("." in name and not name.startswith(("momentum", "velocity", "progress"))
+                      for name in files.read_arrays(made[0].last_checkpoint))
+    assert num_weights == 10
+    assert len(downloads) == 4 * 3 * num_weights  # at steps 0, 20, 40, 60: weights and both of Adam's moments
+    assert passes == [300] * 8  # train and test; not once more where the last evaluation is the best
+
+
+# Runs of earlier versions
+
+
+def as_earlier_versions_wrote(run, beta):
+    """Puts beta, which was a weight, after the weights in a run's checkpoint and its best weights."""
+    for path in run.checkpoints.iterdir():
+        arrays = files.read_arrays(path)
+        names = list(arrays)
+        place = names.index("decoder.3.bias") + 1
+        files.write_arrays(path, {name: arrays[name] for name in names[:place]} | {"beta": np.float32(beta)}
+                           | {name: arrays[name] for name in names[place:]})
+
+
+def test_a_run_begun_by_an_earlier_version_goes_on_to_the_same_bits(finish, tmp_path, monkeypatch, pair):
+    configs = [run.read_config() for run in pair]
+    with monkeypatch.context() as patch:
+        stop_in(patch, "train", 6, signal.SIGTERM)
+        with pytest.raises(signals.Interrupted):
+            finish(tmp_path, *configs)
+    as_earlier_versions_wrote(runs.run_dir(tmp_path, configs[1]), 7.0)  # of one member only: killed while saving
+    made = finish(tmp_path, *configs)
+    for run, expected in zip(made, pair):
+        assert differences(outcome(run), outcome(expected)) == []
+
+
+def test_the_best_weights_of_an_earlier_version_are_opened(finish, tmp_path, data_dir):
+    run, = finish(tmp_path, TINY)
+    expected = finished_run.open_run(run.path, data_dir, "best").vae.named_weights()
+    as_earlier_versions_wrote(run, 1.0)
+    opened = finished_run.open_run(run.path, data_dir, "best").vae.named_weights()
+    for name, weight in opened.items():
+        np.testing.assert_array_equal(weight, expected[name])
+
+
+def test_the_best_so_far_of_an_earlier_version_is_scored_anew_where_it_had_a_part_of_the_rate(finish, tmp_path,
+                                                                                              monkeypatch):
+    config = TINY.replace(rate_terms="marginal_kl", beta=2.0)
+    run = begun(finish, tmp_path, monkeypatch, config)
+    progress, state = checkpoints.load(run)
+    assert progress.best_step == 0
+    checkpoints.save(run, progress._replace(best_objective=-1e6), state)
+    assert preparation.prepare(config, run, retry=False).progress.best_objective == -1e6
+    checkpoints.save(run, progress._replace(best_objective=-1e6), state | {"beta": np.float32(2.0)})
+    again = preparation.prepare(config, run, retry=False).progress
+    assert again == progress._replace(best_objective=pytest.approx(progress.best_objective, rel=1e-6))
+    run.history.unlink()
+    assert preparation.prepare(config, run, retry=False).progress.best_objective == np.inf
+
+
 # Runs that have ended
 
 
 def test_a_finished_run_is_left_alone(finish, pair, monkeypatch):
     before = {path: path.stat().st_mtime_ns for path in pair[0].path.rglob("*") if path.name != "lock"}
-    monkeypatch.setattr(loop, "_Training", None)
+    monkeypatch.setattr(loop, "Training", None)
     finish(pair[0].path.parent, pair[0].read_config())
     assert before == {path: path.stat().st_mtime_ns for path in pair[0].path.rglob("*") if path.name != "lock"}
 
@@ -402,12 +503,12 @@ def test_a_continued_run_is_the_longer_run(finish, tmp_path, monkeypatch):
     source, = finish(tmp_path, short)
     untouched = outcome(source)
     target = runs.run_dir(tmp_path, longer)
-    loop.continue_run(source, longer, target)
+    preparation.continue_run(source, longer, target)
     with monkeypatch.context() as patch:  # and it can be stopped like any other
         stop_in(patch, "train", 3, signal.SIGTERM)
         with pytest.raises(signals.Interrupted):
             finish(tmp_path, longer)
-    loop.continue_run(source, longer, target)
+    preparation.continue_run(source, longer, target)
     finish(tmp_path, longer)
     direct, = finish(tmp_path / "direct", longer)
     assert differences(outcome(target), outcome(direct)) == ["last.npz: progress.column"][:0]
@@ -420,9 +521,9 @@ def test_a_continued_run_is_the_longer_run(finish, tmp_path, monkeypatch):
 def test_what_cannot_be_continued_is_refused(pair, tmp_path, changes, words):
     longer = pair[0].read_config().replace(**changes)
     with pytest.raises(runs.RunError, match=words):
-        loop.continue_run(pair[0], longer, runs.run_dir(tmp_path, longer))
+        preparation.continue_run(pair[0], longer, runs.run_dir(tmp_path, longer))
     with pytest.raises(runs.RunError, match="is missing: only a finished run can be continued"):
-        loop.continue_run(runs.RunDir(tmp_path / "none"), longer, runs.run_dir(tmp_path, longer))
+        preparation.continue_run(runs.RunDir(tmp_path / "none"), longer, runs.run_dir(tmp_path, longer))
 
 
 # Damage and disagreement

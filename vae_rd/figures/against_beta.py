@@ -10,7 +10,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from vae_rd.analysis import naming, quantities
-from vae_rd.figures import style
+from vae_rd.analysis.tables import TableError
+from vae_rd.figures import curve_names, style
 from vae_rd.figures.labels import Labeller
 
 BATCH = 512  # of the minibatch estimate
@@ -150,6 +151,35 @@ def measures_figure(curves: pd.DataFrame, measures: dict[str, str], partition: s
                           for (name, layers), colour in zip(networks, style.COLOURS)])
         _finish(figure, grid)
     return figure
+
+
+def draw_quantity(axes, curves: pd.DataFrame, quantity: str, hue: Sequence[str] | None = None):
+    """One quantity against beta on an Axes of the caller's: means, and bars of one standard deviation over restarts.
+
+    Args:
+        axes: Matplotlib Axes.
+        curves: rows of `tables.curves` for one partition and checkpoint.
+        quantity: name of a metric or of a measured number.
+        hue: columns that name a curve; by default all fields of Config in which the curves differ.
+
+    Returns:
+        The Axes.
+
+    Raises:
+        TableError: if no run has the quantity.
+    """
+    if f"{quantity}_mean" not in curves or curves[f"{quantity}_mean"].isna().all():
+        known = ", ".join(name.removesuffix("_mean") for name in curves if name.endswith("_mean"))
+        raise TableError(f"quantity must be one that the runs have (got {quantity!r}). Try one of {known}.")
+    with matplotlib.rc_context(style.STYLE):
+        names = list(curve_names.differing(curves, ()) if hue is None else hue)
+        for key, (label, colour, marker) in curve_names.looks(curves, names).items():
+            points = curve_names.rows(curves, names, key).sort_values("beta")
+            _draw(axes, points, quantity, colour, marker=marker, label=label)
+        axes.set(xscale="log", xlabel="\u03b2", ylabel=quantity.replace("_", " "))
+        axes.xaxis.set_major_formatter(matplotlib.ticker.StrMethodFormatter("{x:g}"))
+        axes.legend()
+    return axes
 
 
 def _grid(rows: int, across: int, sharey) -> tuple[Figure, np.ndarray]:

@@ -4,6 +4,7 @@ import itertools
 from collections.abc import Sequence
 
 import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 STEP = 2.0  # pixels between the points that stand for a line
 MARKER = 3.5  # radius of a marker with its edge, in points
@@ -19,7 +20,8 @@ class Labeller:
 
     def __init__(self, axes):
         self._axes = axes
-        self._renderer = axes.figure.canvas.get_renderer()  # needs an Agg canvas: look.figure makes one
+        canvas = axes.figure.canvas
+        self._renderer = (canvas if hasattr(canvas, "get_renderer") else FigureCanvasAgg(axes.figure)).get_renderer()
         self._taken = np.empty((0, 2))
         self._point = axes.figure.dpi / 72  # pixels
 

@@ -91,10 +91,11 @@ def entropy_floor(series: list[Series]) -> float:
 
 
 def draw_betas(series: Series, labeller: Labeller) -> None:
-    """The value of beta beside the first and the last point of a curve."""
-    for place in (0, -1):
+    """The value of beta beside the ends of a curve, and beside those of its other points where there is room."""
+    count = len(series.points)
+    for place in dict.fromkeys([0, count - 1, *range(count)]):
         point = series.points.iloc[place]
-        text = f"\u03b2 = {point['beta']:g}"
+        text = f"\u03b2 = {point['beta']:g}" if place in (0, count - 1) else f"{point['beta']:g}"
         places = labeller.beside([(point["rate_mean"], point["distortion_mean"])], text, 5.5)
         labeller.place(text, places, fontsize=5.5, color=series.colour)
 

@@ -10,10 +10,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from vae_rd.analysis import naming
-from vae_rd.figures import rd_axes, style
+from vae_rd.figures import curve_names, rd_axes, style
 
 PANELS_ACROSS = 3
-DIRECT_LABELS = 4  # up to so many curves are labelled in the panels, more in the key
 LOG_FROM = 12.0  # an automatic rate axis is logarithmic when the largest rate is so many times the smallest
 
 
@@ -34,8 +33,8 @@ def rd_figure(curves: pd.DataFrame, facet: Sequence[str] = ("dataset", "split"),
     """
     curves = curves[curves["partition"].isin(partitions)]
     panels = list(curves.groupby(list(facet), sort=False)) if facet else [((), curves)]
-    names = list(_differing(curves, facet) if hue is None else hue)
-    looks = _looks(curves, names)
+    names = list(curve_names.differing(curves, facet) if hue is None else hue)
+    looks = curve_names.looks(curves, names)
     with matplotlib.rc_context(style.STYLE):
         figure, grid, above = _panels(len(panels), 2 if len(panels) == 4 else across, share, bool(strips))
         drawn = []
@@ -47,30 +46,39 @@ def rd_figure(curves: pd.DataFrame, facet: Sequence[str] = ("dataset", "split"),
         if rate_axis == "log" or rate_axis == "auto" and _spans_much(curves):
             for axes in grid:
                 rd_axes.make_logarithmic(axes)
-        _key(figure, partitions, looks)
-        _finish(figure, grid, drawn, label_series=1 < len(looks) <= DIRECT_LABELS)
+        handles = _key(partitions, looks, curves)
+        figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 6))
+        _finish(figure, grid, drawn, label_series=1 < len(looks) <= curve_names.DIRECT_LABELS)
     return figure
 
 
-def _differing(curves: pd.DataFrame, facet: Sequence[str]) -> list[str]:
-    """The columns, beta apart, in which curves of one panel differ: what names a curve."""
-    fields = curves.columns[:curves.columns.get_loc("partition")].drop("beta")  # those of Config come first
-    names = {name for name in fields if name not in facet and curves[name].nunique(dropna=False) > 1}
-    if names & {"architecture", "num_layers"}:
-        names |= {"architecture", "num_layers"} - set(facet)
-    return [name for name in fields if name in names]
+def draw_rd(axes, curves: pd.DataFrame, hue: Sequence[str] | None = None,
+            partitions: Sequence[str] = ("train", "test")):
+    """Rate-distortion curves on one Axes of the caller's, with legend, iso-ELBO lines and entropy floor.
 
+    Args:
+        axes: Matplotlib Axes; its limits are fixed by this.
+        curves: rows of `tables.curves`.
+        hue: columns that name a curve; by default all fields of Config in which the curves differ.
+        partitions: which partitions to draw.
 
-def _looks(curves: pd.DataFrame, names: list[str]) -> dict[tuple, tuple[str, str, str]]:
-    """Label, colour and marker of every curve, by the values that name it."""
-    values = curves[names].drop_duplicates() if names else pd.DataFrame(index=[0])
-    values = values.sort_values(names, key=lambda column: column.map(naming.split_order) if column.name == "split"
-                                else column) if names else values
-    keys = list(values.itertuples(index=False, name=None)) or [()]
-    ordered = len(keys) > DIRECT_LABELS or names in (["num_train"], ["latent_dim"])
-    colours = style.ordered_colours(len(keys)) if ordered else style.COLOURS
-    return {key: (naming.describe(dict(zip(names, key))), colours[place], style.MARKERS[place % len(style.MARKERS)])
-            for place, key in enumerate(keys)}
+    Returns:
+        The Axes.
+    """
+    curves = curves[curves["partition"].isin(partitions)]
+    names = list(curve_names.differing(curves, ()) if hue is None else hue)
+    looks = curve_names.looks(curves, names)
+    with matplotlib.rc_context(style.STYLE):
+        series = _draw_panel(axes, curves, names, looks)
+        _label_axes(axes, bottom=True, left=True, share=True)
+        if _spans_much(curves):
+            rd_axes.make_logarithmic(axes)
+        axes.legend(handles=_key(partitions, looks, curves), loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2)
+        rd_axes.draw_floor(axes, rd_axes.entropy_floor(series))
+        axes.set(xlim=axes.get_xlim(), ylim=axes.get_ylim(), autoscale_on=False)
+        axes.figure.draw_without_rendering()
+        rd_axes.finish_plane(axes, series, label_series=1 < len(looks) <= curve_names.DIRECT_LABELS)
+    return axes
 
 
 def _title(curves: pd.DataFrame, facet: Sequence[str], values: tuple, looks: dict) -> str:
@@ -112,8 +120,7 @@ def _label_axes(axes, bottom: bool, left: bool, share: bool) -> None:
 def _draw_panel(axes, panel: pd.DataFrame, names: list[str], looks: dict) -> list[rd_axes.Series]:
     drawn = []
     for key, (label, colour, marker) in looks.items():
-        chosen = panel[(panel[names] == list(key)).all(axis=1)] if names else panel
-        for partition, points in chosen.groupby("partition", sort=False):
+        for partition, points in curve_names.rows(panel, names, key).groupby("partition", sort=False):
             drawn.append(rd_axes.Series(points.sort_values("beta"), partition, label, colour, marker))
             rd_axes.draw_series(axes, drawn[-1])
     return drawn
@@ -135,16 +142,28 @@ def _spans_much(curves: pd.DataFrame) -> bool:
     return bool(len(rates) and rates.min() > 0 and rates.max() > LOG_FROM * rates.min())
 
 
-def _key(figure: Figure, partitions: Sequence[str], looks: dict) -> None:
-    """What the line styles mean, and the curves where they are too many for the panels, below the panels."""
+def _key(partitions: Sequence[str], looks: dict, curves: pd.DataFrame) -> list:
+    """Legend handles: line styles, the star, the bars, and the curves where they are too many for the panels."""
     handles = [Line2D([], [], label=naming.PARTITIONS[name], color="0.25",
                       **(style.SECOND_LINE if name == "train" else style.FIRST_LINE)) for name in partitions]
     handles.append(Line2D([], [], linestyle="none", marker="*", markersize=8, markerfacecolor="white",
                           markeredgecolor="0.25", label=f"\u03b2 = {rd_axes.STAR_BETA:g}"))
-    if len(looks) > DIRECT_LABELS:
+    if len(looks) > curve_names.DIRECT_LABELS:
         handles += [Line2D([], [], color=colour, marker=marker, label=label)
                     for label, colour, marker in looks.values()]
-    figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 6))
+    return [*handles, Line2D([], [], linestyle="none", label=_restarts(curves))]
+
+
+def _restarts(curves: pd.DataFrame) -> str:
+    """How many restarts a point stands for, and so what its bars are.
+
+    >>> _restarts(pd.DataFrame({"rate_n": [3, 5]}))
+    'bars: standard deviation of 3 to 5 restarts'
+    """
+    least, most = int(curves["rate_n"].min()), int(curves["rate_n"].max())
+    if most == 1:
+        return "1 restart, no bars"
+    return f"bars: standard deviation of {most if least == most else f'{least} to {most}'} restarts"
 
 
 def _finish(figure: Figure, grid: list, drawn: list[list[rd_axes.Series]], label_series: bool) -> None:

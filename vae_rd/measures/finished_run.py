@@ -62,7 +62,5 @@ def open_run(path: str | os.PathLike, data_dir: str | os.PathLike = "data", chec
         split = split._replace(train=splits.binarized(split.train), test=splits.binarized(split.test))
     vae = model.load(run.model)
     if checkpoint == "best":
-        weights = checkpoints.load_best(run, results["best"]["step"])
-        for variable, value in zip([*vae.trainable_variables, vae.beta], weights.values(), strict=True):
-            variable.assign(value)
+        vae.assign_weights(checkpoints.load_best(run, results["best"]["step"]))
     return FinishedRun(run, config, checkpoint, vae, split)

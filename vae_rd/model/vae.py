@@ -7,6 +7,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from vae_rd.model import networks, priors
+from vae_rd.storage import files
 
 tfd = tfp.distributions
 
@@ -21,7 +22,7 @@ class Coded(NamedTuple):
 
 
 class Terms(NamedTuple):
-    """What the model says of each image of a batch, in nats per image."""
+    """The objective of each image of a batch and its parts, in nats per image."""
 
     rate: tf.Tensor  # [batch], KL(q(z|x), p(z))
     distortion: tf.Tensor  # [batch], -log p(x|z), summed over pixels and channels
@@ -52,7 +53,7 @@ class VAE(keras.Model):
     Args:
         image_shape: (height, width, channels).
         num_train: size N of the training set; the minibatch estimator of `rate_terms` needs it.
-        beta: weight of the rate; kept as a (constant) weight, so that a column of models can be stacked.
+        beta: weight of the rate, in `fit` and `evaluate`; `terms` takes it as an argument.
         seed: of the initial weights, and of the noise in `fit`.
         The other arguments are the fields of `vae_rd.config.Config`.
     """
@@ -66,12 +67,11 @@ class VAE(keras.Model):
                  "hidden_units": hidden_units, "channels": channels, "latent_dim": latent_dim, "precision": precision,
                  "seed": seed}
         self._arguments = {**shape, "num_train": num_train, "prior": prior, "beta": beta, "rate_terms": rate_terms}
-        self.latent_dim, self.rate_terms, self.num_train, self.seed = latent_dim, rate_terms, num_train, seed
+        self.latent_dim, self.beta, self.rate_terms, self.num_train = latent_dim, beta, rate_terms, num_train
+        self.seed = seed
         self.encoder = networks.build_encoder(**shape)
         self.decoder = networks.build_decoder(**shape)
         self.prior_layer = priors.PRIORS[prior](latent_dim, seed=seed, dtype=dtype)
-        self.beta = self.add_weight(name="beta", shape=(), trainable=False,  # Keras's Constant would round to float32
-                                    initializer=lambda shape, dtype: tf.constant(beta, dtype))
         self.trackers = {name: keras.metrics.Mean(name) for name in ("rate", "distortion", "objective")}
         self.built = True
 
@@ -91,16 +91,17 @@ class VAE(keras.Model):
         logits = tf.cast(tf.reshape(logits, tf.concat([leading, logits.shape[1:]], 0)), self.variable_dtype)
         return tfd.Independent(Bernoulli(logits, dtype=logits.dtype), 3)  # else grey NumPy values are cut to 0
 
-    def terms(self, images, noise):
+    def terms(self, images, noise, beta):
         """Rate, distortion and objective of each image.
 
         Args:
             images: [batch, height, width, channels] in [0, 1]; grey values are allowed, as in the paper.
             noise: [batch, latent_dim], standard normal.
+            beta: weight of the rate: a number, or [batch].
         """
         rate, distortion, posterior, codes = self.rate_and_distortion(images, noise)
         penalty = rate if self.rate_terms == "both" else getattr(self.information(posterior, codes), self.rate_terms)
-        return Terms(rate, distortion, penalty, objective(distortion, penalty, tf.convert_to_tensor(self.beta)))
+        return Terms(rate, distortion, penalty, objective(distortion, penalty, beta))
 
     def rate_and_distortion(self, images, noise):
         """Rate [batch], distortion [batch], posterior and codes [batch, latent_dim]: all that evaluation needs."""
@@ -121,7 +122,7 @@ class VAE(keras.Model):
     def train_step(self, images):
         """One step of `fit`; the column's own loop runs the same `terms` on stacked weights."""
         with tf.GradientTape() as tape:
-            terms = self.terms(images, self._noise(images, self.optimizer.iterations))
+            terms = self.terms(images, self._noise(images, self.optimizer.iterations), self.beta)
             loss = tf.reduce_mean(terms.objective)
         weights = self.trainable_variables
         self.optimizer.apply_gradients(zip(tape.gradient(loss, weights), weights))
@@ -129,7 +130,7 @@ class VAE(keras.Model):
 
     def test_step(self, images):
         """One step of `evaluate`: metrics are means over images, not over batches."""
-        return self._track(self.terms(images, self._noise(images, -1)))
+        return self._track(self.terms(images, self._noise(images, -1), self.beta))
 
     @property
     def metrics(self):
@@ -139,6 +140,31 @@ class VAE(keras.Model):
     def get_config(self):
         """The constructor's arguments."""
         return dict(self._arguments)
+
+    def named_weights(self):
+        """The trained weights by name: unique, and independent of how many models were built before."""
+        parts = {"encoder": self.encoder, "decoder": self.decoder, "prior": self.prior_layer}
+        return {f"{part}.{number}.{weight.name}": weight for part, layer in parts.items()
+                for number, weight in enumerate(layer.trainable_variables)}
+
+    def assign_weights(self, values):
+        """Sets the weights to arrays by name; other entries are ignored, such as the beta of earlier versions.
+
+        Raises:
+            FileError: if weights are missing.
+        """
+        weights = self.named_weights()
+        missing = [name for name in weights if name not in values]
+        if missing:
+            raise files.FileError(f"weights are missing: {', '.join(missing)}. Their file is damaged or of another "
+                                  "version: remove the run's folder and train it again.")
+        for name, weight in weights.items():
+            weight.assign(values[name])
+
+    def load_own_variables(self, store):
+        """Accepts files of earlier versions too, in which beta was a weight; it also stands in their config."""
+        if set(store.keys()) != {"0"}:
+            super().load_own_variables(store)
 
     def _noise(self, images, step):
         seed = tf.random.fold_in([self.seed, 0], tf.cast(step, tf.int32))

@@ -20,7 +20,7 @@ _NOISE_STREAM, _BINARIZATION_STREAM = 0, 1
 
 
 class Evaluated(NamedTuple):
-    """What the members say of each image of a partition, in the partition's order."""
+    """Values per member and image of one partition, in the partition's order."""
 
     rate: np.ndarray  # [members, num], nats per image
     distortion: np.ndarray  # [members, num], nats per image
@@ -51,35 +51,25 @@ class Column:
         self._seed_of_member = [self.seeds.index(config.seed) for config in configs]
         self._images = tf.constant(images)
         self.template = model.build(self.shared, images.shape[1:], len(images))
-        self._template_weights = [*self.template.trainable_variables, self.template.beta]
+        self.weight_names = list(self.template.named_weights())
+        self.beta = tf.constant([config.beta for config in configs], self.template.variable_dtype)
         with strategy.scope():
-            self.weights = [keras.Variable(value, name=name, trainable=name != "beta", dtype=value.dtype)
+            self.weights = [keras.Variable(value, name=name, dtype=value.dtype)
                             for name, value in self._initial_weights().items()]
-            self._trainable = self.weights[:-1]
             self.optimizer = keras.optimizers.Adam(self.shared.learning_rate)
-            self.optimizer.build(self._trainable)
+            self.optimizer.build(self.weights)
         alone = strategy.num_replicas_in_sync == 1
         self._gradients = tf.function(self._gradients_of_batch, jit_compile=jit)
         self._update = tf.function(self._update_alone, jit_compile=jit) if alone else self._update_together
         self._terms = tf.function(self._evaluate_batch, jit_compile=jit)
 
-    @property
-    def weight_names(self) -> list[str]:
-        """A name per weight, unique and independent of how many models were built before."""
-        parts = {"encoder": self.template.encoder, "decoder": self.template.decoder, "prior": self.template.prior_layer}
-        names = [f"{part}.{number}.{weight.name}" for part, layer in parts.items()
-                 for number, weight in enumerate(layer.trainable_variables)]
-        return [*names, "beta"]
-
     def _initial_weights(self) -> dict[str, np.ndarray]:
         """Weights [members, ...], each member initialised as if it were alone (with its own fans and seed)."""
         shape, num_train = self.template.encoder.input_shape[1:], self.template.num_train
-        by_seed = {seed: [weight.numpy() for weight in
-                          model.build(self.shared.replace(seed=seed), shape, num_train).trainable_variables]
+        by_seed = {seed: model.build(self.shared.replace(seed=seed), shape, num_train).named_weights()
                    for seed in self.seeds}
-        members = [[*by_seed[config.seed], np.asarray(config.beta, self.template.variable_dtype)]
-                   for config in self.configs]
-        return {name: np.stack(values) for name, values in zip(self.weight_names, zip(*members))}
+        return {name: np.stack([by_seed[config.seed][name].numpy() for config in self.configs])
+                for name in self.weight_names}
 
     # Training
 
@@ -123,40 +113,41 @@ class Column:
     def _update_alone(self, images, noise):
         """Gradient and optimizer in one compiled program: nothing to sum over replicas between them."""
         gradients, sums = self._gradients_of_batch(images, noise)
-        self.optimizer.apply_gradients(zip(gradients, self._trainable))
+        self.optimizer.apply_gradients(zip(gradients, self.weights))
         return sums
 
     def _update_together(self, images, noise):
         gradients, sums = self._gradients(images, noise)
-        self.optimizer.apply_gradients(zip(gradients, self._trainable))
+        self.optimizer.apply_gradients(zip(gradients, self.weights))
         return sums
 
     def _gradients_of_batch(self, images, noise):
         """Gradients of this replica's share of the mean objective, and of mean rate and distortion [2, members]."""
         gradients, rate, distortion = self._map_members(
             self._member_gradients, [weight.value for weight in self.weights],
-            [images[place] for place in self._seed_of_member], [noise[place] for place in self._seed_of_member])
+            [images[place] for place in self._seed_of_member], [noise[place] for place in self._seed_of_member],
+            tf.unstack(self.beta))
         return gradients, tf.stack([rate, distortion])
 
-    def _member_gradients(self, weights, images, noise):
+    def _member_gradients(self, weights, images, noise, beta):
         """One member's gradients, and its share of the mean rate and distortion.
 
         The tape is inside the mapped function: around it, the gradient of vectorized_map makes the batch a constant of
         the compiled program, which is then compiled anew at every step.
         """
         with tf.GradientTape() as tape:
-            tape.watch(weights[:-1])
-            terms = self.template.terms(_unit_interval(images, noise.dtype), noise)
+            tape.watch(weights)
+            terms = self.template.terms(_unit_interval(images, noise.dtype), noise, beta)
             # Replicas are summed by the optimizer, members do not meet: each has the mean of its own objective.
             loss, rate, distortion = (tf.reduce_sum(values) / self.shared.batch_size
                                       for values in (terms.objective, terms.rate, terms.distortion))
-        return tape.gradient(loss, weights[:-1]), rate, distortion
+        return tape.gradient(loss, weights), rate, distortion
 
     def _map_members(self, function, values, *inputs):
         """function(weights, *inputs) of each member with its weights in place, the outputs stacked over members."""
         def member(arguments):
             weights, own = arguments
-            with keras.StatelessScope(state_mapping=list(zip(self._template_weights, weights))):
+            with keras.StatelessScope(state_mapping=list(zip(self.template.named_weights().values(), weights))):
                 return function(weights, *own)
 
         if self._stacked:
@@ -198,38 +189,52 @@ class Column:
     # State
 
     def state(self) -> dict[str, np.ndarray]:
-        """Weights and Adam's moments, [members, ...] each, by name."""
-        values = {name: weight.numpy() for name, weight in zip(self.weight_names, self.weights)}
-        for name, slots in self._slots().items():
-            values |= {f"{name}.{weight}": slot.numpy() for weight, slot in zip(self.weight_names, slots)}
-        return values
+        """Weights and Adam's moments, [members, ...] each, by name: a download of all of them."""
+        return {name: variable.numpy() for name, variable in self._variables().items()}
 
     def restore(self, state: dict[str, np.ndarray], step: int) -> None:
-        """Puts back what `state` gave; the optimizer's step count is the column's step."""
-        self.set_weights(state)
-        for name, slots in self._slots().items():
-            for weight, slot in zip(self.weight_names, slots):
-                slot.assign(state[f"{name}.{weight}"])
+        """Puts back what `state` gave; the optimizer's step count is the column's step.
+
+        Raises:
+            runs.RunError: if weights or moments are missing; other entries are ignored.
+        """
+        _assign(self._variables(), state)
         self.optimizer.iterations.assign(step)
 
     def set_weights(self, state: dict[str, np.ndarray]) -> None:
-        """Puts weights [members, ...] in place and leaves the optimizer alone."""
-        missing = [name for name in self.weight_names if name not in state]
-        if missing:
-            raise runs.RunError(f"a checkpoint holds no {', '.join(missing)}: it is damaged, or of another version. "
-                                "Remove it, and the run starts again.")
-        for name, weight in zip(self.weight_names, self.weights):
-            weight.assign(state[name])
+        """Puts weights [members, ...] in place and leaves the optimizer alone; RunError if one is missing."""
+        _assign(dict(zip(self.weight_names, self.weights)), state)
 
-    def member_model(self, member: int) -> model.VAE:
-        """A plain single model with the member's weights."""
+    def member_model(self, member: int, weights: dict[str, np.ndarray]) -> model.VAE:
+        """A plain single model of a member's Config with these weights."""
         single = model.build(self.configs[member], self.template.encoder.input_shape[1:], self.template.num_train)
-        for variable, weight in zip([*single.trainable_variables, single.beta], self.weights):
-            variable.assign(weight.numpy()[member])
+        single.assign_weights(weights)
         return single
 
-    def _slots(self) -> dict[str, list]:
-        return {"momentum": self.optimizer._momentums, "velocity": self.optimizer._velocities}
+    def _variables(self) -> dict[str, keras.Variable]:
+        parts = {"": self.weights, "momentum.": self.optimizer._momentums, "velocity.": self.optimizer._velocities}
+        return {f"{prefix}{name}": variable for prefix, variables in parts.items()
+                for name, variable in zip(self.weight_names, variables)}
+
+
+def member_state(state: dict[str, np.ndarray], member: int) -> dict[str, np.ndarray]:
+    """One member's part of a column's state."""
+    return {name: values[member] for name, values in state.items()}
+
+
+def stacked_state(states: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """The state of a column of these members: what all of them hold."""
+    return {name: np.stack([state[name] for state in states]) for name in states[0]
+            if all(name in state for state in states)}
+
+
+def _assign(variables: dict, values: dict[str, np.ndarray]) -> None:
+    missing = [name for name in variables if name not in values]
+    if missing:
+        raise runs.RunError(f"a checkpoint holds no {', '.join(missing)}: it is damaged, or of another version. "
+                            "Remove it, and the run starts again.")
+    for name, variable in variables.items():
+        variable.assign(values[name])
 
 
 def _check_configs(configs: list[Config], num_replicas: int) -> None:

@@ -20,7 +20,7 @@ class PerExample(NamedTuple):
     index: np.ndarray  # [num] int64, identity of the image
     rate: np.ndarray  # [num]
     distortion: np.ndarray  # [num]
-    objective: np.ndarray  # [num], what the run minimises; its mutual information term is the exact one
+    objective: np.ndarray  # [num], what the run minimises; under `rate_terms` with the exact part of the rate
     entropy_floor: np.ndarray  # [num], lowest distortion that the image allows
     mean: np.ndarray  # [num, latent_dim], of the posterior
 
@@ -82,14 +82,20 @@ class Evaluator:
                                      "test_compare": values["test"].rows(~select)})
         return members
 
-    def score(self, values: dict[str, PerExample]) -> float:
-        """What the best evaluation minimises: mean objective over those of `test_select` that ALL evaluations see.
+    def score(self, values: dict[str, PerExample], beta: float) -> float:
+        """What the best evaluation minimises: mean distortion + beta * rate over images of `test_select`.
 
-        The last evaluation sees more of them: its mean over those would be of other images than the means before.
+        It has the whole rate even where training penalises one of its parts (`rate_terms`): the marginal KL alone is
+        lowest for test images whose codes lie far from all training codes, which is no merit. With
+        `rate_terms=both` it is the run's own objective.
+
+        The mean is over those images that ALL evaluations see. The last evaluation sees more of them: its mean over
+        those would be of other images than the means before.
         """
         test = values["test"]
         chosen = np.isin(test.index, self._selecting)
-        return float(test.objective[chosen if chosen.any() else slice(None)].mean(dtype=np.float64))
+        whole_rate = objective(test.distortion, test.rate, beta)
+        return float(whole_rate[chosen if chosen.any() else slice(None)].mean(dtype=np.float64))
 
     def _rows(self, name: str, whole: bool) -> np.ndarray:
         return random_streams.evaluation_subset(self._whole[name].index, None if whole else self._config.eval_images)

@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import traceback
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple
@@ -10,7 +11,7 @@ from vae_rd import measures
 from vae_rd.config import Config
 from vae_rd.datasets import records, splits
 from vae_rd.measures import finished_run
-from vae_rd.storage import runs
+from vae_rd.storage import files, runs
 from vae_rd.training import devices, loop
 
 
@@ -21,10 +22,11 @@ class Wanted(NamedTuple):
     measure: str  # name in the table of measures
 
 
-def finish(configs: list[Config], *, runs_dir: str | os.PathLike, data_dir: str | os.PathLike, strategy: str = "auto",
-           jit: bool | None = None, wanted: Mapping[Config, Sequence[Wanted]] = MappingProxyType({}),
-           settings: Mapping[str, measures.Settings] = MappingProxyType({}), retry: bool = False,
-           skip_busy: bool = False, progress: bool = True) -> None:
+def train_and_measure(configs: list[Config], *, runs_dir: str | os.PathLike, data_dir: str | os.PathLike,
+                      strategy: str = "auto", jit: bool | None = None,
+                      wanted: Mapping[Config, Sequence[Wanted]] = MappingProxyType({}),
+                      settings: Mapping[str, measures.Settings] = MappingProxyType({}), retry: bool = False,
+                      skip_busy: bool = False, progress: bool = True) -> None:
     """Trains what has not ended and measures what is not measured, in one process.
 
     Args:
@@ -40,7 +42,7 @@ def finish(configs: list[Config], *, runs_dir: str | os.PathLike, data_dir: str 
         progress: show bars.
 
     Raises:
-        interruption.Interrupted, runs.RunError, records.RecordsError, ConfigError: as the parts do.
+        signals.Interrupted, runs.RunError, records.RecordsError, ConfigError: as the parts do.
     """
     shared = configs[0]
     placement = devices.place(shared, strategy, jit)
@@ -63,3 +65,8 @@ def finish(configs: list[Config], *, runs_dir: str | os.PathLike, data_dir: str 
         except runs.InUse:
             if not skip_busy:
                 raise
+
+
+def record_failure(run: runs.RunDir, error: BaseException) -> None:
+    """Leaves the traceback of a failed attempt in the run directory; a later one that ends well removes it."""
+    files.write_text(run.failure, "".join(traceback.format_exception(error)))

@@ -1,0 +1,36 @@
+"""How curves of one figure are told apart: the fields that name them; their labels, colours and markers."""
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+from vae_rd.analysis import naming
+from vae_rd.figures import style
+
+DIRECT_LABELS = 4  # up to so many curves are labelled in the panels, more in the key
+
+
+def differing(curves: pd.DataFrame, facet: Sequence[str]) -> list[str]:
+    """The columns, beta apart, in which curves of one panel differ: what names a curve."""
+    fields = curves.columns[:curves.columns.get_loc("partition")].drop("beta")  # those of Config come first
+    names = {name for name in fields if name not in facet and curves[name].nunique(dropna=False) > 1}
+    if names & {"architecture", "num_layers"}:
+        names |= {"architecture", "num_layers"} - set(facet)
+    return [name for name in fields if name in names]
+
+
+def looks(curves: pd.DataFrame, names: list[str]) -> dict[tuple, tuple[str, str, str]]:
+    """Label, colour and marker of every curve, by the values that name it."""
+    values = curves[names].drop_duplicates() if names else pd.DataFrame(index=[0])
+    values = values.sort_values(names, key=lambda column: column.map(naming.split_order) if column.name == "split"
+                                else column) if names else values
+    keys = list(values.itertuples(index=False, name=None)) or [()]
+    ordered = len(keys) > DIRECT_LABELS or names in (["num_train"], ["latent_dim"])
+    colours = style.ordered_colours(len(keys)) if ordered else style.COLOURS
+    return {key: (naming.describe(dict(zip(names, key))), colours[place], style.MARKERS[place % len(style.MARKERS)])
+            for place, key in enumerate(keys)}
+
+
+def rows(curves: pd.DataFrame, names: list[str], key: tuple) -> pd.DataFrame:
+    """The rows of the curve that these values of these columns name."""
+    return curves[(curves[names] == list(key)).all(axis=1)] if names else curves

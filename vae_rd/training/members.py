@@ -1,0 +1,149 @@
+"""The members of a column: each one a run with its own history, checkpoint, divergence, event board and final files."""
+
+import time
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from vae_rd import model
+from vae_rd.config import Config
+from vae_rd.model.vae import objective
+from vae_rd.storage import checkpoints, files, runs
+from vae_rd.training import tensorboard
+from vae_rd.training.evaluation import PerExample
+
+
+class Clock:
+    """Seconds that a column has taken, over all interruptions; its members share it.
+
+    Args:
+        progress: of a run that is continued, or `checkpoints.START`.
+    """
+
+    def __init__(self, progress: checkpoints.Progress):
+        self.train_seconds = progress.train_seconds
+        self._wall_before, self._started, self._compiled = progress.wall_seconds, time.monotonic(), False
+
+    def add_training(self, seconds: float) -> None:
+        """Counts a call of the training program, but for the first, which compiles it."""
+        self.train_seconds += seconds if self._compiled else 0.0
+        self._compiled = True
+
+    def wall_seconds(self) -> float:
+        """Everything: training, evaluation, compilation, files."""
+        return self._wall_before + time.monotonic() - self._started
+
+
+class Member:
+    """One run of a column, from where it stands on disk; `active` until it has ended.
+
+    Args:
+        config: of the run.
+        run: its directory.
+
+    Raises:
+        files.FileError: if the checkpoint or the history is damaged.
+    """
+
+    def __init__(self, config: Config, run: runs.RunDir):
+        self.config, self.run, self.active = config, run, run.read_results() is None
+        self.progress, self.state = checkpoints.load(run) or (checkpoints.START, None)
+        last = min(self.progress.step, config.train_steps - 1)  # the final evaluation is made again, for its values
+        self.history = [row for row in run.read_history() if row["step"] <= last]
+        if config.rate_terms != "both" and self.state is not None and "beta" in self.state:
+            self._rescore()
+        self._board: tensorboard.Board | None = None  # only where the run is written: on the chief
+
+    def _rescore(self) -> None:
+        """Earlier versions, which kept beta in the checkpoint, chose the best evaluation by a part of the rate only."""
+        scores = {row["step"]: objective(row["distortion"], row["rate"], self.config.beta) for row in self.history
+                  if row["partition"] == "test_select"}
+        self.progress = self.progress._replace(best_objective=scores.get(self.progress.best_step, np.inf))
+
+    def begin(self, clock: Clock, facts: dict[str, Any]) -> None:
+        """Opens the event board; from here on the run's files are written.
+
+        Args:
+            clock: of the column.
+            facts: the entries of results.json that hold from the start: data, column, versions, machine.
+        """
+        self._clock, self._facts = clock, facts
+        self._board = tensorboard.Board(self.run, self.config, self.history)
+
+    def record(self, step: int, values: dict[str, PerExample], score: float, weights: dict[str, np.ndarray]) -> None:
+        """Adds an evaluation to the history, and keeps the weights if no earlier score was as low.
+
+        Args:
+            step: of the evaluation; if one of its means is not finite, the run ends as diverged.
+            values: per partition.
+            score: from `Evaluator.score`.
+            weights: of this member, by name.
+        """
+        seconds = round(self._clock.wall_seconds(), 3)
+        rows = [{"step": step, "partition": partition, **values[partition].metrics(), "wall_seconds": seconds}
+                for partition in runs.PARTITIONS if len(values[partition].index)]
+        for row in rows:
+            bad = [name for name in runs.METRICS if not np.isfinite(row[name])]
+            if bad:
+                self.diverge(step, f"{row['partition']} {bad[0]} in evaluation")
+                return
+        self.history = [row for row in self.history if row["step"] < step] + rows
+        self._board.scalars(rows)
+        if score < self.progress.best_objective:
+            self.progress = self.progress._replace(best_step=step, best_objective=score)
+            checkpoints.save_best(self.run, step, weights)
+
+    def save(self, step: int, state: dict[str, np.ndarray]) -> None:
+        """Writes history and checkpoint, in this order; a weight that is not finite ends the run as diverged."""
+        bad = [name for name, value in state.items() if not np.isfinite(value).all()]
+        if bad:
+            self.diverge(step, f"weight {bad[0]}")
+            return
+        self.progress = self.progress._replace(step=step, train_seconds=self._clock.train_seconds,
+                                               wall_seconds=self._clock.wall_seconds(),
+                                               column=tuple(self._facts["column"]))
+        self.run.write_history(self.history)
+        checkpoints.save(self.run, self.progress, state)
+
+    def diverge(self, step: int, quantity: str) -> None:
+        """Ends the run with status `diverged`; its last good checkpoint stays."""
+        self.active = False
+        if self._board is None:
+            return
+        tqdm.write(f"{self.config.run_name}: {quantity} is not finite at step {step}; the run ends as diverged. Its "
+                   f"checkpoint of step {self.progress.step} is kept. Lower the learning rate, or --retry.")
+        files.write_json(self.run.results, {"status": runs.DIVERGED, "step": self.progress.step,
+                                            "diverged": {"step": step, "quantity": quantity}, **self._provenance(step)})
+        self._board.finish(runs.DIVERGED)
+
+    def finish(self, vae: model.VAE, evaluations: dict[str, dict[str, PerExample]], images: np.ndarray) -> None:
+        """Writes all that a finished run consists of, results.json last.
+
+        Args:
+            vae: the final model.
+            evaluations: of the whole sets, with the weights `last` and `best`: values per partition.
+            images: [num, height, width, channels] in [0, 1], for TensorBoard's reconstructions.
+        """
+        for checkpoint, values in evaluations.items():
+            for partition in ("train", "test"):
+                arrays = {name: getattr(values[partition], name)
+                          for name in ("index", "rate", "distortion", "entropy_floor")}
+                files.write_arrays(self.run.per_example(partition, checkpoint), arrays)
+        with files.whole_file(self.run.model) as beside:
+            vae.save(beside)
+        step = self.config.train_steps
+        self._board.pictures(vae, images, step)
+        self._board.finish(runs.FINISHED)
+        means = {checkpoint: {partition: values.metrics() for partition, values in parts.items() if len(values.index)}
+                 for checkpoint, parts in evaluations.items()}
+        files.write_json(self.run.results, {"status": runs.FINISHED, "step": step, **means["last"],
+                                            "best": {"step": self.progress.best_step, **means["best"]},
+                                            **self._provenance(step)})
+        self.run.failure.unlink(missing_ok=True)
+        self.active = False
+
+    def _provenance(self, step: int) -> dict[str, Any]:
+        seconds = self._clock.train_seconds
+        return {"wall_seconds": round(self._clock.wall_seconds(), 3),
+                "steps_per_second": round(step / seconds, 3) if seconds else None, **self._facts}

@@ -1,0 +1,109 @@
+"""Before the first step: locks, config.json, retries, runs that continue a shorter one, and who trains with whom."""
+
+import contextlib
+import os
+import pathlib
+import shutil
+import time
+
+from vae_rd.config import Config
+from vae_rd.storage import files, runs
+from vae_rd.training.members import Member
+
+
+def lock(configs: list[Config], runs_dir: str | os.PathLike, skip_busy: bool,
+         stack: contextlib.ExitStack) -> list[Config]:
+    """Locks the runs until the stack closes, without waiting, in one order for all processes.
+
+    Args:
+        configs: of the runs.
+        runs_dir: folder of the run directories.
+        skip_busy: leave out runs that another process works on, instead of refusing.
+        stack: holds the locks.
+
+    Returns:
+        The Configs of the locked runs, in the order given.
+
+    Raises:
+        runs.InUse: without `skip_busy`, naming the holder.
+    """
+    busy = set()
+    for config in sorted(configs, key=lambda config: config.run_name):
+        try:
+            stack.enter_context(runs.locked(runs.run_dir(runs_dir, config)))
+        except runs.InUse:
+            if not skip_busy:
+                raise
+            busy.add(config)
+    return [config for config in configs if config not in busy]
+
+
+def prepare(config: Config, run: runs.RunDir, retry: bool, write: bool = True) -> Member:
+    """The run as it stands; writes config.json if it is new, and clears a diverged run that is to be retried.
+
+    Args:
+        config: of the run.
+        run: its directory.
+        retry: start a diverged run again, from nothing.
+        write: False for workers other than the chief, which wait for the chief to clear.
+
+    Raises:
+        runs.RunError: if the directory holds another Config.
+    """
+    if run.config.is_file() and run.read_config() != config:
+        raise runs.RunError(f"{run.config} does not hold the Config of this run: it was changed by hand or by another "
+                            "version. Move the folder away, or choose another --runs_dir.")
+    if write and retry:
+        run.failure.unlink(missing_ok=True)
+    if write and retry and run.status() == runs.DIVERGED:
+        run.history.unlink(missing_ok=True)
+        shutil.rmtree(run.checkpoints, ignore_errors=True)
+        run.results.unlink()  # last: other workers wait for it
+    while retry and run.status() == runs.DIVERGED:
+        time.sleep(0.1)
+    if write and not run.config.is_file():
+        files.write_text(run.config, config.to_json())
+    return Member(config, run)
+
+
+def continue_run(source: runs.RunDir, config: Config, run: runs.RunDir) -> None:
+    """Lets a new run with more steps begin where a finished run ended: copies its checkpoint, best weights and history.
+
+    Raises:
+        runs.RunError: if the source has not finished, or its Config differs in more than the steps.
+    """
+    if run.config.is_file():
+        return  # begun already: it goes on by itself
+    if source.status() != runs.FINISHED:
+        raise runs.RunError(f"{source.path} is {source.status()}: only a finished run can be continued to more steps.")
+    old = source.read_config()
+    if config.replace(train_steps=old.train_steps, eval_every=old.eval_every, eval_images=old.eval_images) != old:
+        raise runs.RunError(f"{source.path} was trained with another Config: only train_steps, eval_every and "
+                            "eval_images may differ when a run is continued.")
+    if config.train_steps <= old.train_steps:
+        raise runs.RunError(f"train_steps={config.train_steps}: must be more than the {old.train_steps} of "
+                            f"{source.path}.")
+    with runs.locked(run):
+        shutil.copytree(source.checkpoints, run.checkpoints, dirs_exist_ok=True)
+        shutil.copy(source.history, run.history)
+        files.write_text(run.config, config.to_json())
+
+
+def columns(members: list[Member], runs_dir: str | os.PathLike) -> list[list[Member]]:
+    """Active members that stand at the same step and were trained together, with those of their column that have ended.
+
+    A column of the same members gives the same bits, so one that goes on keeps the slots of members that have ended.
+    """
+    groups: dict[tuple, list[Member]] = {}
+    for member in members:
+        if member.active:
+            groups.setdefault((member.progress.step, member.progress.column), []).append(member)
+    for (_, composition), group in groups.items():
+        present = {member.config.run_name for member in group}
+        if composition and present < set(composition):
+            ended = [runs.RunDir(pathlib.Path(runs_dir) / name) for name in composition if name not in present]
+            slots = [Member(run.read_config(), run) for run in ended if run.config.is_file()]
+            if len(slots) == len(ended) and not any(slot.active for slot in slots):
+                group += slots
+                group.sort(key=lambda member: composition.index(member.config.run_name))
+    return list(groups.values())
