@@ -5,7 +5,7 @@ from absl import flags
 
 from data_gen import generate
 from vae_rd import cli
-from vae_rd.config import BINARIZATIONS
+from vae_rd.config import BINARIZATIONS, DataSpec
 
 _DATASET = flags.DEFINE_string("dataset", "tetrominoes", f"data set: {', '.join(generate.DATASETS)}")
 _SPLIT = flags.DEFINE_string("split", "cv_16k", "default, checkerboard, official, cd_<size>, cv_<size> (size: a whole "
@@ -29,10 +29,9 @@ def _make_splits() -> None:
     if _SPLIT.value == "all":
         names = generate.all_splits(_DATASET.value, _IMAGE_SIZE.value)
     for name in names:
-        path = generate.generate(
-            _DATA_DIR.value, _DATASET.value, name, data_seed=_SEED.value, image_size=_IMAGE_SIZE.value,
-            binarization=_BINARIZATION.value, raw_dir=_RAW_DIR.value, num_shards=_NUM_SHARDS.value,
-            num_workers=_NUM_WORKERS.value, overwrite=_OVERWRITE.value)
+        spec = DataSpec(_DATASET.value, name, _IMAGE_SIZE.value, _BINARIZATION.value, _SEED.value)
+        path = generate.generate(_DATA_DIR.value, spec, raw_dir=_RAW_DIR.value, num_shards=_NUM_SHARDS.value,
+                                 num_workers=_NUM_WORKERS.value, overwrite=_OVERWRITE.value)
         print(f"{path} is complete.")
 
 

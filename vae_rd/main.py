@@ -11,7 +11,6 @@ from absl import flags
 from data_gen import generate
 from vae_rd import cli
 from vae_rd.config import Config, ConfigError
-from vae_rd.datasets.records import split_path
 from vae_rd.measures import MEASURES
 from vae_rd.storage import runs
 from vae_rd.training import cluster
@@ -61,15 +60,12 @@ def _parsed(name: str, text: str):
 
 def _ensure_data(config: Config) -> None:
     """Generates a missing split; of several workers the chief does, and the others wait for its info.json."""
-    variant = (config.dataset, config.split, config.data_seed, config.image_size, config.binarization)
-    path = split_path(_DATA_DIR.value, *variant)
+    path = config.data.path(_DATA_DIR.value)
     if not (path / "info.json").is_file():
-        generate.check(config.dataset, config.split, config.image_size, config.binarization)
+        generate.check(config.data)
         if cluster.is_chief(_STRATEGY.value):
             print(f"{path} is missing: it is generated first.", flush=True)
-            generate.generate(_DATA_DIR.value, config.dataset, config.split, data_seed=config.data_seed,
-                              image_size=config.image_size, binarization=config.binarization,
-                              raw_dir=_RAW_DIR.value, progress=_PROGRESS.value)
+            generate.generate(_DATA_DIR.value, config.data, raw_dir=_RAW_DIR.value, progress=_PROGRESS.value)
     _wait_for(path / "info.json")
 
 

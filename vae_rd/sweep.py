@@ -11,8 +11,8 @@ from absl import flags
 
 from data_gen import generate
 from vae_rd import cli
-from vae_rd.config import Config, ConfigError
-from vae_rd.datasets.records import RecordsError, split_path
+from vae_rd.config import Config, ConfigError, DataSpec
+from vae_rd.datasets.records import RecordsError
 from vae_rd.measures import Settings
 from vae_rd.storage import runs
 from vae_rd.sweeps import columns, experiments, workers
@@ -195,19 +195,17 @@ def _log(sweep: _Sweep, number: int) -> pathlib.Path:
 
 def _make_data(configs: list[Config]) -> list[Config]:
     """Generates the splits that are missing; returns the runs whose data cannot be had, after saying why."""
-    variants: dict[tuple, list[Config]] = {}
+    groups: dict[DataSpec, list[Config]] = {}
     for config in configs:
-        variants.setdefault((config.dataset, config.split, config.data_seed, config.image_size, config.binarization),
-                            []).append(config)
+        groups.setdefault(config.data, []).append(config)
     missing = []
-    for (dataset, split, data_seed, image_size, binarization), group in variants.items():
-        if (split_path(_DATA_DIR.value, dataset, split, data_seed, image_size, binarization) / "info.json").is_file():
+    for spec, group in groups.items():
+        if (spec.path(_DATA_DIR.value) / "info.json").is_file():
             continue
         try:
-            generate.generate(_DATA_DIR.value, dataset, split, data_seed=data_seed, image_size=image_size,
-                              binarization=binarization, raw_dir=_RAW_DIR.value)
+            generate.generate(_DATA_DIR.value, spec, raw_dir=_RAW_DIR.value)
         except (ConfigError, RecordsError) as error:
-            print(f"{len(group)} runs on {dataset}/{split} are left out: {error}", flush=True)
+            print(f"{len(group)} runs on {spec.dataset}/{spec.split} are left out: {error}", flush=True)
             missing += group
     return missing
 

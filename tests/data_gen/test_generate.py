@@ -11,14 +11,15 @@ import pytest
 
 from data_gen import drawing, generate
 from data_gen.builders.tetrominoes import Tetrominoes
-from vae_rd.config import ConfigError
+from vae_rd.config import ConfigError, DataSpec
 from vae_rd.datasets import records
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 
-def _make(data_dir, split="cd_50", **options):
-    return generate.generate(data_dir, "tetrominoes", split, progress=False, **options)
+def _make(data_dir, split="cd_50", data_seed=0, binarization="none", **options):
+    spec = DataSpec("tetrominoes", split, data_seed=data_seed, binarization=binarization)
+    return generate.generate(data_dir, spec, progress=False, **options)
 
 
 def _bytes(folder):
@@ -225,9 +226,9 @@ def test_dynamic_binarization_shares_the_grey_images(tmp_path, no_drawing):
     (("tetrominoes", "default", 32, "gray"), "binarization='gray': must be one of none, static, dynamic")])
 def test_what_cannot_be_is_refused_before_anything_is_written(tmp_path, arguments, words):
     with pytest.raises(ConfigError, match=words):
-        generate.check(*arguments)
+        generate.check(DataSpec(*arguments))
     with pytest.raises(ConfigError, match=words):
-        generate.generate(tmp_path, *arguments[:2], **dict(zip(("image_size", "binarization"), arguments[2:])))
+        generate.generate(tmp_path, DataSpec(*arguments))
     assert not list(tmp_path.iterdir())
 
 

@@ -180,8 +180,8 @@ def test_default_split_takes_at_most_25_seconds_of_two_cores(tmp_path):
 
 
 def test_a_script_without_main_guard_can_generate_a_small_split(tmp_path):
-    (tmp_path / "script.py").write_text("from data_gen.generate import generate\n"
-                                        "print(generate('d', 'tetrominoes', 'cd_20', progress=False))\n")
+    (tmp_path / "script.py").write_text("from data_gen.generate import generate\nfrom vae_rd.config import DataSpec\n"
+                                        "print(generate('d', DataSpec('tetrominoes', 'cd_20'), progress=False))\n")
     done = subprocess.run([sys.executable, "script.py"], cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)},
                           capture_output=True, text=True, timeout=60)
     assert done.stdout.strip() == "d/tetrominoes/cd_20", done.stderr

@@ -53,8 +53,7 @@ def open_run(path: str | os.PathLike, data_dir: str | os.PathLike = "data", chec
     if checkpoint not in runs.CHECKPOINT_NAMES:
         raise runs.RunError(f"checkpoint={checkpoint!r} is not known; choose one of "
                             f"{', '.join(runs.CHECKPOINT_NAMES)}.")
-    split = split or splits.load(records.split_path(data_dir, config.dataset, config.split, config.data_seed,
-                                                  config.image_size, config.binarization))
+    split = split or splits.load(config.data.path(data_dir))
     if split.info.content_sha256 != results["content_sha256"]:
         raise runs.RunError(f"{run.path} was trained on other data than {data_dir} holds for {config.dataset}/"
                             f"{config.split} (content_sha256 differs): name the data directory of the run.")

@@ -46,8 +46,7 @@ def train_and_measure(configs: list[Config], *, runs_dir: str | os.PathLike, dat
     """
     shared = configs[0]
     placement = devices.place(shared, strategy, jit)
-    split_dir = records.split_path(data_dir, shared.dataset, shared.split, shared.data_seed, shared.image_size,
-                                   shared.binarization)
+    split_dir = shared.data.path(data_dir)
     split = splits.load(split_dir)
     pathlib.Path(runs_dir).mkdir(parents=True, exist_ok=True)
     loop.train(configs, split, runs_dir=runs_dir, placement=placement, retry=retry,
