@@ -108,6 +108,7 @@ def generate(data_dir: str | os.PathLike, spec: DataSpec, *, raw_dir: str | os.P
         return destination
     data = open_dataset(spec.dataset, spec.data_seed, spec.image_size, raw_dir or pathlib.Path(data_dir) / "raw")
     pieces = _pieces(data.split(spec.split), num_shards)
+    _check_memory(pieces, data.image_shape)
     destination.parent.mkdir(parents=True, exist_ok=True)
     with _alone(destination, progress):
         if overwrite or not _is_complete(destination):
@@ -121,7 +122,7 @@ def _is_complete(destination: pathlib.Path) -> bool:
     """Whether the split is there; one that is there and disagrees with its info.json is an error, never overwritten."""
     if not destination.exists():
         return False
-    records.check_files(destination, records.read_info(destination))
+    records.check_contents(destination, records.read_info(destination))
     return True
 
 
@@ -138,6 +139,16 @@ def _pieces(partitions: tuple[np.ndarray, np.ndarray], num_shards: int | None) -
         pieces += [_Piece(partition, records.shard_name(partition, number, count), part)
                    for number, part in enumerate(np.array_split(index, count))]
     return pieces
+
+
+def _check_memory(pieces: list[_Piece], image_shape: tuple[int, int, int]) -> None:
+    """Refuses, before work, shards that this machine cannot hold: a shard is drawn in memory, then compressed."""
+    largest = max(len(piece.index) for piece in pieces)
+    needed, there = largest * math.prod(image_shape), os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if needed > there:
+        raise ConfigError(f"image_size={image_shape[0]}: a shard of {largest} images needs {needed / 1e9:,.0f} GB, and "
+                          f"this machine has {there / 1e9:,.0f} GB of memory. Ask for smaller images, or for more "
+                          "shards (--num_shards).")
 
 
 def _write(folder: pathlib.Path, data: Dataset, split: str, pieces: list[_Piece], static: bool,
@@ -212,7 +223,7 @@ def _start_worker() -> None:
 @contextlib.contextmanager
 def _alone(destination: pathlib.Path, progress: bool) -> Iterator[None]:
     """Waits until no other process makes this split; on a file system without locks both make it, which is harmless."""
-    with (destination.parent / f".{destination.name}.lock").open("w") as file:
+    with (destination.parent / f".{destination.name}.lock").open("a") as file:
         if _locked(file, f"another process is making {destination}: waiting for it" if progress else None):
             for leftover in destination.parent.glob(f".{destination.name}.*.unfinished"):
                 shutil.rmtree(leftover, ignore_errors=True)  # of a killed process: no living one holds the lock

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from vae_rd.config import Config, split_size
-from vae_rd.storage.files import write_json
+from vae_rd.storage import ending
 from vae_rd.storage.runs import FINISHED, METRICS, PARTITIONS, RunDir, run_dir
 
 FLOOR = 49.0  # nats per image, what grey targets leave to the distortion
@@ -55,13 +55,13 @@ def fabricate_run(runs_dir: str | os.PathLike, config: Config, status: str = FIN
     run.write_history([{"step": step, "partition": name, **block[name], "wall_seconds": 0.01 * step}
                        for step in (0, config.train_steps // 2) for name in PARTITIONS])
     if status == FINISHED:
-        write_json(run.results, {"status": FINISHED, "step": config.train_steps, **block,
-                                 "best": {"step": config.train_steps // 2, **block}, "wall_seconds": 60.0,
-                                 "steps_per_second": 90.0, "num_train": num_images, "num_test": num_images})
+        ending.end(run, {"status": FINISHED, "step": config.train_steps, **block,
+                         "best": {"step": config.train_steps // 2, **block}, "wall_seconds": 60.0,
+                         "steps_per_second": 90.0, "num_train": num_images, "num_test": num_images})
     elif status == "diverged":
-        write_json(run.results, {"status": status, "step": 70, "diverged": {"step": 70, "quantity": "rate"}})
+        ending.end(run, {"status": status, "step": 70, "diverged": {"step": 70, "quantity": "rate"}})
     if measures:
-        write_json(run.measures, measures)
+        run.write_measures(measures)
     return run
 
 

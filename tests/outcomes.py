@@ -8,7 +8,7 @@ import numpy as np
 
 from vae_rd.storage import files, runs
 
-CLOCKS = ("wall_seconds", "steps_per_second", "progress.wall_seconds", "progress.train_seconds")
+CLOCKS = ("wall_seconds", "steps_per_second", "progress.wall_seconds", "progress.train_seconds", "bound.history")
 
 
 def outcome(run: runs.RunDir) -> dict[str, object]:

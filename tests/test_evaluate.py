@@ -1,5 +1,7 @@
 """The door that measures finished runs: flags, refusals by their words, and a bad run that does not stop the others."""
 
+import dataclasses
+import importlib
 import os
 import pathlib
 import shutil
@@ -11,7 +13,7 @@ import pytest
 from tests import commands
 from tests.trained_runs import trained  # noqa: F401  a fixture
 from vae_rd import measures
-from vae_rd.storage import files, runs
+from vae_rd.storage import ending, runs
 
 
 def _copy(run, path):
@@ -22,6 +24,17 @@ def _copy(run, path):
 def run(trained, tmp_path):
     """A copy of the MLP's run."""
     return _copy(trained[0], tmp_path / "good")
+
+
+@pytest.fixture(scope="module")
+def evaluate():
+    """The module; its flags stand until it is loaded anew."""
+    from absl import flags
+    before = set(flags.FLAGS)
+    yield importlib.import_module("vae_rd.evaluate")
+    for name in set(flags.FLAGS) - before:
+        delattr(flags.FLAGS, name)
+    sys.modules.pop("vae_rd.evaluate")
 
 
 def _evaluate(tmp_path, *flags):
@@ -35,7 +48,8 @@ def test_the_door_measures_what_it_can_and_names_the_rest(run, data_dir, tmp_pat
     bad["unfinished"].results.unlink()
     bad["without model"].model.unlink()
     other = bad["other data"].read_results()
-    files.write_json(bad["other data"].results, other | {"content_sha256": {"train": "0" * 64, "test": "0" * 64}})
+    bad["other data"].results.unlink()
+    ending.end(bad["other data"], other | {"content_sha256": {"train": "0" * 64, "test": "0" * 64}})
     paths = ",".join(str(one.path) for one in (*bad.values(), run)) + f",{tmp_path / 'nowhere'}"
     with runs.locked(bad["busy"]):
         command = _evaluate(tmp_path, f"--run={paths}", f"--data_dir={data_dir}", "--measures=neighbours")
@@ -58,6 +72,35 @@ def test_the_door_measures_what_it_can_and_names_the_rest(run, data_dir, tmp_pat
 def test_the_door_refuses_by_words(tmp_path, flags, words):
     command = _evaluate(tmp_path, *flags)
     assert command.status == 1 and words in command.text and "Traceback" not in command.text
+
+
+def test_a_path_may_hold_commas(evaluate, tmp_path):
+    """Where a directory of that very name exists; --run may be given again and again."""
+    (tmp_path / "a,b").mkdir()
+    assert evaluate.separate([f"{tmp_path}/a,b", "runs/c,runs/d", "runs/c"]) == [f"{tmp_path}/a,b", "runs/c", "runs/d"]
+    assert evaluate.separate(["x,", ""]) == ["x"]
+    command = _evaluate(tmp_path, f"--run={tmp_path}/a,b", f"--run={tmp_path}/c,{tmp_path}/d")
+    assert command.status == 1
+    for name in ("a,b", "c", "d"):
+        assert f"error: {tmp_path}/{name} is not a run directory" in command.text
+
+
+def test_each_measure_gets_the_settings_that_it_has(evaluate):
+    settings = evaluate.settings_by_measure({"num_samples": 7, "query_images": None, "ais_steps": 20})
+    assert settings["log_marginal"] == {"num_samples": 7, "query_images": None}
+    assert settings["annealed"] == {"num_samples": 7, "query_images": None, "ais_steps": 20}
+    assert settings["neighbours"] == {} and set(settings) == set(measures.MEASURES)
+    assert measures.MEASURES["annealed"].settings_with(settings["annealed"]).query_images == 16
+
+
+def test_flags_follow_from_the_measures(evaluate):
+    """One for each setting by name, with the default where all agree."""
+    from absl import flags
+    fields = {field.name: field for one in measures.MEASURES.values() for field in dataclasses.fields(one.settings)}
+    assert set(evaluate._SETTINGS) == set(fields)
+    for name, field in fields.items():
+        assert flags.FLAGS[name].default == (None if name == "query_images" else field.default)
+        assert field.metadata["text"] in flags.FLAGS[name].help
 
 
 @pytest.mark.slow

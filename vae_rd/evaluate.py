@@ -8,59 +8,91 @@ import dataclasses
 import os
 import pathlib
 import sys
+from collections.abc import Iterable, Mapping
 
 from absl import flags
 
 from vae_rd import cli
 from vae_rd.config import ConfigError
-from vae_rd.datasets.records import split_path
-from vae_rd.measures import MEASURES, Settings, measure_run
+from vae_rd.measures import MEASURES, measure_run
+from vae_rd.measures.measure import Value
 from vae_rd.storage import runs
 
-_QUICK = ("information", "neighbours", "memorisation", "pictures")
 _TEXTS = "; ".join(f"{name}: {measure.text}" for name, measure in MEASURES.items())
-_RUN = flags.DEFINE_list("run", [], "directories of finished runs, separated by commas")
-_MEASURES = flags.DEFINE_list("measures", list(_QUICK), f"measures to make, or all. {_TEXTS}")
+_RUN = flags.DEFINE_multi_string("run", [], "directory of a finished run; several with commas, or by giving the flag "
+                                 "again")
+_MEASURES = flags.DEFINE_list("measures", [name for name, measure in MEASURES.items() if measure.quick],
+                              f"measures to make, or all. {_TEXTS}")
 _CHECKPOINT = flags.DEFINE_enum("checkpoint", "last", runs.CHECKPOINT_NAMES, "weights to measure: of the last step, or "
                                 "of the best evaluation (early stopping)")
 _DATA_DIR = flags.DEFINE_string("data_dir", "data", "folder of the data sets")
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "make measures again that are there")
 _PROGRESS = flags.DEFINE_bool("progress", True, "show progress bars")
-_TEXT = {"query_images": "images per partition, a fixed seeded subset (default: each measure's own number)",
-         "minibatch": "images in a batch of the minibatch estimate",
-         "num_samples": "importance samples per image",
-         "widen": "draw half of the importance samples from a posterior so many times as wide (1: none)",
-         "ais_chains": "annealed chains per image",
-         "ais_steps": "HMC steps of each annealed chain"}
 
 
-def _define_settings() -> None:
-    for field in dataclasses.fields(Settings):
-        define = flags.DEFINE_float if field.type is float else flags.DEFINE_integer
-        define(field.name, field.default, _TEXT[field.name])
+def _define_settings() -> dict[str, flags.FlagHolder]:
+    """A flag for each setting by name, which all measures share that have it; empty where their defaults differ."""
+    fields: dict[str, list[dataclasses.Field]] = {}
+    for measure in MEASURES.values():
+        for field in dataclasses.fields(measure.settings):
+            fields.setdefault(field.name, []).append(field)
+    defined = {}
+    for name, same in fields.items():
+        default = same[0].default if len({field.default for field in same}) == 1 else None
+        text = same[0].metadata["text"] + ("" if default is not None else " (default: each measure's own number)")
+        define = flags.DEFINE_float if same[0].type is float else flags.DEFINE_integer
+        defined[name] = define(name, default, text)
+    return defined
 
 
-_define_settings()
+_SETTINGS = _define_settings()
 
 
-def _measure(paths: list[str], names: list[str], settings: Settings) -> list[str]:
-    """Measures run after run; returns a line for each that could not be measured."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    from vae_rd.datasets import splits  # imports TensorFlow, as the next: seconds
+def settings_by_measure(values: Mapping[str, Value]) -> dict[str, dict[str, Value]]:
+    """For each measure, the values of those settings that it has.
+
+    Raises:
+        ConfigError: if a value is below its least.
+    """
+    settings = {}
+    for name, measure in MEASURES.items():
+        known = [field.name for field in dataclasses.fields(measure.settings)]
+        settings[name] = {key: value for key, value in values.items() if key in known}
+        measure.settings_with(settings[name])
+    return settings
+
+
+def separate(paths: Iterable[str]) -> list[str]:
+    """The directories that are named, each once; commas separate, unless a directory with them in its path exists."""
+    parts = [part for path in paths for part in ([path] if pathlib.Path(path).exists() else path.split(","))]
+    return list(dict.fromkeys(part for part in parts if part))
+
+
+def measure_runs(paths: Iterable[str], names: Iterable[str], settings: Mapping[str, Mapping[str, Value]], *,
+                 checkpoint: str = "last", data_dir: str | os.PathLike = "data", progress: bool = True,
+                 overwrite: bool = False) -> list[str]:
+    """Measures run after run.
+
+    Args:
+        paths: directories of finished runs.
+        names, settings, progress, overwrite: as `vae_rd.measures.measure_run` takes them.
+        checkpoint: which weights.
+        data_dir: the folder of the data sets.
+
+    Returns:
+        A line for each run that could not be measured.
+    """
+    from vae_rd.datasets import splits
     from vae_rd.measures import finished_run
-    from vae_rd.training import devices
-    devices.configure("float32")
     loaded, failures = {}, []
     for path in paths:
         try:
             config = runs.RunDir(pathlib.Path(path)).read_config()
-            folder = split_path(_DATA_DIR.value, config.dataset, config.split, config.data_seed, config.image_size,
-                                config.binarization)
+            folder = config.data.path(data_dir)
             if folder not in loaded:
                 loaded = {folder: splits.load(folder)}  # one at a time in memory
-            opened = finished_run.open_run(path, _DATA_DIR.value, _CHECKPOINT.value, loaded[folder])
-            for note in measure_run(opened, names, settings=settings, split_dir=folder, progress=_PROGRESS.value,
-                                    overwrite=_OVERWRITE.value):
+            opened = finished_run.open_run(path, data_dir, checkpoint, loaded[folder])
+            for note in measure_run(opened, names, settings=settings, progress=progress, overwrite=overwrite):
                 print(note)
             print(f"{path}: measured", flush=True)
         except cli.FORESEEABLE as error:
@@ -75,11 +107,16 @@ def main(argv: list[str]) -> None:
         unknown = [name for name in names if name not in MEASURES]
         if unknown:
             raise ConfigError(f"measures={','.join(unknown)} is not known; choose among {', '.join(MEASURES)}, or all.")
-        if not _RUN.value:
-            raise ConfigError("no run is named: give --run=DIR, the directory of a finished run, or several with "
-                              "commas.")
-        settings = Settings(**{field.name: flags.FLAGS[field.name].value for field in dataclasses.fields(Settings)})
-        failures = _measure(_RUN.value, names, settings)
+        paths = separate(_RUN.value)
+        if not paths:
+            raise ConfigError("no run is named: give --run=DIR, the directory of a finished run; for several, separate "
+                              "them by commas or give --run again.")
+        settings = settings_by_measure({name: flag.value for name, flag in _SETTINGS.items()})
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+        from vae_rd.training import devices  # imports TensorFlow: seconds
+        devices.configure("float32")
+        failures = measure_runs(paths, names, settings, checkpoint=_CHECKPOINT.value, data_dir=_DATA_DIR.value,
+                                progress=_PROGRESS.value, overwrite=_OVERWRITE.value)
         if failures:
             sys.exit("\n".join(failures))
 

@@ -36,12 +36,14 @@ _GAPS = flags.DEFINE_bool("gaps", False, "Also write gaps.csv: each run's test m
 def main(argv: list[str]) -> None:
     """Reads the flags and exports."""
     with cli.opened(argv):
-        from vae_rd.analysis.tables import collect, left_out, where
+        from vae_rd.analysis.tables import collect, left_out, remarks, where
         for name in _EXPERIMENT.value:
             experiments.experiment(name)  # refuses unknown names before any work
         table = where(collect(_RUNS_DIR.value), _WHERE.value)
         for line in left_out(table):
             print(f"left out: {line}")
+        for line in remarks(table):
+            print(f"note: {line}")
         if _CLAIMS.value:
             _test_claims(table)
         elif _EXPERIMENT.value:
@@ -63,8 +65,8 @@ def _export(table) -> None:
                                 f"{', '.join(tables.POINT_COLUMNS)}.")
     points = paper.in_order(tables.curves(table))
     out = _out_dir()
-    write_text(out / "runs.csv", table.to_csv(index=False))
-    write_text(out / "rd_curves.csv", points.to_csv(index=False))
+    write_text(out / "runs.csv", tables.csv_text(table))
+    write_text(out / "rd_curves.csv", tables.csv_text(points))
     if points.empty:
         raise tables.TableError(f"{_RUNS_DIR.value} holds no finished run, so there is no curve to draw. Train some "
                                 "with vae_rd.main or vae_rd.sweep, or name another folder with --runs_dir.")
@@ -105,7 +107,7 @@ def _test_claims(table) -> None:
 
 def _bootstrap_gaps(table) -> None:
     from vae_rd.analysis import tables
-    write_text(_out_dir() / "gaps.csv", tables.gaps(table, _RUNS_DIR.value).to_csv(index=False))
+    write_text(_out_dir() / "gaps.csv", tables.csv_text(tables.gaps(table, _RUNS_DIR.value)))
     print(f"see {_out_dir() / 'gaps.csv'}")
 
 

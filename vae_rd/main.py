@@ -110,7 +110,7 @@ def _pending(configs: list[Config]) -> list[Config]:
     """Runs with something left to do."""
     def complete(run):
         status, made = run.status(), run.read_measures().get("last", {})
-        return (status == runs.FINISHED and all(name in made for name in _MEASURES.value)
+        return (status == runs.FINISHED and all(name in made for name in _MEASURES.value) and not run.leftovers()
                 or status == runs.DIVERGED and not _RETRY.value)
     return [config for config in configs if not complete(runs.run_dir(_RUNS_DIR.value, config))]
 

@@ -13,7 +13,6 @@ from data_gen import generate
 from vae_rd import cli
 from vae_rd.config import Config, ConfigError, DataSpec
 from vae_rd.datasets.records import RecordsError
-from vae_rd.measures import Settings
 from vae_rd.storage import runs
 from vae_rd.sweeps import columns, experiments, workers
 
@@ -49,7 +48,7 @@ class _Sweep:
             needed = list(itertools.product(one.checkpoints, one.measures))
             for config in one.configs:
                 self.wanted[config] += [pair for pair in needed if pair not in self.wanted[config]]
-        self.settings = {name: Settings(**own) for name, own in experiments.SCALES[_SCALE.value].settings.items()}
+        self.settings = experiments.SCALES[_SCALE.value].settings
         self.piece = columns.piece(self.configs, _TASK.value, _NUM_TASKS.value)
         self.columns = columns.columns(self.piece, _column_size(), at_least=_WORKERS.value)
 
@@ -88,7 +87,7 @@ class _Sweep:
         run = self.run(config)
         if run.status() == runs.DIVERGED:
             return not _RETRY.value
-        return run.status() == runs.FINISHED and self.measured(config)
+        return run.status() == runs.FINISHED and self.measured(config) and not run.leftovers()
 
 
 def _column_size() -> int | None:

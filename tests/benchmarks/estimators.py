@@ -4,7 +4,8 @@ import numpy as np
 
 from tests.benchmarks.contest import Row, alone, compare, measure, timed
 from tests.benchmarks.material import Material
-from vae_rd.measures import information, neighbours
+from vae_rd.measures import information
+from vae_rd.measures.nearest import nearest_images
 
 AGGREGATE_SECONDS = 10  # for 16,384 codes
 PAIRS_PER_SECOND = 147_456 * 16_384 / 90 / 1e6  # millions: cv_16k in 90 s
@@ -26,7 +27,7 @@ def nearest(material: Material, repeats: int, report) -> list[Row]:
     """Nearest training images of some test images, against plain blocked products of whole images."""
     references, queries = material.split.train.images, material.split.test.images[:material.sizes.queries]
     pairs = len(references) * len(queries) / 1e6
-    figures = measure({"nearest_images": lambda: pairs / timed(lambda: neighbours.nearest_images(queries, references)),
+    figures = measure({"nearest_images": lambda: pairs / timed(lambda: nearest_images(queries, references)),
                        "whole products (inexact)": lambda: pairs / timed(lambda: _plain(queries, references))},
                       repeats, report)
     label = f"nearest images, {len(queries):,} x {len(references):,}"

@@ -91,7 +91,7 @@ def upkeep(material: Material, repeats: int, report) -> list[Row]:
 
     figures = measure({"step": Steps(_train(single), material.sizes.steps["mlp1"]),
                        "evaluation": lambda: timed(evaluate),
-                       "checkpoint": lambda: timed(lambda: checkpoints.save(run, checkpoints.START, state))},
+                       "checkpoint": lambda: timed(lambda: checkpoints.save(run, checkpoints.START, state, []))},
                       repeats, report)
     shares = upkeep_share(figures, evaluator.num_images(whole=True))
     return [alone("mlp1: evaluations and checkpoints of a run", "of training", shares, UPKEEP,

@@ -245,3 +245,27 @@ def test_all_splits_are_the_papers():
 
 def test_shards_follow_from_the_size(tmp_path):
     assert len(_info(_make(tmp_path, split="cd_8193"))["shards"]) == 2 * math.ceil(8193 / 8192)
+
+
+def test_a_shard_with_a_flipped_bit_is_not_complete(tmp_path):
+    folder = _make(tmp_path)
+    path = folder / "test-00000-of-00001.tfrecord.gz"
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(records.RecordsError, match="test-00000-of-00001.tfrecord.gz: its sha256 is not .*--overwrite"):
+        _make(tmp_path)
+
+
+def test_images_that_no_memory_holds_are_refused_before_work(tmp_path, no_drawing):
+    no_drawing()
+    with pytest.raises(ConfigError, match="image_size=100000: a shard of 50 images needs 1,500 GB, .* smaller images"):
+        _make(tmp_path, image_size=100_000)
+    assert not list(tmp_path.iterdir())
+
+
+def test_without_locks_on_the_file_system_a_split_is_made(tmp_path, monkeypatch):
+    def no_locks(file, flags):
+        raise OSError(errno.ENOLCK, "No locks available")
+    monkeypatch.setattr(generate.fcntl, "lockf", no_locks)
+    assert records.read_info(_make(tmp_path)).num_train == 50

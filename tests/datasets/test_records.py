@@ -45,7 +45,7 @@ def _write_split(folder, train=range(0, 40, 2), test=range(1, 21, 2), num_factor
                     for name, part in zip(names, parts)]
         content[partition] = records.content_sha256([folder / name for name in names])
     info = records.Info("toy", folder.name, 0, 32, "none", (3, 4, 2), ("a", "b")[:num_factors],
-                        ("m", "s")[:num_factors], ((0.0, 1.0), (2.0, 3.0))[:num_factors], 60, len(train), len(test),
+                        ("m", "s")[:num_factors], ((0.0, 1.0), (2.0, 3.0))[:num_factors], 2000, len(train), len(test),
                         tuple(written), content)
     (folder / "info.json").write_text(info.to_json())
     return info
@@ -62,6 +62,7 @@ def split_dir(tmp_path):
 def _change_info(folder, **changes):
     content = json.loads((folder / "info.json").read_text())
     content.update(changes)
+    content.pop("sha256", None)  # as in files of earlier versions: what is left to find it is the rest
     (folder / "info.json").write_text(json.dumps(content))
 
 
@@ -73,6 +74,7 @@ def _replace_shard(folder, name, records_bytes):
     for shard in content["shards"]:
         if shard["file"] == name:
             shard.update(bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
+    content.pop("sha256", None)
     (folder / "info.json").write_text(json.dumps(content))
 
 
@@ -154,6 +156,8 @@ def test_content_sha256_is_that_of_the_records_and_ignores_the_sharding(tmp_path
 
 def test_info_json_has_the_documented_fields(split_dir):
     content = json.loads((split_dir / "info.json").read_text())
+    rest = {name: value for name, value in content.items() if name != "sha256"}
+    assert content["sha256"] == hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
     documented = {"dataset", "split", "seed", "image_shape", "factor_names", "factor_units", "num_train", "num_test",
                   "shards", "content_sha256", "format_version"}
     assert documented <= set(content)
@@ -177,7 +181,44 @@ def test_missing_data(tmp_path):
         records.read_info(tmp_path)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"format_version": 1, "shards": [{"file": 3}]}'])
+def test_every_flipped_digit_of_info_is_noticed(split_dir):
+    path = split_dir / "info.json"
+    whole = path.read_bytes()
+    for place in [place for place, byte in enumerate(whole) if byte in b"12345678"]:
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1:])
+        with pytest.raises(records.RecordsError, match="info.json"):
+            records.read_info(split_dir)
+
+
+def test_info_of_earlier_versions_has_no_checksum_and_is_read(split_dir):
+    info = records.read_info(split_dir)
+    _change_info(split_dir)
+    assert "sha256" not in json.loads((split_dir / "info.json").read_text())
+    assert records.read_info(split_dir) == info
+
+
+@pytest.mark.parametrize("change, words", [
+    ({"image_shape": [10**6, 10**6, 3]}, "cannot be in train shards of"), ({"image_shape": [0, 4, 2]}, "cannot be in"),
+    ({"image_shape": [3, 4]}, "image_shape must be a list of 3"), ({"image_shape": [3, -4, 2]}, "whole number"),
+    ({"num_train": -20}, "num_train must be a whole"), ({"num_train": 10**30}, "num_train must be a whole number"),
+    ({"num_total": "many"}, 'num_total must be a whole number, 0 or more .got "many"'), ({"num_total": 3}, "at least"),
+    ({"factor_names": ["a"]}, "must be of one length .got 1, 2, 2"), ({"split": 3}, "split must be text"),
+    ({"factor_ranges": [[0, 1], [2, "x"]]}, "must be a number"), ({"content_sha256": {"train": "0"}}, "test is missing"),
+    ({"shards": [{"file": "train-00000-of-00001.tfrecord.gz"}]}, "examples is missing"), ({"colour": 1}, "colour")])
+def test_wrong_info_is_refused_in_words_before_any_allocation(split_dir, change, words):
+    _change_info(split_dir, **change)
+    with pytest.raises(records.RecordsError, match=f"info.json.*{words}"):
+        _load(split_dir)
+
+
+def test_a_folder_in_place_of_info_is_named(split_dir):
+    (split_dir / "info.json").unlink()
+    (split_dir / "info.json").mkdir()
+    with pytest.raises(records.RecordsError, match="info.json is a folder where a file belongs. Remove it"):
+        records.read_info(split_dir)
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "", "{", "[]", "{}", '{"format_version": 1, "shards": [{"file": 3}]}'])
 def test_damaged_info(split_dir, text):
     (split_dir / "info.json").write_text(text)
     with pytest.raises(records.RecordsError, match="info.json is damaged.*--overwrite"):

@@ -5,7 +5,7 @@ import pytest
 import scipy.special
 import scipy.stats
 
-from vae_rd.measures import information
+from vae_rd.measures import information, measure
 
 
 def _codes(rng, num_images, latent_dim, stddev, spread=1.0):
@@ -93,7 +93,7 @@ def _log_standard_normal(codes):
 
 
 def _within(values, truth, standard_errors=5, extra=0.0):
-    mean, error = information.estimate(values)
+    mean, error = measure.estimate(values)
     assert abs(mean - truth) < standard_errors * error + extra, (mean, truth, error)
 
 
@@ -215,12 +215,32 @@ def _published_weights(batch, num_train):
     return weights
 
 
+def test_rate_per_dimension_by_quadrature():
+    """Against a prior that is not N(0, I), by sums over a fine grid; none where the prior is no product."""
+    import tensorflow_probability as tfp
+    tfd = tfp.distributions
+    means, stddevs = np.array([[0.3, -2.0], [1.5, 0.0]]), np.array([[0.1, 1.0], [0.5, 2.0]])
+    location, scale = np.array([0.5, -1.0]), np.array([1.0, 3.0])
+    grid = np.linspace(-30, 30, 600_001)
+    expected = np.empty((2, 2))
+    for image, k in np.ndindex(2, 2):
+        posterior = scipy.stats.norm(means[image, k], stddevs[image, k])
+        log_ratio = posterior.logpdf(grid) - scipy.stats.norm(location[k], scale[k]).logpdf(grid)
+        expected[image, k] = (posterior.pdf(grid) * log_ratio).sum() * (grid[1] - grid[0])
+    product = tfd.Independent(tfd.Normal(location, scale), 1)
+    np.testing.assert_allclose(information.rate_per_dimension(means, stddevs, product), expected, rtol=1e-6)
+    mixture = tfd.MixtureSameFamily(tfd.Categorical(np.zeros(2)), tfd.Independent(tfd.Normal(np.eye(2), np.ones(2)), 1))
+    assert information.rate_per_dimension(means, stddevs, mixture) is None
+    heavy = tfd.Independent(tfd.StudentT(np.full(2, 3.0), location, scale), 1)
+    assert information.rate_per_dimension(means, stddevs, heavy) is None, "no closed form is known"
+
+
 def test_standard_error_covers_the_truth():
     rng = np.random.default_rng(19)
-    estimates = [information.estimate(rng.normal(size=40)) for _ in range(400)]
+    estimates = [measure.estimate(rng.normal(size=40)) for _ in range(400)]
     inside = [abs(mean) < 1.96 * error for mean, error in estimates]
     assert 0.90 < np.mean(inside) < 0.98
-    assert np.isnan(information.estimate(np.ones(1)).standard_error)
+    assert np.isnan(measure.estimate(np.ones(1)).standard_error)
 
 
 @pytest.mark.parametrize("num_images, batch_size", [(1, 512), (10, 1)])

@@ -4,20 +4,23 @@ import dataclasses
 import json
 import pathlib
 import shutil
-import types
 
 import numpy as np
 import pytest
+import scipy.spatial.distance
 
-from tests.linear_gaussian import LinearGaussian
+from tests.measures.exact_run import ExactRun
 from tests.trained_runs import trained  # noqa: F401  a fixture
 from vae_rd import config, measures
 from vae_rd.analysis import quantities, tables
-from vae_rd.datasets import random_streams, splits
-from vae_rd.measures import record, registry
-from vae_rd.storage import files, runs
+from vae_rd.datasets import random_streams
+from vae_rd.measures import finished_run, memorisation, record
+from vae_rd.storage import ending, files, runs
 
-SMALL = measures.Settings(query_images=25, minibatch=32, num_samples=60, ais_chains=4, ais_steps=16)
+_SAMPLES = dict(query_images=25, num_samples=60)
+SMALL = {"information": dict(query_images=25, minibatch=32), "log_marginal": _SAMPLES,
+         "annealed": dict(_SAMPLES, ais_chains=4, ais_steps=16), "memorisation": dict(query_images=25),
+         "distortion": dict(posterior_samples=3)}
 QUICK = ("information", "neighbours", "memorisation", "pictures")
 
 
@@ -34,7 +37,6 @@ def _copy(run, folder):
 @pytest.fixture(scope="module")
 def measured(trained, data_dir, tmp_path_factory):
     """The MLP's run, opened, with every measure made."""
-    from vae_rd.measures import finished_run
     opened = finished_run.open_run(_copy(trained[0], tmp_path_factory.mktemp("measured")).path, data_dir)
     assert _measure(opened, *measures.MEASURES) == []
     return opened
@@ -42,7 +44,6 @@ def measured(trained, data_dir, tmp_path_factory):
 
 @pytest.fixture
 def opened(run, data_dir):
-    from vae_rd.measures import finished_run
     return finished_run.open_run(run.path, data_dir)
 
 
@@ -58,9 +59,12 @@ def test_every_measure_is_recorded(measured):
     for partition in ("train", "test"):
         arrays = measured.per_example(partition)
         np.testing.assert_array_equal(arrays["index"], getattr(measured.split, partition).index)
-        assert all(array.shape == (300,) and array.dtype.kind in "fi" for array in arrays.values())
+        assert all(array.dtype.kind in "fi" for array in arrays.values())
+        assert {name for name, array in arrays.items() if array.shape != (300,)} == {"rate_per_dimension"}
+        np.testing.assert_allclose(arrays["rate_per_dimension"].sum(1), arrays["rate"], rtol=1e-4)
         assert np.isfinite(arrays["rate"]).all() and np.isfinite(arrays["log_px"]).sum() == 25
-        for measure, name in (("log_marginal", "log_px"), ("memorisation", "perplexity")):
+        for measure, name in (("log_marginal", "log_px"), ("memorisation", "perplexity"),
+                              ("memorisation", "perplexity_at_mean"), ("distortion", "expected_distortion")):
             assert recorded[measure][partition][name] == pytest.approx(np.nanmean(arrays[name]))
         log_px = recorded["log_marginal"][partition]
         elbo = -(arrays["rate"] + arrays["distortion"])
@@ -74,8 +78,52 @@ def test_every_measure_is_recorded(measured):
     assert strip["input"].shape == strip["reconstruction"].shape == (8, 8, 3) and strip["input"].dtype == np.uint8
 
 
+def test_a_run_in_a_few_lines(measured):
+    lines = repr(measured).splitlines()
+    found = measured.run.read_results()
+    assert len(lines) == 4 and lines[0] == f"FinishedRun {measured.run.path.name}"
+    assert lines[1].strip() == "finished, checkpoint last, step 60"
+    assert lines[2].strip() == (f"train: 300 images, rate {found['train']['rate']:.2f}, distortion "
+                                f"{found['train']['distortion']:.2f} nats per image")
+    best = dataclasses.replace(measured, checkpoint="best")
+    assert f"rate {found['best']['test']['rate']:.2f}" in repr(best) and "checkpoint best" in repr(best)
+
+
+def test_the_first_sample_is_that_of_every_evaluation(measured):
+    """And the further ones are others, each image's keyed by its index."""
+    for name in ("train", "test"):
+        rows, codes = np.arange(300), measured.codes(name)
+        distortion = measured.per_example(name)["distortion"]
+        np.testing.assert_allclose(-measured.log_likelihood(name, rows, codes), distortion, rtol=1e-5)
+        noise = [(measured.codes(name, sample) - measured.posteriors(name).means) / measured.posteriors(name).stddevs
+                 for sample in range(3)]
+        assert abs(np.corrcoef(np.reshape(noise, (3, -1))) - np.eye(3)).max() < 0.1
+    assert measured.posteriors("test") is measured.posteriors("test"), "it is kept"
+
+
+@pytest.mark.parametrize("decoded", ["mean", "sample"])
+def test_memorisation_at_the_posterior_mean_and_at_a_sample(measured, decoded):
+    """By exhaustive search over the 300 training images; the control has as many test images, without the input."""
+    found = measured.run.read_measures()["last"]["memorisation"]["test"]
+    rows = measured.rows("test", 25)
+    codes = measured.posteriors("test").means if decoded == "mean" else measured.codes("test")
+    made = measured.vae.likelihood(codes[rows]).mean().numpy().reshape(25, -1)
+    train, test = (measured.partition(name).images.reshape(300, -1) / 255 for name in ("train", "test"))
+    to_input = np.linalg.norm(made - test[rows], axis=1)
+    others = np.array([np.linalg.norm(np.delete(test, row, 0) - one, axis=1).min() for row, one in zip(rows, made)])
+    nearest = scipy.spatial.distance.cdist(made, train).min(1)
+    suffix = "_at_mean" if decoded == "mean" else ""
+    assert found["distance_to_input" + suffix] == pytest.approx(to_input.mean(), rel=1e-5)
+    assert found["distance_to_training_image" + suffix] == pytest.approx(nearest.mean(), rel=1e-5)
+    assert found["memorised" + suffix] == pytest.approx((nearest < to_input - 1e-4).mean())
+    control = "memorised_at_mean_control" if decoded == "mean" else "memorised_control"
+    assert found[control] == pytest.approx((others < to_input - 1e-4).mean())
+    average = memorisation.infinite_capacity(codes[rows], *measured.posteriors("train"), measured.split.train.images)
+    assert found["perplexity" + suffix] == pytest.approx(average.perplexity.mean())
+
+
 def test_identity_rate_is_information_plus_marginal_kl(opened, run):
-    _measure(opened, "information", settings=measures.Settings(minibatch=32))
+    _measure(opened, "information", settings={"information": dict(minibatch=32)})
     found, rate = run.read_measures()["last"]["information"], run.read_results()
     for partition, parts in (("train", ("mutual_information", "marginal_kl")), ("test", ("novelty", "typicality"))):
         total = sum(found[partition][part] for part in parts)
@@ -88,17 +136,16 @@ def test_identity_rate_is_information_plus_marginal_kl(opened, run):
 
 def test_the_export_reads_what_the_study_expects(measured):
     rows = tables.collect(measured.run.path.parent).query("checkpoint == 'last'").set_index("partition")
-    test = (quantities.LOG_PX, quantities.UNRELIABLE, quantities.LOG_PX_AIS, quantities.NEAREST, quantities.MEMORISED,
-            quantities.MEMORISED_CONTROL, quantities.AVERAGED, quantities.PERPLEXITY)
+    test = (quantities.LOG_PX, quantities.UNRELIABLE, quantities.LOG_PX_AIS, quantities.NEAREST, *quantities.SHARES,
+            quantities.PERPLEXITY, quantities.PERPLEXITY_AT_MEAN)
     train = [name + suffix for name in (quantities.MUTUAL_INFORMATION, quantities.MARGINAL_KL)
              for suffix in ("", quantities.MINIBATCH)]
     assert rows.loc["test", list(test)].notna().all() and rows.loc["train", train].notna().all()
-    assert quantities.NEAREST in measured.per_example("test")
+    assert {quantities.NEAREST, quantities.RATE_PER_DIMENSION} <= set(measured.per_example("test"))
 
 
 @pytest.mark.slow
 def test_mixture_prior_and_convolutions(trained, tmp_path, data_dir):
-    from vae_rd.measures import finished_run
     run = _copy(trained[1], tmp_path)
     _measure(finished_run.open_run(run.path, data_dir), *measures.MEASURES)
     found = run.read_measures()["last"]
@@ -117,11 +164,11 @@ def test_a_measure_is_not_repeated(opened, run, monkeypatch):
 def test_other_settings_are_named_and_measured_only_when_told(opened, run):
     _measure(opened, "information")
     before = run.measures.read_bytes()
-    other = dataclasses.replace(SMALL, query_images=None, num_samples=7)
+    other = SMALL | {"information": dict(query_images=None, minibatch=32)}
     notes = _measure(opened, "information", settings=other)
     assert len(notes) == 1
     assert all(words in notes[0] for words in ("query_images=25", "query_images=all", "--overwrite"))
-    assert "num_samples" not in notes[0], "this measure takes no samples"
+    assert "minibatch" not in notes[0] and "version" not in notes[0], "they are the same"
     assert run.measures.read_bytes() == before
     assert _measure(opened, "information", settings=other, overwrite=True) == []
     assert run.read_measures()["last"]["information"]["settings"] == {"step": 60, "query_images": None, "minibatch": 32}
@@ -130,14 +177,14 @@ def test_other_settings_are_named_and_measured_only_when_told(opened, run):
 def test_a_run_trained_on_since_is_measured_again(opened, run):
     _measure(opened, "neighbours")
     results = run.read_results()
-    files.write_json(run.results, results | {"step": 90})
+    run.results.unlink()
+    ending.end(run, results | {"step": 90})
     assert record.recorded(run, "last", "neighbours") is None
     _measure(opened, "neighbours")
     assert run.read_measures()["last"]["neighbours"]["settings"]["step"] == 90
 
 
 def test_best_has_a_record_of_its_own(run, data_dir):
-    from vae_rd.measures import finished_run
     _measure(finished_run.open_run(run.path, data_dir, "best"), "information")
     assert list(run.read_measures()) == ["best"]
     assert "mutual_information" in files.read_arrays(run.per_example("train", "best"))
@@ -145,9 +192,9 @@ def test_best_has_a_record_of_its_own(run, data_dir):
 
 
 def _failing(error):
-    def measure(subject, settings):
+    def function(run, settings):
         raise error
-    return measures.MEASURES["information"]._replace(function=measure)
+    return measures.MEASURES["log_marginal"]._replace(function=function)
 
 
 @pytest.mark.parametrize("error, expected", [(ValueError("1 image is too few"), runs.RunError),
@@ -163,7 +210,7 @@ def test_what_was_measured_before_a_failure_stays(opened, run, monkeypatch, erro
 def test_a_full_disk_leaves_no_record(opened, run, monkeypatch):
     def full(path, content):
         raise OSError(28, "No space left on device")
-    monkeypatch.setattr(files, "write_json", full)
+    monkeypatch.setattr(runs.RunDir, "write_measures", full)
     with pytest.raises(OSError, match="No space"):
         _measure(opened, "neighbours")
     assert run.read_measures() == {} and len(opened.per_example("test")["rate"]) == 300
@@ -171,7 +218,7 @@ def test_a_full_disk_leaves_no_record(opened, run, monkeypatch):
 
 def test_values_of_other_images_are_not_mixed_in(opened, run):
     arrays = opened.per_example("test")
-    files.write_arrays(run.per_example("test"), arrays | {"index": arrays["index"] + 1})
+    run.write_arrays(run.per_example("test"), arrays | {"index": arrays["index"] + 1})
     with pytest.raises(runs.RunError, match="not of these images"):
         _measure(opened, "neighbours")
 
@@ -185,10 +232,28 @@ def test_unknown_measures_are_refused_before_any_work(opened, run):
 @pytest.mark.parametrize("changes, words", [(dict(minibatch=1), "minibatch=1: must be 2 or more"),
                                             (dict(ais_steps=15), "ais_steps=15: must be 16 or more"),
                                             (dict(widen=float("nan")), "widen=nan: must be 1 or more"),
-                                            (dict(query_images=0), "query_images=0: must be 1 or more")])
-def test_settings_out_of_range(changes, words):
-    with pytest.raises(ValueError, match=words):
-        measures.Settings(**changes)
+                                            (dict(query_images=0), "query_images=0: must be 1 or more"),
+                                            (dict(posterior_samples=1), "posterior_samples=1: must be 2 or more"),
+                                            (dict(chains=4), "chains: information has no such setting; it has query_")])
+def test_settings_out_of_range(opened, run, changes, words):
+    name = next((name for name, one in measures.MEASURES.items()
+                 if set(changes) <= {field.name for field in dataclasses.fields(one.settings)}), "information")
+    with pytest.raises(config.ConfigError, match=words):
+        _measure(opened, "neighbours", name, settings={name: changes})
+    assert not run.measures.exists()
+
+
+def test_memorisation_of_the_first_version_is_named_and_not_mixed_with_the_second(opened, run):
+    """It had sampled codes only, under names that have kept their meaning."""
+    _measure(opened, "memorisation")
+    recorded = run.read_measures()
+    assert recorded["last"]["memorisation"]["settings"] == {"step": 60, "query_images": 25, "version": 2}
+    del recorded["last"]["memorisation"]["settings"]["version"]
+    files.write_json(run.measures, recorded)
+    note, = _measure(opened, "memorisation")
+    assert note.endswith(": memorisation is there with version=1, not version=2; --overwrite makes it again.")
+    assert _measure(opened, "memorisation", overwrite=True) == []
+    assert run.read_measures()["last"]["memorisation"]["settings"]["version"] == 2
 
 
 def test_tensorboard_shows_the_measures_once(opened, run):
@@ -213,63 +278,20 @@ def test_headlines_name_scalars_that_are_measured(measured):
             assert scalar in entry[partition]
 
 
-class _ExactRun(types.SimpleNamespace):
-    """A finished run of a linear-Gaussian VAE; its encoder is `narrow` times as wide as the exact posterior."""
-
-    def __init__(self, run, narrow=1.0, num_images=400):
-        model, shape = LinearGaussian(3, 12, noise=0.05, scale=0.08, centre=0.5), (2, 2, 3)
-        images = np.round(255 * np.clip(model.images(2 * num_images), 0, 1)).astype(np.uint8).reshape(-1, *shape)
-        index, factors = np.arange(2 * num_images), np.zeros((2 * num_images, 0), np.float32)
-        parts = {name: splits.Partition(images[start::2], index[start::2], factors[start::2])
-                 for start, name in enumerate(("train", "test"))}
-        super().__init__(run=run, checkpoint="last", model=model, vae=self, variable_dtype="float64", narrow=narrow,
-                         config=config.Config(split="default"), split=types.SimpleNamespace(**parts))
-
-    def prior(self):
-        """N(0, I)."""
-        return self.model.prior()
-
-    def likelihood(self, codes):
-        """The model's likelihood, over pictures."""
-        import tensorflow as tf
-        import tensorflow_probability as tfp
-        mean = tf.tensordot(codes, tf.constant(self.model.weights), 1) + self.model.offset
-        mean = tf.reshape(mean, tf.concat([tf.shape(codes)[:-1], [2, 2, 3]], 0))
-        return tfp.distributions.Independent(tfp.distributions.Normal(mean, np.float64(self.model.noise)), 3)
-
-    def posterior(self, images):
-        """The encoder."""
-        import tensorflow_probability as tfp
-        means, stddevs = self.model.posterior(np.asarray(images).reshape(len(images), -1))
-        return tfp.distributions.Independent(tfp.distributions.Normal(means, self.narrow * stddevs), 1)
-
-    def flat(self, partition):
-        """Images [n, pixels] in [0, 1]."""
-        return getattr(self.split, partition).images.reshape(-1, 12) / 255
-
-    def rates(self, partition):
-        """KL of the encoder to the prior, in closed form."""
-        means, stddevs = self.model.posterior(self.flat(partition))
-        stddevs = self.narrow * stddevs
-        return 0.5 * (means**2 + stddevs**2 - 1 - 2 * np.log(stddevs)).sum(1)
-
-    def per_example(self, partition):
-        """As after training."""
-        return {"index": getattr(self.split, partition).index, "rate": self.rates(partition)}
-
-
 @pytest.fixture
 def exact_run(tmp_path):
     run = runs.RunDir(tmp_path / "exact")
     run.path.mkdir()
-    files.write_json(run.results, {"status": "finished", "step": 1})
+    block = dict.fromkeys(("rate", "distortion", "elbo", "objective"), 0.0)
+    files.write_json(run.results, {"status": "finished", "step": 1, "train": block, "test": block})
     return run
 
 
 def test_linear_gaussian_vae_through_the_table(exact_run):
     """With the exact posterior log p(x) is known per image, MI + marginal KL is the rate, and nothing is flagged."""
-    exact = _ExactRun(exact_run)
-    _measure(exact, "information", "log_marginal", settings=measures.Settings(query_images=50, num_samples=500))
+    exact = ExactRun.of(exact_run)
+    _measure(exact, "information", "log_marginal", settings={
+        "information": dict(query_images=50), "log_marginal": dict(query_images=50, num_samples=500)})
     found, values = exact_run.read_measures()["last"], files.read_arrays(exact_run.per_example("test"))
     rows = np.isfinite(values["log_px"])
     np.testing.assert_allclose(values["log_px"][rows], exact.model.log_px(exact.flat("test")[rows]), rtol=1e-6)
@@ -283,8 +305,8 @@ def test_linear_gaussian_vae_through_the_table(exact_run):
 
 
 def test_narrow_encoder_is_flagged_through_the_table(exact_run):
-    exact = _ExactRun(exact_run, narrow=0.1)
-    _measure(exact, "log_marginal", settings=measures.Settings(query_images=40, num_samples=1000))
+    exact = ExactRun.of(exact_run, narrow=0.1)
+    _measure(exact, "log_marginal", settings={"log_marginal": dict(query_images=40, num_samples=1000)})
     found = exact_run.read_measures()["last"]["log_marginal"]["test"]
     rows = np.isfinite(files.read_arrays(exact_run.per_example("test"))["log_px"])
     assert found["log_px"] < exact.model.log_px(exact.flat("test")[rows]).mean() - 2
@@ -294,4 +316,3 @@ def test_narrow_encoder_is_flagged_through_the_table(exact_run):
 def test_the_record_is_plain_json(opened, run):
     _measure(opened, "neighbours")
     assert json.loads(run.measures.read_text())["last"]["neighbours"]["seconds"] >= 0
-    assert registry.MEASURES is measures.MEASURES

@@ -1,5 +1,8 @@
 """The run directory: files whole or not at all, damage named, one process at a time."""
 
+import errno
+import fcntl
+import json
 import os
 import pathlib
 import signal
@@ -11,7 +14,7 @@ import numpy as np
 import pytest
 
 from vae_rd.config import Config, ConfigError
-from vae_rd.storage import files, runs
+from vae_rd.storage import ending, files, runs
 
 HOLDER = """
 import os, pathlib, sys, time
@@ -22,6 +25,8 @@ with runs.locked(runs.RunDir(pathlib.Path(sys.argv[1]))):
 """
 ROW = {"step": 10, "partition": "train", "num_images": 300, "rate": 1 / 3, "distortion": 1e-17, "elbo": -2.5e10,
        "objective": 0.1 + 0.2, "active_units": 7, "entropy_floor": 49.0, "wall_seconds": 1.5}
+BLOCK = {"num_images": 300, "rate": 6.0, "distortion": 60.0, "elbo": -66.0, "objective": 66.0}
+RESULTS = {"status": "finished", "step": 10, "train": BLOCK, "test": BLOCK}
 
 
 @pytest.fixture
@@ -48,9 +53,12 @@ def test_no_two_files_have_one_name():
 def test_the_status_follows_the_files(run, tmp_path):
     assert runs.run_dir(tmp_path, Config(beta=2.0)).status() == "missing"
     assert run.status() == "unfinished"
-    for status in ("finished", "diverged"):
-        files.write_json(run.results, {"status": status})
-        assert run.status() == status
+    ending.end(run, {"status": "diverged", "step": 3, "diverged": {"step": 4, "quantity": "rate"}})
+    assert run.status() == "diverged"
+    run.results.unlink()
+    assert run.status() == "unfinished"
+    ending.end(run, RESULTS)
+    assert run.status() == "finished"
 
 
 def test_runs_are_found_by_their_config(run, tmp_path):
@@ -100,9 +108,9 @@ def test_the_history_is_the_same_text_after_reading_and_writing(run):
 
 
 def test_json_has_no_nan_and_plain_numbers(run):
-    files.write_json(run.measures, {"a": float("nan"), "b": [np.float32(0.5), np.inf], "c": np.arange(2),
+    files.write_json(run.failure, {"a": float("nan"), "b": [np.float32(0.5), np.inf], "c": np.arange(2),
                                    3: np.int64(4)})
-    assert run.read_measures() == {"a": None, "b": [0.5, None], "c": [0, 1], "3": 4}
+    assert json.loads(run.failure.read_text()) == {"a": None, "b": [0.5, None], "c": [0, 1], "3": 4}
 
 
 def test_a_failed_write_leaves_the_old_file_alone(run):
@@ -121,15 +129,17 @@ def test_what_a_killed_process_left_half_written_is_removed(run):
             os.link(beside, kept := beside.with_name(beside.name + "x"))
             raise ZeroDivisionError
         kept.rename(beside)
-    (run.path / ".notes").write_text("mine")
-    assert len(list(run.path.rglob(".*"))) == 4
+    theirs = [".env.settings.local", ".git.backup12.d", ".notes"]
+    for name in theirs:
+        (run.path / name).write_text("mine")
+    assert len(list(run.path.rglob(".*"))) == 6
     with runs.locked(run):
-        assert [path.name for path in run.path.rglob(".*")] == [".notes"]
+        assert sorted(path.name for path in run.path.rglob(".*")) == theirs
     assert run.config.is_file()
 
 
 def test_folders_that_a_killed_process_left_are_removed(run):
-    folder = pathlib.Path(tempfile.mkdtemp(dir=run.path, prefix=".events.", suffix=".folder"))
+    folder = pathlib.Path(tempfile.mkdtemp(dir=run.path, prefix=files.UNFINISHED))
     (folder / "events.out.tfevents.1.host.measures").write_text("half")
     (run.path / ".events").mkdir()
     with runs.locked(run):
@@ -195,3 +205,56 @@ def test_a_second_process_is_refused_until_the_first_is_gone(run):
         holder.send_signal(signal.SIGKILL)
     with runs.locked(run):  # nothing stale stays after kill -9
         assert str(os.getpid()) in run.lock.read_text()
+
+
+def test_a_lock_that_is_a_link_or_a_folder_is_refused(run, tmp_path):
+    (tmp_path / "mine.txt").write_text("mine")
+    run.lock.symlink_to(tmp_path / "mine.txt")
+    with pytest.raises(runs.RunError, match="lock is a symbolic link, .*: remove it"), runs.locked(run):
+        pass
+    assert (tmp_path / "mine.txt").read_text() == "mine"
+    run.lock.unlink()
+    run.lock.mkdir()
+    with pytest.raises(runs.RunError, match="lock is a folder where a file belongs: remove it"), runs.locked(run):
+        pass
+
+
+def test_a_file_system_without_locks_is_named_with_what_to_do(run, monkeypatch):
+    def no_locks(file, flags):
+        raise OSError(errno.ENOLCK, "No locks available")
+    monkeypatch.setattr(fcntl, "lockf", no_locks)
+    with pytest.raises(runs.RunError, match="lock cannot be locked .No locks available.*another file system, or mount"):
+        with runs.locked(run):
+            pass
+
+
+def test_without_permission_the_words_are_of_permission(run, monkeypatch):
+    def denied(path, flags, mode):
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+    monkeypatch.setattr(os, "open", denied)
+    with pytest.raises(runs.RunError, match="cannot be written .Permission denied.*copy the folder to a place of your"):
+        with runs.locked(run):
+            pass
+
+
+def test_writing_between_two_seals_is_never_contradicted(run, monkeypatch):
+    """Killed before or after the file gets its name, before or after the manifest forgets the old one."""
+    ending.end(run, RESULTS)
+    run.write_measures({"last": {}})
+    one, two = ({"last": {"neighbours": {"seconds": seconds, "settings": {}}}} for seconds in (1.0, 2.0))
+    run.write_measures(one)
+    replace, done = pathlib.Path.replace, []
+
+    def killed(self, target):
+        if len(done) == moment:
+            raise KeyboardInterrupt
+        done.append(replace(self, target))
+    monkeypatch.setattr(pathlib.Path, "replace", killed)
+    for moment, expected in ((0, one), (1, one), (2, two)):
+        done.clear()
+        with pytest.raises(KeyboardInterrupt):
+            run.write_measures(two)
+        assert run.read_measures() == expected
+    monkeypatch.undo()
+    run.write_measures(two)
+    assert len(json.loads(run.manifest_file.read_text())["files"]["measures.json"]) == 1

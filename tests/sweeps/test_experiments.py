@@ -58,11 +58,11 @@ def test_rate_terms_and_data_sets_vary_where_they_should():
 
 @pytest.mark.parametrize("scale", experiments.SCALES.values(), ids=experiments.SCALES.keys())
 def test_measures_and_their_settings_are_known_to_the_table_of_measures(scale):
-    from vae_rd.measures import registry
+    from vae_rd.measures import MEASURES
     wanted = {measure for name in experiments.names() for measure in experiment(name, scale.name).measures}
-    assert wanted <= set(registry.MEASURES) and set(scale.settings) <= set(registry.MEASURES)
-    for settings in scale.settings.values():
-        assert registry.Settings(**settings)
+    assert wanted <= set(MEASURES)
+    for name, settings in scale.settings.items():
+        assert MEASURES[name].settings_with(settings)
 
 
 @pytest.mark.parametrize("name", [name for name in experiments.names() if PAPER_COUNTS[name]])

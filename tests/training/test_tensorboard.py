@@ -89,6 +89,33 @@ def test_pictures_show_images_reconstructions_and_samples(trained, split):
         assert pictures["samples"].shape == (16, 64, 3) and pictures["samples"].std() > 0
 
 
+def test_samples_come_from_the_prior_of_the_run(tmp_path):
+    """From the codes' values, which the decoder paints: 0.25 and 0.75 in equal parts, not those of N(0, I)."""
+    import tensorflow as tf
+    import tensorflow_probability as tfp
+    tfd, painted = tfp.distributions, []
+
+    class Model:
+        def prior(self):
+            return tfd.MixtureSameFamily(tfd.Categorical([0.0, 0.0]),
+                                         tfd.Independent(tfd.Normal([[0.25], [0.75]], [[1e-3], [1e-3]]), 1))
+
+        def likelihood(self, codes):
+            painted.extend(np.ravel(codes))
+            return tfd.Deterministic(tf.tile(tf.reshape(codes, [-1, 1, 1, 1]), [1, 4, 4, 1]))
+
+        def __call__(self, images):
+            return images
+
+    run = runs.RunDir(tmp_path / "run")
+    run.path.mkdir()
+    tensorboard.Board(run, Config(), []).pictures(Model(), np.zeros((16, 4, 4, 1), np.float32), 0)
+    shares = np.isclose(np.array(painted)[:, None], [0.25, 0.75], atol=0.01).mean(0)
+    assert len(painted) == 16 and shares.sum() == 1 and 0 < shares[0] < 1
+    shown = tf.io.decode_png(tf.make_ndarray(events(run).Tensors("samples")[0].tensor_proto)[2]).numpy() / 255
+    np.testing.assert_allclose(shown[::4, ::4, 0].ravel(), painted, atol=0.01)
+
+
 @pytest.mark.parametrize("count, rows", [(1, 1), (7, 1), (8, 1), (15, 1), (16, 2)])
 def test_pictures_of_few_images_are_full_rows(count, rows):
     images = np.random.default_rng(0).random((count, 4, 4, 1))

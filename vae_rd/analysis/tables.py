@@ -10,14 +10,16 @@ import tqdm
 
 from vae_rd.analysis.statistics import gap_interval, t_half_width
 from vae_rd.config import Config, canonical_split
-from vae_rd.storage.files import FileError, read_arrays
-from vae_rd.storage.runs import FINISHED, METRICS, PARTITIONS, RunDir, find_runs
+from vae_rd.storage.files import FileError
+from vae_rd.storage.runs import FINISHED, METRICS, PARTITIONS, UNFINISHED, UNSEALED, RunDir, find_runs
 
 CONFIG_COLUMNS = tuple(field.name for field in dataclasses.fields(Config))
 POINT_COLUMNS = (*(name for name in CONFIG_COLUMNS if name != "seed"), "partition", "checkpoint")
 SUMMARIES = ("mean", "std", "n", "low", "high")  # of every quantity, over the restarts of a curve point
 STANDARD_ERROR = "_se"  # suffix of a measure's Monte Carlo error: in runs.csv, not averaged over restarts
 UNREADABLE = "unreadable"
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a cell begins with that a spreadsheet calculates
+_NAMED = 5  # unsealed runs that are named in a line
 _ABOUT_THE_RUN = ("num_train", "num_test", "wall_seconds", "steps_per_second")
 _LEADING = ("run", "status", "note", *CONFIG_COLUMNS, "partition", "checkpoint", "step", "num_images", *METRICS,
             *_ABOUT_THE_RUN)
@@ -33,7 +35,7 @@ def collect(runs_dir: str | os.PathLike) -> pd.DataFrame:
     Columns: run, status, note, the fields of Config (eval_every with its default filled in, eval_images as text, or
     `all`), partition, checkpoint, step, num_images, the metrics (nats per image; active_units a count), then one column
     per scalar that a measure wrote. A run that has not finished has one row, with no partition and no metrics: `note`
-    says why.
+    says why. Of a finished run, `note` says whether it is unsealed, or which of its files are missing or cut.
 
     Args:
         runs_dir: the folder that holds the run directories.
@@ -52,6 +54,29 @@ def finished(table: pd.DataFrame) -> pd.DataFrame:
 def left_out(table: pd.DataFrame) -> list[str]:
     """One line per run that has no part in the curves: its name and why."""
     return [f"{row.run}: {row.status}, {row.note}" for row in table[table["status"] != FINISHED].itertuples()]
+
+
+def remarks(table: pd.DataFrame) -> list[str]:
+    """What is to be said of finished runs besides their numbers: a line for each, and one for all that are unsealed."""
+    rows = finished(table).drop_duplicates("run")
+    unsealed = rows[rows["note"] == UNSEALED]
+    lines = [f"{row.run}: {row.note}" for row in rows.itertuples() if row.note not in ("", UNSEALED)]
+    if len(unsealed):
+        names = ", ".join(unsealed["run"].head(_NAMED)) + (", ..." if len(unsealed) > _NAMED else "")
+        lines.append(f"{len(unsealed)} of {len(rows)} finished runs are {UNSEALED} ({names}; all in runs.csv)")
+    return lines
+
+
+def csv_text(table: pd.DataFrame) -> str:
+    """The text of a CSV file of the table.
+
+    A text that a spreadsheet would run as a formula, or a browser as HTML, has an apostrophe before it: the names of
+    folders are anybody's.
+    """
+    quoted = table.copy()
+    for name in quoted.columns[[not pd.api.types.is_numeric_dtype(kind) for kind in quoted.dtypes]]:
+        quoted[name] = [f"'{value}" if isinstance(value, str) and _is_code(value) else value for value in quoted[name]]
+    return quoted.to_csv(index=False)
 
 
 def where(table: pd.DataFrame, conditions: list[str]) -> pd.DataFrame:
@@ -103,9 +128,10 @@ def gaps(table: pd.DataFrame, runs_dir: str | os.PathLike) -> pd.DataFrame:
     rows = []
     wanted = finished(table)[["run", "checkpoint"]].drop_duplicates()
     for run, checkpoint in tqdm.tqdm(list(wanted.itertuples(index=False)), desc="gaps", disable=None):
-        paths = [RunDir(pathlib.Path(runs_dir) / run).per_example(name, checkpoint) for name in ("train", "test")]
+        folder = RunDir(pathlib.Path(runs_dir) / run)
+        paths = [folder.per_example(name, checkpoint) for name in ("train", "test")]
         if all(path.is_file() for path in paths):
-            gap = gap_interval(*(read_arrays(path)["distortion"] for path in paths))
+            gap = gap_interval(*(folder.read_arrays(path)["distortion"] for path in paths))
             rows.append((run, checkpoint, *gap))
     return pd.DataFrame(rows, columns=["run", "checkpoint", "gap", "low", "high"])
 
@@ -130,23 +156,26 @@ def _mean_and_spread(block: pd.DataFrame, metric: str) -> pd.Series:
     return pd.Series(texts, block.index, dtype=object)
 
 
+def _is_code(text: str) -> bool:
+    return text.startswith(_FORMULA) or "<" in text
+
+
 def _rows(run: RunDir) -> list[dict[str, Any]]:
     """The table's rows of one run; a run whose files cannot be read has one row that says so."""
     try:
         return _readable_rows(run)
     except (OSError, ValueError, FileError) as error:
         return [{"run": run.path.name, "status": UNREADABLE, "note": str(error)}]
-    except KeyError as error:
-        return [{"run": run.path.name, "status": UNREADABLE, "note": f"{run.results} has no {error}"}]
 
 
 def _readable_rows(run: RunDir) -> list[dict[str, Any]]:
     config, results, measures = run.read_config(), run.read_results(), run.read_measures()
-    about = {"run": run.path.name, "status": run.status(), **dataclasses.asdict(config),
-             "eval_every": config.evaluation_interval, "eval_images": str(config.eval_images or "all")}
+    about = {"run": run.path.name, "status": results["status"] if results else UNFINISHED,
+             **dataclasses.asdict(config), "eval_every": config.evaluation_interval,
+             "eval_images": str(config.eval_images or "all")}
     if results is None or results["status"] != FINISHED:
         return [{**about, **_progress(run, config, results)}]
-    about.update({name: results.get(name) for name in _ABOUT_THE_RUN}, note="")
+    about.update({name: results.get(name) for name in _ABOUT_THE_RUN}, note=run.remarks())
     rows = []
     for checkpoint, block in (("last", results), ("best", results.get("best") or {})):
         for partition in PARTITIONS:

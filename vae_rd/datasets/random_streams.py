@@ -33,10 +33,10 @@ def _permutation(num_images: int, seed: int, number: int) -> np.ndarray:
     return random("batches", seed, number).permutation(num_images).astype(np.int32)
 
 
-def evaluation_noise(index: np.ndarray, latent_dim: int) -> np.ndarray:
-    """The one posterior sample's noise [num, latent_dim] of every evaluation and measure, keyed by the image index."""
-    table = random("evaluation_noise", latent_dim).standard_normal((int(index.max()) + 1, latent_dim), np.float32)
-    return table[index]
+def evaluation_noise(index: np.ndarray, latent_dim: int, sample: int = 0) -> np.ndarray:
+    """The noise [num, latent_dim] of a posterior sample, keyed by the image index; sample 0 is every evaluation's."""
+    shape = int(index.max()) + 1, latent_dim
+    return random("evaluation_noise", latent_dim, sample).standard_normal(shape, np.float32)[index]
 
 
 def evaluation_subset(index: np.ndarray, size: int | None) -> np.ndarray:

@@ -2,6 +2,9 @@
 
 A shard is a GZIP TFRecord of tf.train.Example messages with the features `image` (raw uint8 bytes, height x width x
 channels), `index` (int64, position in the full data set) and `factors` (floats, physical units), in index order.
+
+info.json ends with a sha256 of the rest of it (files of earlier versions have none, and are read), and holds size and
+sha256 of every shard: sizes are checked by `check_files`, contents by `check_contents` and whenever images are loaded.
 """
 
 import concurrent.futures
@@ -10,11 +13,13 @@ import gzip
 import hashlib
 import itertools
 import json
+import math
 import os
 import pathlib
 
 import numpy as np
 
+from vae_rd import schema
 from vae_rd.config import DataSpec
 from vae_rd.datasets import tfrecord
 
@@ -24,6 +29,16 @@ PARTITIONS = ("train", "test")
 SHARD_SUFFIX = ".tfrecord.gz"
 _COMPRESSION_LEVEL = 4  # per Tetromino 15 us and 189 bytes; level 1: 10 us, 207 bytes; level 9: 119 us, 179 bytes
 _PARSE_BATCH = 1024
+_DEFLATE_LIMIT = 1032  # no compressed byte stands for more bytes than these
+_SHA256 = schema.mapping(dict.fromkeys(PARTITIONS, schema.text))
+_TEXTS = schema.list_of(schema.text)
+_SCHEMA = schema.mapping({
+    **dict.fromkeys(("dataset", "split", "binarization"), schema.text),
+    **dict.fromkeys(("seed", "image_size", "num_total", "num_train", "num_test"), schema.count),
+    "image_shape": schema.list_of(schema.count, 3), "factor_names": _TEXTS, "factor_units": _TEXTS,
+    "factor_ranges": schema.list_of(schema.list_of(schema.number, 2)), "content_sha256": _SHA256,
+    "shards": schema.list_of(schema.mapping({"file": schema.text, "examples": schema.count, "bytes": schema.count,
+                                             "sha256": schema.text}))}, {"sha256": schema.text})
 _REMEDY = "Make the split again with data_gen.main --overwrite."
 
 
@@ -80,7 +95,8 @@ class Info:
 
     def to_json(self) -> str:
         """The text of info.json."""
-        return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
+        content = dataclasses.asdict(self)
+        return json.dumps({**content, "sha256": _checksum(content)}, indent=2) + "\n"
 
 
 def shard_name(partition: str, number: int, count: int) -> str:
@@ -124,6 +140,9 @@ def read_info(split_dir: str | pathlib.Path) -> Info:
             numbers contradict.
     """
     path = pathlib.Path(split_dir) / INFO_FILE
+    if path.is_dir():
+        raise RecordsError(f"{path} is a folder where a file belongs. Remove it; then make the split again with "
+                           "data_gen.main --overwrite.")
     if not path.is_file():
         remedy = "Make the split with data_gen.main" + (
             " --overwrite, which removes what else is in the folder." if path.parent.exists() else ".")
@@ -142,6 +161,11 @@ def read_info(split_dir: str | pathlib.Path) -> Info:
                  f"num_{partition}={info.num_images(partition)}, but its {partition} shards sum to {total}")
         names = [shard_name(partition, number, len(shards)) for number in range(len(shards))]
         _require([shard.file for shard in shards] == names, path, f"its {partition} shards are not {', '.join(names)}")
+        image_bytes, size = math.prod(info.image_shape), sum(shard.bytes for shard in shards)
+        _require(0 < image_bytes and image_bytes * total <= size * _DEFLATE_LIMIT, path,
+                 f"{total} images of shape {list(info.image_shape)} cannot be in {partition} shards of {size} bytes")
+    _require(len(info.shards) == sum(len(info.shards_of(partition)) for partition in PARTITIONS), path,
+             "it lists shards that are neither of the training set nor of the test set")
     return info
 
 
@@ -162,6 +186,17 @@ def check_files(split_dir: str | pathlib.Path, info: Info) -> None:
     if foreign:
         raise RecordsError(f"{folder} holds {', '.join(sorted(foreign))}, which {INFO_FILE} does not list: a file of "
                            "other data. Move it away.")
+
+
+def check_contents(split_dir: str | pathlib.Path, info: Info) -> None:
+    """Compares the folder with info.json, every shard read: seconds for the largest data sets.
+
+    Raises:
+        RecordsError: naming the file that is missing, changed or foreign.
+    """
+    check_files(split_dir, info)
+    with concurrent.futures.ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        list(pool.map(lambda shard: _check_shard(pathlib.Path(split_dir) / shard.file, shard), info.shards))
 
 
 def load_partition(split_dir: str | pathlib.Path, info: Info, partition: str
@@ -187,8 +222,7 @@ def load_partition(split_dir: str | pathlib.Path, info: Info, partition: str
 
     def read(shard: Shard, stop: int) -> None:
         path = pathlib.Path(split_dir) / shard.file
-        _require(hashlib.sha256(path.read_bytes()).hexdigest() == shard.sha256, path,
-                 f"its sha256 is not the one in {INFO_FILE}: it was damaged or replaced after it was written")
+        _check_shard(path, shard)
         place = slice(stop - shard.examples, stop)
         _parse_shard(path, images[place], index[place], factors[place])
 
@@ -197,6 +231,11 @@ def load_partition(split_dir: str | pathlib.Path, info: Info, partition: str
     _require(bool((np.diff(index) > 0).all()), pathlib.Path(split_dir),
              f"the {partition} shards are not in index order")
     return images, index, factors
+
+
+def _check_shard(path: pathlib.Path, shard: Shard) -> None:
+    _require(hashlib.sha256(path.read_bytes()).hexdigest() == shard.sha256, path,
+             f"its sha256 is not the one in {INFO_FILE}: it was damaged or replaced after it was written")
 
 
 def _parse_shard(path: pathlib.Path, images: np.ndarray, index: np.ndarray, factors: np.ndarray) -> None:
@@ -225,19 +264,29 @@ def _parse_shard(path: pathlib.Path, images: np.ndarray, index: np.ndarray, fact
 
 def _parse_info(path: pathlib.Path) -> Info:
     try:
-        content = json.loads(path.read_text())
+        content = schema.parse(path.read_bytes())
+        schema.require("format_version" in content, "format_version is missing")
         version = content["format_version"]
         _require(version == FORMAT_VERSION, path, f"format_version={version}, and this program reads {FORMAT_VERSION}")
+        _SCHEMA(content, "")
+        checksum = content.pop("sha256", None)
+        schema.require(checksum in (None, _checksum(content)), "its sha256 is not that of its content")
+        lengths = {name: len(content[name]) for name in ("factor_names", "factor_units", "factor_ranges")}
+        schema.require(len(set(lengths.values())) == 1, f"{', '.join(lengths)} must be of one length (got "
+                                                        f"{', '.join(map(str, lengths.values()))})")
+        schema.require(content["num_train"] + content["num_test"] <= content["num_total"],
+                       "num_total must be at least num_train + num_test")
         content["shards"] = tuple(Shard(**shard) for shard in content["shards"])
         for name in ("image_shape", "factor_names", "factor_units"):
             content[name] = tuple(content[name])
         content["factor_ranges"] = tuple((low, high) for low, high in content["factor_ranges"])
-        info = Info(**content)
-        _require(set(info.content_sha256) == set(PARTITIONS) and len(info.image_shape) == 3, path,
-                 "content_sha256 needs train and test, image_shape three numbers")
-        return info
-    except (ValueError, KeyError, TypeError) as error:
-        raise RecordsError(f"{path} is damaged ({type(error).__name__}: {error}). {_REMEDY}") from error
+        return Info(**content)
+    except (ValueError, TypeError) as error:  # TypeError: a field that Info does not have
+        raise RecordsError(f"{path} is damaged ({error}). {_REMEDY}") from error
+
+
+def _checksum(content: dict) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def _require(holds: bool, path: pathlib.Path, problem: str) -> None:

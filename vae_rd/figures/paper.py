@@ -13,7 +13,6 @@ from vae_rd.analysis import naming, quantities
 from vae_rd.analysis.tables import TableError, curves, finished
 from vae_rd.figures import against_beta, distances
 from vae_rd.figures.rd_curves import rd_figure
-from vae_rd.storage.files import read_arrays
 from vae_rd.storage.runs import RunDir
 from vae_rd.sweeps.experiments import OTHER_DATASETS, SCALES, Experiment, experiment
 
@@ -117,9 +116,10 @@ def _reconstructions(material: Material, split: str, num_layers: int) -> dict[st
     rows = material.table[(material.table["split"] == split) & (material.table["num_layers"] == num_layers)]
     pictures = {}
     for row in rows.drop_duplicates("run").sort_values(["beta", "seed"]).itertuples():
-        path = RunDir(material.runs_dir / row.run).arrays("reconstruction")
+        run = RunDir(material.runs_dir / row.run)
+        path = run.arrays("reconstruction")
         if f"{row.beta:g}" not in pictures and path.is_file():
-            arrays = read_arrays(path)
+            arrays = run.read_arrays(path)
             pictures.setdefault("input", arrays["input"])
             pictures[f"{row.beta:g}"] = arrays["reconstruction"]
     return pictures
@@ -147,8 +147,9 @@ def nearest_distances(material: Material) -> Drawn:
     """Histograms of distances by split, and the gap of the same runs against distance."""
     groups = {}
     for row in material.table[material.table["checkpoint"] == "last"].drop_duplicates("split").itertuples():
-        path = RunDir(material.runs_dir / row.run).per_example("test")
-        arrays = read_arrays(path) if path.is_file() else {}
+        run = RunDir(material.runs_dir / row.run)
+        path = run.per_example("test")
+        arrays = run.read_arrays(path) if path.is_file() else {}
         if quantities.NEAREST in arrays:
             train = material.table.query("run == @row.run and checkpoint == 'last' and partition == 'train'")
             excess = arrays["distortion"] - arrays["entropy_floor"]
@@ -162,10 +163,11 @@ def nearest_distances(material: Material) -> Drawn:
 
 def memorisation(material: Material) -> Drawn:
     """Shares of memorised images and the perplexity of the weights against beta."""
-    lacking = _lacking(material, quantities.MEMORISED)
-    labels = {quantities.MEMORISED: "share nearer to\na training image",
-              quantities.MEMORISED_CONTROL: "share nearer to\nanother test image",
-              quantities.AVERAGED: "share nearer to the\nweighted mean", quantities.PERPLEXITY: "perplexity of\nthe weights"}
+    lacking = _lacking(material, quantities.MEMORISED_AT_MEAN)
+    labels = {quantities.MEMORISED_AT_MEAN: "share nearer to\na training image",
+              quantities.MEMORISED_AT_MEAN_CONTROL: "share nearer to\nanother test image",
+              quantities.AVERAGED_AT_MEAN: "share nearer to the\nweighted mean",
+              quantities.PERPLEXITY_AT_MEAN: "perplexity of\nthe weights"}
     if lacking:
         return Drawn({}, lacking)
     strips = f"the strips of images are {RunDir(material.runs_dir / '<run>').picture('memorisation')}"

@@ -6,10 +6,15 @@ No encoder is involved in the numbers. On images simulated from the model an exa
 that run backwards from it bound log p(x) from above (Grosse et al. 2015): the two bounds enclose the truth.
 """
 
+import dataclasses
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
+
+from vae_rd.measures import log_marginal
+from vae_rd.measures.finished_run import FinishedRun, Progress
+from vae_rd.measures.measure import Measure, Outcome, means_with_errors, query_images, setting
 
 NUM_STAGES = 16  # temperatures between two stages are evenly spaced; step sizes are tuned for each stage
 FIRST_TEMPERATURE = 1e-4  # below it temperatures rise evenly, above it by a constant factor: errors of 0.3 nats where
@@ -19,7 +24,7 @@ TARGET_ACCEPTANCE = 0.8
 NUM_PILOT_CHAINS = 4
 CHAINS_PER_BLOCK = 256  # chains, over images, that run at a time
 
-Progress = Callable[..., Iterable]  # called as progress(iterable, desc=text), as tqdm.tqdm is
+LOG_PX_AIS = "log_px_ais"  # mean over the images
 
 
 class Annealed(NamedTuple):
@@ -49,6 +54,35 @@ class _Path(NamedTuple):
     log_weights: np.ndarray  # [chains, n]
     step_sizes: np.ndarray  # [stages, n]
     acceptance: np.ndarray  # [n]
+
+
+@dataclasses.dataclass(frozen=True)
+class AnnealedSettings(log_marginal.LogMarginalSettings):
+    """What a user may choose; those of importance sampling too, which is compared on the same images."""
+
+    query_images: int | None = query_images(16)
+    ais_chains: int = setting(16, "annealed chains per image")
+    ais_steps: int = setting(250, "HMC steps of each annealed chain", least=NUM_STAGES)
+
+
+def measure(run: FinishedRun, settings: AnnealedSettings) -> Outcome:
+    """Annealed log p(x) of test images, how far importance sampling lies below it, and the bidirectional gap."""
+    rows, vae = run.rows("test", settings.query_images), run.vae
+    chains = dict(num_chains=settings.ais_chains, num_steps=settings.ais_steps, progress=run.progress)
+    found = annealed_log_marginal(run.images("test", rows), vae.prior(), vae.likelihood,
+                                  run.posteriors("test").stddevs[rows], **chains)
+    importance = log_marginal.importance_bound(log_marginal.weights_of(run, "test", rows, settings))
+    check = bidirectional_check(vae.prior(), lambda images: run.encode(images).stddevs, vae.likelihood, len(rows),
+                                **chains)
+    test = {**means_with_errors(**{LOG_PX_AIS: found.log_px}, ais_excess=found.log_px - importance),
+            "ais_ess": float(np.median(found.ess)), "ais_acceptance": float(found.acceptance.mean())}
+    gaps = {"bidirectional_gap": float(check.gap.mean()), "bidirectional_gap_max": float(check.gap.max())}
+    return Outcome({"test": test, "run": gaps}, {"test": run.spread("test", rows, **{LOG_PX_AIS: found.log_px})})
+
+
+MEASURE = Measure(
+    "annealed", measure, "log p(x) of test images by annealed importance sampling, with the bidirectional check (8 to "
+    "60 s per image)", AnnealedSettings, (f"test/{LOG_PX_AIS}",))
 
 
 def annealed_log_marginal(images: np.ndarray, prior: Any, likelihood: Callable[[Any], Any], scales: np.ndarray, *,

@@ -1,30 +1,138 @@
-"""A finished run, opened: its Config, its model with the last or the best weights, its data, its values per image."""
+"""A finished run, opened: its Config, its model with the last or the best weights, its data and its codes."""
 
 import dataclasses
 import os
 import pathlib
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from vae_rd import model
 from vae_rd.config import Config
-from vae_rd.datasets import records, splits
-from vae_rd.storage import checkpoints, files, runs
+from vae_rd.datasets import random_streams, splits
+from vae_rd.measures import split_neighbours
+from vae_rd.storage import checkpoints, runs
+
+IMAGES_PER_BLOCK = 1024
+
+Progress = Callable[..., Iterable]  # called as progress(iterable, desc=text), as tqdm.tqdm is
 
 
-@dataclasses.dataclass(frozen=True)
+class Posteriors(NamedTuple):
+    """q(z|x) of the images of a partition: diagonal Gaussians."""
+
+    means: np.ndarray  # [num, latent_dim]
+    stddevs: np.ndarray  # [num, latent_dim]
+
+
+def _silent(iterable: Iterable, desc: str = "") -> Iterable:
+    return iterable
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
 class FinishedRun:
-    """What a measurement, or a notebook, needs of a run."""
+    """What a measure, or a notebook, needs of a run; arrays come in the order of its data.
+
+    Posteriors and neighbours are computed when they are first asked for, and kept.
+    """
 
     run: runs.RunDir
     config: Config
     checkpoint: str  # "last" or "best"
-    vae: model.VAE
+    vae: Any  # a `vae_rd.model.VAE`
     split: splits.Split
+    split_dir: pathlib.Path | None = None  # folder of the split, where its neighbours are kept; None: nowhere
+    progress: Progress = _silent  # shows how far a loop has come
+    _kept: dict[str, Any] = dataclasses.field(default_factory=dict, init=False, compare=False)
+
+    def __repr__(self) -> str:
+        """Name, status and checkpoint of the run; then num_images, rate and distortion of each partition."""
+        results = self.run.read_results() or {}
+        block = results if self.checkpoint == "last" else results.get("best") or {}
+        lines = [f"FinishedRun {self.run.path.name}",
+                 f"{results.get('status', runs.UNFINISHED)}, checkpoint {self.checkpoint}, step {block.get('step')}"]
+        lines += [f"{name}: {block[name]['num_images']} images, rate {block[name]['rate']:.2f}, distortion "
+                  f"{block[name]['distortion']:.2f} nats per image" for name in self.partitions if name in block]
+        return "\n    ".join(lines)
 
     def per_example(self, partition: str) -> dict[str, np.ndarray]:
         """Values of each image of `train` or `test`: index, rate, distortion, ... by name, [num] each."""
-        return files.read_arrays(self.run.per_example(partition, self.checkpoint))
+        return self.run.read_arrays(self.run.per_example(partition, self.checkpoint))
+
+    @property
+    def partitions(self) -> list[str]:
+        """Those of `train` and `test` that hold images."""
+        return [name for name in ("train", "test") if len(self.partition(name).index)]
+
+    @property
+    def dtype(self) -> np.dtype:
+        """The model's own number format."""
+        return np.dtype(self.vae.variable_dtype)
+
+    def partition(self, name: str) -> splits.Partition:
+        """Images, index and factors of `train` or `test`."""
+        return getattr(self.split, name)
+
+    def rows(self, partition: str, count: int | None) -> np.ndarray:
+        """Rows of the fixed seeded subset of at most `count` images; all of them for None."""
+        return random_streams.evaluation_subset(self.partition(partition).index, count)
+
+    def spread(self, partition: str, rows: np.ndarray, **values: np.ndarray) -> dict[str, np.ndarray]:
+        """Values [n, ...] of some rows as arrays over the whole partition, NaN elsewhere."""
+        spread = {}
+        for name, chosen in values.items():
+            spread[name] = np.full((len(self.partition(partition).index), *np.shape(chosen)[1:]), np.nan)
+            spread[name][rows] = chosen
+        return spread
+
+    def images(self, partition: str, rows: np.ndarray) -> np.ndarray:
+        """Images [n, height, width, channels] in [0, 1], in the model's own number format."""
+        return self.partition(partition).images[rows].astype(self.dtype) / self.dtype.type(255)
+
+    def posteriors(self, partition: str) -> Posteriors:
+        """The posterior of every image of a partition."""
+        if partition not in self._kept:
+            self._kept[partition] = self.encode(self.partition(partition).images)
+        return self._kept[partition]
+
+    def encode(self, images: np.ndarray) -> Posteriors:
+        """The posteriors of uint8 or float images [n, height, width, channels]."""
+        scale = self.dtype.type(255 if images.dtype == np.uint8 else 1)
+        found = [self.vae.posterior(block.astype(self.dtype) / scale)
+                 for block in _blocks(images, self.progress, "encoding")]
+        return Posteriors(*(np.concatenate([np.asarray(part) for part in parts])
+                            for parts in zip(*((one.mean(), one.stddev()) for one in found))))
+
+    def codes(self, partition: str, sample: int = 0) -> np.ndarray:
+        """A posterior sample of every image of a partition, [num, latent_dim]; sample 0 is that of every evaluation."""
+        posteriors = self.posteriors(partition)
+        noise = random_streams.evaluation_noise(self.partition(partition).index, posteriors.means.shape[1], sample)
+        return posteriors.means + posteriors.stddevs * noise.astype(self.dtype)
+
+    def log_prior(self, codes: np.ndarray) -> np.ndarray:
+        """log p(z) at codes [n, latent_dim]: [n] float64."""
+        prior = self.vae.prior()
+        return np.concatenate([np.asarray(prior.log_prob(block), np.float64) for block in _blocks(codes)])
+
+    def log_likelihood(self, partition: str, rows: np.ndarray, codes: np.ndarray) -> np.ndarray:
+        """log p(x|z) of the images at some rows, each at its own one of codes [n, latent_dim]: [n] float64."""
+        return np.concatenate([
+            np.asarray(self.vae.likelihood(block).log_prob(self.images(partition, chosen)), np.float64)
+            for block, chosen in zip(_blocks(codes), _blocks(rows))])
+
+    def decode(self, codes: np.ndarray) -> np.ndarray:
+        """The likelihood's mean at codes [..., latent_dim]: images [..., height, width, channels] in [0, 1]."""
+        flat = codes.reshape(-1, codes.shape[-1])
+        images = np.concatenate([np.asarray(self.vae.likelihood(block).mean()) for block in _blocks(flat)])
+        return images.reshape(*codes.shape[:-1], *images.shape[1:])
+
+    @property
+    def neighbours(self) -> split_neighbours.SplitNeighbours:
+        """The nearest training image of every test image."""
+        if "neighbours" not in self._kept:
+            self._kept["neighbours"] = split_neighbours.of_split(
+                self.split, self.split_dir, self.config.binarization == "dynamic", self.progress)
+        return self._kept["neighbours"]
 
 
 def open_run(path: str | os.PathLike, data_dir: str | os.PathLike = "data", checkpoint: str = "last",
@@ -43,23 +151,28 @@ def open_run(path: str | os.PathLike, data_dir: str | os.PathLike = "data", chec
     >>> run = open_run("runs/tetrominoes-cd_8k-mlp1-beta1-seed0-...")  # doctest: +SKIP
     >>> run.vae(run.split.test.images[:8] / 255)  # doctest: +SKIP
     """
+    from vae_rd import model  # imports Keras: not before it is needed
     run = runs.RunDir(pathlib.Path(path))
     config, results = run.read_config(), run.read_results()
     if results is None or results["status"] != runs.FINISHED:
         raise runs.RunError(f"{run.path} is {run.status()}, and only finished runs can be opened: train it to its end.")
-    if not run.model.is_file():
-        raise runs.RunError(f"{run.path} has no final model ({run.model.name}): remove {run.results.name} and run the "
-                            "same training command; it ends again from the last checkpoint.")
+    run.check_model()
     if checkpoint not in runs.CHECKPOINT_NAMES:
         raise runs.RunError(f"checkpoint={checkpoint!r} is not known; choose one of "
                             f"{', '.join(runs.CHECKPOINT_NAMES)}.")
-    split = split or splits.load(config.data.path(data_dir))
+    split_dir = config.data.path(data_dir)
+    split = split or splits.load(split_dir)
     if split.info.content_sha256 != results["content_sha256"]:
         raise runs.RunError(f"{run.path} was trained on other data than {data_dir} holds for {config.dataset}/"
                             f"{config.split} (content_sha256 differs): name the data directory of the run.")
     if config.binarization == "dynamic":
         split = split._replace(train=splits.binarized(split.train), test=splits.binarized(split.test))
-    vae = model.load(run.model)
+    vae = model.load(run.model, config)
     if checkpoint == "best":
         vae.assign_weights(checkpoints.load_best(run, results["best"]["step"]))
-    return FinishedRun(run, config, checkpoint, vae, split)
+    return FinishedRun(run, config, checkpoint, vae, split, split_dir)
+
+
+def _blocks(values: np.ndarray, progress: Progress = _silent, text: str = "") -> Iterator[np.ndarray]:
+    for start in progress(range(0, len(values), IMAGES_PER_BLOCK), desc=text):
+        yield values[start:start + IMAGES_PER_BLOCK]

@@ -7,18 +7,24 @@ the weight and the bound is many nats too low. Two signs are given: the effectiv
 weights, which also speaks where a few dimensions hide it. `annealed.py` holds the independent check.
 """
 
+import dataclasses
 import math
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from vae_rd.measures.finished_run import FinishedRun, Progress
+from vae_rd.measures.measure import Measure, Outcome, Settings, means_with_errors, query_images, setting
+
 CODES_PER_BLOCK = 2048  # decoded at a time: 24 MiB of logits for 32 x 32 x 3 images
 MIN_ESS = 100.0  # of the samples: 5,000 that are worth fewer than this carry a bias that can be seen
 MAX_TAIL_INDEX = 0.7  # above it importance sampling does not converge in practice (Vehtari et al. 2024)
 CURVE = (1, 2, 5)  # times powers of ten: the sample numbers of the K-curve
 
-Progress = Callable[..., Iterable]  # called as progress(iterable, desc=text), as tqdm.tqdm is
+LOG_PX = "log_px"  # mean over the images
+LOG_PX_SAMPLES = "log_px_k"  # prefix of the bound's means, before the number of importance samples
+UNRELIABLE = "log_px_unreliable"  # share of images whose log p(x) cannot be trusted
 
 
 class Reliability(NamedTuple):
@@ -27,6 +33,45 @@ class Reliability(NamedTuple):
     ess: np.ndarray  # [n], effective number of samples
     tail_index: np.ndarray  # [n], Pareto k of the largest weights; NaN with too few samples to tell
     unreliable: np.ndarray  # [n] bool
+
+
+@dataclasses.dataclass(frozen=True)
+class LogMarginalSettings(Settings):
+    """What a user may choose."""
+
+    query_images: int | None = query_images(500)
+    num_samples: int = setting(5000, "importance samples per image")
+    widen: float = setting(1.0, "draw half of the importance samples from a posterior so many times as wide (1: none)")
+
+
+def measure(run: FinishedRun, settings: LogMarginalSettings) -> Outcome:
+    """The bound with all samples and with fewer (the K-curve), and how far it can be trusted."""
+    from vae_rd.model import likelihoods  # imports Keras with its package: not before it is needed
+    scalars, per_example = {}, {}
+    for name in run.partitions:
+        rows = run.rows(name, settings.query_images)
+        log_weights = weights_of(run, name, rows, settings)
+        log_px, judged = importance_bound(log_weights), reliability(log_weights)
+        floor = likelihoods.entropy_floor(run.partition(name).images[rows])
+        curve = {f"{LOG_PX_SAMPLES}{size}": float(importance_bound(log_weights, size).mean())
+                 for size in curve_sizes(settings.num_samples)}
+        scalars[name] = {**means_with_errors(**{LOG_PX: log_px}), "ess": float(np.median(judged.ess)),
+                         UNRELIABLE: float(judged.unreliable.mean()), "log_px_ceiling": float(-floor.mean()), **curve}
+        per_example[name] = run.spread(name, rows, ess=judged.ess, tail_index=judged.tail_index, **{LOG_PX: log_px})
+    return Outcome(scalars, per_example)
+
+
+MEASURE = Measure(
+    "log_marginal", measure, "log p(x) by importance sampling, with the share of images for which it cannot be trusted "
+    "(0.2 to 1 s per image)", LogMarginalSettings, (f"train/{LOG_PX}", f"test/{LOG_PX}", f"test/{UNRELIABLE}"))
+
+
+def weights_of(run: FinishedRun, partition: str, rows: np.ndarray, settings: LogMarginalSettings) -> np.ndarray:
+    """The log importance weights [n, K] of the images at some rows of a partition."""
+    means, stddevs = (values[rows] for values in run.posteriors(partition))
+    return log_importance_weights(run.images(partition, rows), run.partition(partition).index[rows], means, stddevs,
+                                  run.vae.prior(), run.vae.likelihood, settings.num_samples, widen=settings.widen,
+                                  progress=run.progress)
 
 
 def log_importance_weights(images: np.ndarray, keys: np.ndarray, means: np.ndarray, stddevs: np.ndarray,

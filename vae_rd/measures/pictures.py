@@ -1,25 +1,54 @@
-"""Pictures of what a model does: labelled grids of images, and the codes to decode for samples and traversals."""
+"""Pictures of what a model does: reconstructions, samples and traversals as labelled grids of images."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
+
+from vae_rd.measures.finished_run import FinishedRun
+from vae_rd.measures.measure import Measure, Outcome, Settings
 
 CELL = 0.52  # inches per image
+STRIP_IMAGES = 10  # across
+NUM_SAMPLES = 40
 TRAVERSAL_STEPS = 9
 TRAVERSAL_PERCENTILES = (0.5, 99.5)  # of the training codes, between which a dimension is moved
 
 
+def measure(run: FinishedRun, settings: Settings) -> Outcome:
+    """Images with their reconstructions at the posterior mean, samples from the prior, and traversals."""
+    rows, names = [], []
+    for name in run.partitions:
+        chosen = run.rows(name, STRIP_IMAGES)
+        rows += [run.images(name, chosen), run.decode(run.posteriors(name).means[chosen])]
+        names += [f"{name} image", "reconstruction"]
+    samples = run.decode(np.asarray(run.vae.prior().sample(NUM_SAMPLES, seed=[0, 0])))
+    across = min(len(row) for row in rows)
+    name = run.partitions[-1]
+    mean = run.posteriors(name).means[run.rows(name, 1)[0]]
+    moved = traversal_codes(mean, run.codes("train")).astype(run.dtype)
+    return Outcome(pictures={
+        "reconstructions": grid(np.stack([row[:across] for row in rows]), names),
+        "samples": grid(samples.reshape(-1, 10, *samples.shape[1:]), title="samples from the prior"),
+        "traversals": grid(run.decode(moved), [f"dimension {k}" for k in range(len(mean))],
+                           title="one latent dimension at a time, over the range of the training codes")})
+
+
+MEASURE = Measure("pictures", measure, "reconstructions of fixed images, samples and latent traversals as PNG files "
+                  "(seconds)", quick=True)
+
+
 def grid(images: np.ndarray, rows: Sequence[str] | None = None, columns: Sequence[str] | None = None,
-         title: str = "") -> Figure:
-    """A labelled grid of images.
+         title: str = "") -> Any:
+    """A labelled grid of images, as a matplotlib Figure.
 
     Args:
         images: [rows, columns, height, width, channels] in [0, 1] or uint8; 1 channel is drawn grey.
         rows, columns: a label for each row and column.
         title: above the grid.
     """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg  # slow to import, and not needed by --help
+    from matplotlib.figure import Figure
     count, across = images.shape[:2]
     left, top = 1.35 if rows else 0.05, 0.2 * bool(columns) + 0.18 * bool(title) + 0.04
     width, height = left + across * CELL + 0.05, top + count * CELL + 0.05

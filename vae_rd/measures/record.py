@@ -2,32 +2,32 @@
 
 import dataclasses
 import functools
-import os
 import pathlib
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
-from vae_rd.measures.registry import MEASURES, Outcome, Settings
-from vae_rd.measures.subject import Subject
+from vae_rd.measures.finished_run import FinishedRun
+from vae_rd.measures.measure import Outcome, Settings, Value
+from vae_rd.measures.registry import MEASURES
 from vae_rd.storage import files, runs
 
 EVENT_SUFFIX = ".measures"
 
 
-def measure_run(finished_run: Any, names: Iterable[str], *, settings: Settings = Settings(),
-                split_dir: str | os.PathLike | None = None, progress: bool = True, overwrite: bool = False
-                ) -> list[str]:
+def measure_run(finished_run: FinishedRun, names: Iterable[str], *,
+                settings: Mapping[str, Mapping[str, Value]] = MappingProxyType({}), progress: bool = True,
+                overwrite: bool = False) -> list[str]:
     """Makes the measures that a finished run does not have yet; each is recorded as soon as it is made.
 
     Args:
         finished_run: what `vae_rd.measures.finished_run.open_run` returned.
         names: in the table of measures.
-        settings: of the measures.
-        split_dir: folder of the run's split, which keeps what belongs to the data; None: that is computed anew.
+        settings: those that are not to have their defaults, by measure: {"log_marginal": {"num_samples": 100}}.
         progress: show bars.
         overwrite: make measures again that are there.
 
@@ -37,22 +37,25 @@ def measure_run(finished_run: Any, names: Iterable[str], *, settings: Settings =
     Raises:
         runs.RunError: if a name is not known, a measure does not apply to the run, or another process works on it.
             What had been recorded before stays as it was.
+        ConfigError: if a measure has no such setting, or a value is below its least.
     """
     names = list(dict.fromkeys(names))
     unknown = [name for name in names if name not in MEASURES]
     if unknown:
         raise runs.RunError(f"measure {', '.join(unknown)} is not known; choose among {', '.join(MEASURES)}.")
+    chosen = {name: MEASURES[name].settings_with(settings.get(name, {})) for name in names}
     run, checkpoint = finished_run.run, finished_run.checkpoint
-    subject = Subject(finished_run, split_dir, functools.partial(_bar, run.path.name, progress))
+    shown = dataclasses.replace(finished_run, progress=functools.partial(_bar, run.path.name, progress))
     notes = []
     with runs.locked(run):
         for name in names:
-            made, wanted = recorded(run, checkpoint, name), _record(finished_run, name, settings)
+            made = recorded(run, checkpoint, name)
+            wanted = {"step": measured_step(run, checkpoint), **MEASURES[name].record(chosen[name])}
             if made and not overwrite and made != wanted:
-                notes.append(f"{run.path.name}: {name} is there with {_words(made)}, not {_words(wanted)}; --overwrite "
-                             "makes it again.")
+                notes.append(f"{run.path.name}: {name} is there with {_differing(made, wanted)}, not "
+                             f"{_differing(wanted, made)}; --overwrite makes it again.")
             elif overwrite or not made:
-                _make(subject, name, settings, wanted)
+                _make(shown, name, chosen[name], wanted)
         if run.read_measures() and not _event_files(run):
             log_measures(run)
     return notes
@@ -76,7 +79,7 @@ def log_measures(run: runs.RunDir) -> None:
     The file replaces the one before; together with the run's HParams entry it puts the measures in the table of runs.
     """
     import tensorflow as tf
-    with tempfile.TemporaryDirectory(dir=run.path, prefix=".events.", suffix=".folder") as folder:
+    with tempfile.TemporaryDirectory(dir=run.path, prefix=files.UNFINISHED) as folder:
         writer = tf.summary.create_file_writer(folder, filename_suffix=EVENT_SUFFIX)
         with writer.as_default():
             for entry in run.read_measures().get("last", {}).values():
@@ -92,22 +95,21 @@ def log_measures(run: runs.RunDir) -> None:
             path.unlink()
 
 
-def _make(subject: Subject, name: str, settings: Settings, wanted: dict[str, Any]) -> None:
-    finished, measure = subject.finished, MEASURES[name]
+def _make(finished: FinishedRun, name: str, settings: Settings, wanted: dict[str, Any]) -> None:
     started = time.monotonic()
     try:
-        outcome = measure.function(subject, dataclasses.replace(settings, query_images=wanted.get("query_images")))
+        outcome = MEASURES[name].function(finished, settings)
     except ValueError as error:
         raise runs.RunError(f"{finished.run.path}: {name} does not apply: {error}") from error
     _write(finished, outcome)
     measures = finished.run.read_measures()
     entry = {**outcome.scalars, "settings": wanted, "seconds": round(time.monotonic() - started, 2)}
     measures.setdefault(finished.checkpoint, {})[name] = entry
-    files.write_json(finished.run.measures, measures)  # the record comes last: without it, nothing counts as made
+    finished.run.write_measures(measures)  # the record comes last: without it, nothing counts as made
     log_measures(finished.run)
 
 
-def _write(finished: Any, outcome: Outcome) -> None:
+def _write(finished: FinishedRun, outcome: Outcome) -> None:
     """Values per image, pictures and other arrays, each file whole or not at all."""
     run, suffix = finished.run, "" if finished.checkpoint == "last" else f"_{finished.checkpoint}"
     for partition, values in outcome.per_example.items():
@@ -115,20 +117,19 @@ def _write(finished: Any, outcome: Outcome) -> None:
         if not np.array_equal(there["index"], getattr(finished.split, partition).index):
             raise runs.RunError(f"{run.per_example(partition, finished.checkpoint)} is not of these images: their "
                                 "index differs. Remove the run, and train it again.")
-        files.write_arrays(run.per_example(partition, finished.checkpoint), {**there, **values})
+        run.write_arrays(run.per_example(partition, finished.checkpoint), {**there, **values})
     for name, figure in outcome.pictures.items():
         with files.whole_file(run.picture(name + suffix)) as beside:
             figure.savefig(beside)
     for name, arrays in outcome.arrays.items():
-        files.write_arrays(run.arrays(f"{name}{suffix}"), arrays)
+        run.write_arrays(run.arrays(f"{name}{suffix}"), arrays)
 
 
-def _record(finished: Any, name: str, settings: Settings) -> dict[str, Any]:
-    return {"step": measured_step(finished.run, finished.checkpoint), **MEASURES[name].depends_on(settings)}
-
-
-def _words(record: dict[str, Any]) -> str:
-    return " ".join(f"{name}={'all' if value is None else value}" for name, value in record.items() if name != "step")
+def _differing(record: dict[str, Any], other: dict[str, Any]) -> str:
+    """The settings of a record that another one does not share, in words."""
+    record, other = ({"version": 1} | one for one in (record, other))
+    return " ".join(f"{name}={'all' if value is None else value}" for name, value in record.items()
+                    if name not in other or other[name] != value)
 
 
 def _event_files(run: runs.RunDir) -> list[pathlib.Path]:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from vae_rd.datasets import splits
-from vae_rd.measures import neighbours
+from vae_rd.measures import nearest
 from vae_rd.storage import files
 
 FILE = "neighbours.npz"
@@ -28,7 +28,7 @@ class SplitNeighbours(NamedTuple):
 
 
 def of_split(split: splits.Split, folder: str | os.PathLike | None, dynamic: bool = False,
-             progress: neighbours.Progress | None = None) -> SplitNeighbours:
+             progress: nearest.Progress | None = None) -> SplitNeighbours:
     """The neighbours of a split, read from its folder if they are there, else computed and written there.
 
     Args:
@@ -52,20 +52,20 @@ def of_split(split: splits.Split, folder: str | os.PathLike | None, dynamic: boo
     return found
 
 
-def compute(split: splits.Split, progress: neighbours.Progress | None = None) -> SplitNeighbours:
+def compute(split: splits.Split, progress: nearest.Progress | None = None) -> SplitNeighbours:
     """The neighbours of a split, in pixels and in the factors that have an order."""
     train, test = split.train, split.test
-    pixels = neighbours.nearest_images(test.images, train.images, progress=progress)
-    nearest = train.index[pixels.position], pixels.distance
+    pixels = nearest.nearest_images(test.images, train.images, progress=progress)
+    in_pixels = train.index[pixels.position], pixels.distance
     ordered = [column for column, unit in enumerate(split.info.factor_units) if unit != CLASS]
     if not ordered:
-        return SplitNeighbours(*nearest, np.full(len(test.index), -1), np.full(len(test.index), np.nan))
+        return SplitNeighbours(*in_pixels, np.full(len(test.index), -1), np.full(len(test.index), np.nan))
     low, high = np.array(split.info.factor_ranges, np.float64)[ordered].T
     turns = np.array([FULL_TURN.get(split.info.factor_units[column], 0) for column in ordered])
-    factors = neighbours.nearest_factors(neighbours.unit_factors(test.factors[:, ordered], low, high),
-                                         neighbours.unit_factors(train.factors[:, ordered], low, high),
-                                         turns / np.where(high > low, high - low, 1))
-    return SplitNeighbours(*nearest, train.index[factors.position], factors.distance)
+    factors = nearest.nearest_factors(nearest.unit_factors(test.factors[:, ordered], low, high),
+                                      nearest.unit_factors(train.factors[:, ordered], low, high),
+                                      turns / np.where(high > low, high - low, 1))
+    return SplitNeighbours(*in_pixels, train.index[factors.position], factors.distance)
 
 
 def _read(path: pathlib.Path, key: np.ndarray) -> SplitNeighbours | None:

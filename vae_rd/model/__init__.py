@@ -1,11 +1,16 @@
 """The model: networks, priors and the VAE that joins them; importing it registers the classes a saved model names."""
 
+import inspect
 import os
+import zipfile
 
 import keras
 
+from vae_rd import schema
 from vae_rd.config import Config
 from vae_rd.model.vae import VAE
+from vae_rd.storage.files import FileError
+from vae_rd.storage.manifest import END_AGAIN
 
 
 def build(config: Config, image_shape: tuple[int, int, int], num_train: int) -> VAE:
@@ -16,6 +21,41 @@ def build(config: Config, image_shape: tuple[int, int, int], num_train: int) -> 
                                                            "seed")})
 
 
-def load(path: str | os.PathLike) -> VAE:
-    """A model saved by a finished run."""
-    return keras.models.load_model(path, safe_mode=True, compile=False)
+def load(path: str | os.PathLike, config: Config | None = None) -> VAE:
+    """A model saved by a finished run.
+
+    Args:
+        path: of model.keras.
+        config: of the run; None: any.
+
+    Raises:
+        FileError: if the file is damaged, holds anything but our model (nothing in it is run), or the model of another
+            Config.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            saved = schema.parse(archive.read("config.json"))
+    except Exception as error:  # zipfile raises a dozen kinds for damaged bytes
+        raise _damaged(path, error) from error
+    arguments = saved.get("config")
+    known = set(inspect.signature(VAE).parameters) - {"kwargs"}
+    if saved.get("registered_name") != "vae_rd>VAE" or not isinstance(arguments, dict) or not known >= set(arguments):
+        raise FileError(f"{path} is not a model of vae_rd: it holds {saved.get('class_name')!r}. Nothing in it was run."
+                        f" Move it away; {END_AGAIN}.")
+    other = {name: value for name, value in arguments.items() if config and value != getattr(config, name, value)}
+    if other:
+        raise FileError(f"{path} is the model of another run: its {_words(other)}, and this run has "
+                        f"{_words({name: getattr(config, name) for name in other})}. Put its own back, or {END_AGAIN}.")
+    try:
+        return keras.models.load_model(path, safe_mode=True, compile=False)
+    except Exception as error:  # of Keras, h5py and zipfile
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: str | os.PathLike, error: Exception) -> FileError:
+    return FileError(f"{path} is damaged ({type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}): "
+                     f"{END_AGAIN}.")
+
+
+def _words(values: dict) -> str:
+    return ", ".join(f"{name}={value}" for name, value in values.items())

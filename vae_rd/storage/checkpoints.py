@@ -1,12 +1,19 @@
-"""Checkpoints: one .npz per run with weights, optimizer slots and all that continuing needs; whole or absent."""
+"""Checkpoints: one .npz per run with weights, optimizer slots and all that continuing needs; whole or absent.
+
+A checkpoint binds a run that has not ended: it holds the run's name, the history so far, the sha256 of the best
+weights, and the names of its own arrays. So another run's checkpoint or best weights are refused, and history.csv is a
+copy that is written anew. Checkpoints of earlier versions hold none of these; their history is read from history.csv.
+"""
 
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from vae_rd.storage import files, runs
+from vae_rd.storage import contents, files, manifest, runs
 
-_REMEDY = "remove it, and the run starts again unless it has ended"
+_FROM_NOTHING = ("remove the folder checkpoints, and results.json if it is there, and run the same training command: "
+                 "the run starts from nothing")
+_RUN, _HISTORY, _BEST, _ARRAYS = "bound.run", "bound.history", "bound.best_sha256", "bound.arrays"
 
 
 class Progress(NamedTuple):
@@ -20,34 +27,63 @@ class Progress(NamedTuple):
     column: tuple[str, ...]  # names of the runs trained together: the same composition gives the same bits
 
 
+class Resumed(NamedTuple):
+    """Where a run goes on."""
+
+    progress: Progress
+    state: dict[str, np.ndarray] | None  # weights and optimizer slots; None: from nothing
+    history: list[dict[str, Any]]  # rows of the evaluations that are not made again
+
+
 START = Progress(0, -1, np.inf, 0.0, 0.0, ())
+NOTHING = Resumed(START, None, [])
 
 
-def save(run: runs.RunDir, progress: Progress, state: dict[str, np.ndarray]) -> None:
+def save(run: runs.RunDir, progress: Progress, state: dict[str, np.ndarray], history: list[dict[str, Any]]) -> None:
     """Replaces the run's checkpoint; the weights of evaluations that are best no longer go after it."""
+    best = run.best_weights(progress.best_step)
     fields = {f"progress.{name}": np.asarray(value) for name, value in progress._asdict().items()}
-    files.write_arrays(run.last_checkpoint, fields | state)
+    fields |= {_RUN: np.asarray(run.path.name), _HISTORY: np.asarray(contents.history_text(history)),
+               _BEST: np.asarray(files.sha256(best) if best.is_file() else "")}
+    arrays = fields | state
+    files.write_arrays(run.last_checkpoint, arrays | {_ARRAYS: np.asarray(sorted(arrays))})
     for old in run.checkpoints.glob("best-*.npz"):
-        if old != run.best_weights(progress.best_step):
+        if old != best:
             old.unlink()
 
 
-def load(run: runs.RunDir) -> tuple[Progress, dict[str, np.ndarray]] | None:
-    """Progress and state to continue from; None if the run has no checkpoint.
+def resume(run: runs.RunDir, train_steps: int) -> Resumed:
+    """Where the run goes on: after its checkpoint, or from nothing if it has none.
+
+    Args:
+        run: its directory.
+        train_steps: of its Config; the final evaluation is made again, for its values per image.
 
     Raises:
-        runs.RunError: if the file is damaged.
+        files.FileError: if the checkpoint, or what it binds, is damaged or of another run.
     """
-    if not run.last_checkpoint.is_file():
-        return None
-    arrays = files.read_arrays(run.last_checkpoint, _REMEDY)
-    missing = [name for name in Progress._fields if f"progress.{name}" not in arrays]
-    if missing:
-        raise runs.RunError(f"{run.last_checkpoint} holds no {', '.join(missing)}. It is damaged or not ours: "
-                            f"{_REMEDY}.")
-    fields: dict[str, Any] = {name: arrays.pop(f"progress.{name}") for name in Progress._fields}
-    column = tuple(str(name) for name in fields.pop("column"))
-    return Progress(column=column, **{name: value.item() for name, value in fields.items()}), arrays
+    files.present(run.history)
+    if not files.present(run.last_checkpoint):
+        return NOTHING
+    progress, state, bound = _load(run)
+    history = contents.parse_history(bound[_HISTORY].item()) if _HISTORY in bound else _old_history(run, progress)
+    if _BEST in bound and progress.best_step >= 0:
+        _check_best(run, progress.best_step, bound[_BEST].item())
+    last = min(progress.step, train_steps - 1)
+    return Resumed(progress, state, [row for row in history if row["step"] <= last])
+
+
+def copy(source: runs.RunDir, run: runs.RunDir) -> None:
+    """Copies checkpoint, best weights and history of a finished run to a new one, which goes on from there."""
+    if not files.present(source.last_checkpoint):
+        raise runs.RunError(f"{source.path} has no {source.last_checkpoint.name} to continue from: {_FROM_NOTHING}.")
+    progress, state, bound = _load(source)
+    if _BEST in bound:
+        _check_best(source, progress.best_step, bound[_BEST].item())
+    files.write_arrays(run.best_weights(progress.best_step), load_best(source, progress.best_step))
+    history = source.read_history()
+    run.write_history(history)
+    save(run, progress, state, history)
 
 
 def save_best(run: runs.RunDir, step: int, weights: dict[str, np.ndarray]) -> None:
@@ -57,5 +93,44 @@ def save_best(run: runs.RunDir, step: int, weights: dict[str, np.ndarray]) -> No
 
 def load_best(run: runs.RunDir, step: int) -> dict[str, np.ndarray]:
     """The weights of the best evaluation."""
-    return files.read_arrays(run.best_weights(step), f"remove the folder {run.checkpoints.name}, and {run.results.name} "
-                            "if it is there, and train again: the run starts from nothing")
+    path = run.best_weights(step)
+    if not files.present(path):
+        raise runs.RunError(f"{path} is missing: {_FROM_NOTHING}.")
+    return files.read_arrays(path, _FROM_NOTHING, manifest.check(run.path, path, _FROM_NOTHING))
+
+
+def _load(run: runs.RunDir) -> tuple[Progress, dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Progress, state, and what the checkpoint binds, of a checkpoint that is there."""
+    path = run.last_checkpoint
+    arrays = files.read_arrays(path, _FROM_NOTHING, manifest.check(run.path, path, _FROM_NOTHING))
+    names = set(arrays.pop(_ARRAYS).tolist()) if _ARRAYS in arrays else set(arrays)
+    missing = sorted((names | {f"progress.{name}" for name in Progress._fields}) - set(arrays))
+    if missing:
+        raise runs.RunError(f"{run.last_checkpoint} holds no {', '.join(missing)}. It is damaged or not ours: "
+                            f"{_FROM_NOTHING}.")
+    bound = {name: arrays.pop(name) for name in (_RUN, _HISTORY, _BEST) if name in arrays}
+    if _RUN in bound and bound[_RUN].item() != run.path.name:
+        raise runs.RunError(f"{run.last_checkpoint} is the checkpoint of another run, {bound[_RUN].item()}: put that "
+                            f"of this run back, or {_FROM_NOTHING}.")
+    fields: dict[str, Any] = {name: arrays.pop(f"progress.{name}") for name in Progress._fields}
+    column = tuple(str(name) for name in fields.pop("column"))
+    return Progress(column=column, **{name: value.item() for name, value in fields.items()}), arrays, bound
+
+
+def _check_best(run: runs.RunDir, step: int, expected: str) -> None:
+    path = run.best_weights(step)
+    if not files.present(path):
+        raise runs.RunError(f"{path} is missing, though {run.last_checkpoint.name} needs it: put it back, or "
+                            f"{_FROM_NOTHING}.")
+    if files.sha256(path) != expected:
+        raise runs.RunError(f"{path} cannot be read: it is damaged, or not the file that belongs to "
+                            f"{run.last_checkpoint.name}. Put it back, or {_FROM_NOTHING}.")
+
+
+def _old_history(run: runs.RunDir, progress: Progress) -> list[dict[str, Any]]:
+    """history.csv, which a checkpoint of an earlier version does not bind: it has the rows of the best evaluation."""
+    history = run.read_history()
+    if progress.best_step >= 0 and progress.best_step not in {row["step"] for row in history}:
+        raise runs.RunError(f"{run.history} is missing, or not that of {run.last_checkpoint.name}: it has no "
+                            f"evaluation of step {progress.best_step}. Put it back, or {_FROM_NOTHING}.")
+    return history

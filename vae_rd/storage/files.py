@@ -1,14 +1,20 @@
 """Files that appear whole or not at all, and plain arrays read without pickle."""
 
 import contextlib
+import hashlib
+import io
 import json
 import os
 import pathlib
+import shutil
 import tempfile
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+
+UNFINISHED = ".vae_rd-"  # what the name of everything half-written begins with, and nothing else's
+_BLOCK = 1 << 20
 
 
 class FileError(RuntimeError):
@@ -17,9 +23,14 @@ class FileError(RuntimeError):
 
 @contextlib.contextmanager
 def whole_file(path: pathlib.Path) -> Iterator[pathlib.Path]:
-    """A path beside `path` to write to; renamed onto it if the block ends well, removed if it does not."""
+    """A path beside `path` to write to; renamed onto it if the block ends well, removed if it does not.
+
+    Raises:
+        FileError: if a folder has the file's name.
+    """
+    present(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.stem}.", suffix=path.suffix, dir=path.parent)
+    handle, name = tempfile.mkstemp(prefix=f"{UNFINISHED}{path.stem}-", suffix=path.suffix, dir=path.parent)
     os.close(handle)
     beside = pathlib.Path(name)
     try:
@@ -32,15 +43,43 @@ def whole_file(path: pathlib.Path) -> Iterator[pathlib.Path]:
         beside.unlink(missing_ok=True)
 
 
+def remove_unfinished(folder: pathlib.Path) -> None:
+    """Removes what a killed process left half-written in a folder and below it; nothing that has another's name."""
+    for leftover in list(folder.rglob(f"{UNFINISHED}*")):
+        if leftover.is_dir() and not leftover.is_symlink():
+            shutil.rmtree(leftover, ignore_errors=True)
+        else:
+            leftover.unlink(missing_ok=True)
+
+
+def present(path: pathlib.Path) -> bool:
+    """Whether a file is there.
+
+    Raises:
+        FileError: if something else has its name, such as a folder, or a link that leads nowhere.
+    """
+    if path.is_file():
+        return True
+    if os.path.lexists(path):
+        kind = "a folder" if path.is_dir() else "something else"
+        raise FileError(f"{path} is {kind} where a file belongs: move it away, and run the same command again.")
+    return False
+
+
 def write_text(path: pathlib.Path, text: str) -> None:
     """Writes a text file, whole or not at all."""
     with whole_file(path) as beside:
-        beside.write_text(text)
+        beside.write_text(text, encoding="utf-8")
+
+
+def json_text(content: Any) -> str:
+    """The text of a JSON file; NaN and infinities become null, as JSON has none."""
+    return json.dumps(_finite(content), indent=2) + "\n"
 
 
 def write_json(path: pathlib.Path, content: Any) -> None:
     """Writes a JSON file, whole or not at all; NaN and infinities become null, as JSON has none."""
-    write_text(path, json.dumps(_finite(content), indent=2) + "\n")
+    write_text(path, json_text(content))
 
 
 def write_arrays(path: pathlib.Path, arrays: dict[str, np.ndarray]) -> None:
@@ -49,19 +88,29 @@ def write_arrays(path: pathlib.Path, arrays: dict[str, np.ndarray]) -> None:
         np.savez(beside, allow_pickle=False, **arrays)
 
 
-def read_arrays(path: pathlib.Path, remedy: str = "remove results.json and measures.json beside it, and train and "
-                "measure the run again: it ends again from its last checkpoint") -> dict[str, np.ndarray]:
+def read_arrays(path: pathlib.Path, remedy: str = "remove it, and run the same command again",
+                content: bytes | None = None) -> dict[str, np.ndarray]:
     """The arrays of a .npz; raises FileError for a file that is damaged or holds anything but plain arrays.
 
     Args:
         path: of the file.
-        remedy: against damage; by default of values per image and a measure's arrays, which the end of a run writes.
+        remedy: against damage.
+        content: of the file, if it has been read already.
     """
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with np.load(path if content is None else io.BytesIO(content), allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
     except Exception as error:  # zipfile and NumPy raise a dozen kinds for damaged bytes
         raise FileError(f"{path} cannot be read: {error}. It is damaged or not ours: {remedy}.") from error
+
+
+def sha256(path: pathlib.Path) -> str:
+    """The sha256 of a file's content, in hexadecimal."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def _umask() -> int:

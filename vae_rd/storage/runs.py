@@ -1,26 +1,29 @@
-"""The run directory: every file name in it, what its files hold, and its lock."""
+"""The run directory: every file name in it, reading and writing its files, and its lock."""
 
 import contextlib
-import csv
+import errno
 import fcntl
 import io
-import json
 import os
 import pathlib
-import shutil
+import re
 import socket
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+import numpy as np
+
+from vae_rd import schema
 from vae_rd.config import Config
-from vae_rd.storage.files import FileError, write_text
+from vae_rd.storage import contents, files, manifest
+from vae_rd.storage.contents import DIVERGED, FINISHED, METRICS, PARTITIONS  # noqa: F401  the words of a run
+from vae_rd.storage.files import FileError
 
 CHECKPOINT_NAMES = ("last", "best")  # the two states of a run that are measured
-PARTITIONS = ("train", "test", "test_select", "test_compare")  # the last two: halves of test, for early stopping
-METRICS = ("rate", "distortion", "elbo", "objective", "active_units", "entropy_floor")  # per partition, in this order
-HISTORY_COLUMNS = ("step", "partition", "num_images", *METRICS, "wall_seconds")
-_HALF_WRITTEN = ".*.????????.*"  # files of `whole_file`, and folders of event files, before they get their names
-FINISHED, DIVERGED, UNFINISHED, MISSING = "finished", "diverged", "unfinished", "missing"
+UNFINISHED, MISSING = "unfinished", "missing"
+_RUN_NAME = re.compile(r".*-seed\d+-[0-9a-f]{8}")  # a folder with such a name claims to be of that run
+UNSEALED = "unsealed: ended before runs had manifests, files taken as they are"
+_MEASURE_AGAIN = "remove it, and measure again"
 
 
 class RunError(FileError):
@@ -77,6 +80,11 @@ class RunDir(NamedTuple):
         return self.path / "failure.log"
 
     @property
+    def manifest_file(self) -> pathlib.Path:
+        """Which run this is and what its files are, written when it ends."""
+        return self.path / manifest.FILE
+
+    @property
     def lock(self) -> pathlib.Path:
         """Locked, with host and process id as text, while a process works on the run."""
         return self.path / "lock"
@@ -102,43 +110,86 @@ class RunDir(NamedTuple):
         """TensorBoard's files: a view, rewritten from the history on every start."""
         return sorted(self.path.glob("events.out.tfevents.*"))
 
+    def leftovers(self) -> list[pathlib.Path]:
+        """What a killed process left half-written; `locked` removes it."""
+        return list(self.path.glob(f"{files.UNFINISHED}*"))
+
     def read_config(self) -> Config:
-        """The run's Config; raises RunError if the folder holds none, or a damaged one."""
-        if not self.config.is_file():
-            raise RunError(f"{self.path} is not a run directory: it has no {self.config.name}. Name a folder that "
-                           "vae_rd.main made, or train it first.")
-        with _damage_named(self.config, "move the folder away, and the same command trains the run again"):
-            return Config.from_json(self.config.read_text())
+        """The run's Config; raises RunError if the folder holds none, a damaged one, or that of another run."""
+        remedy = f"move it and {self.results.name} away, and run the same training command, which writes both anew"
+        if not files.present(self.config):
+            if not (self.results.exists() or self.manifest_file.exists()):
+                raise RunError(f"{self.path} is not a run directory: it has no {self.config.name}. Name a folder that "
+                               "vae_rd.main made, or train it first.")
+            raise RunError(f"{self.path} has no {self.config.name}, though it has ended: put it back, or remove "
+                           f"{self.results.name} and run the same training command, which writes both anew.")
+        with _damage_named(self.config, remedy):
+            config = Config.from_dict(schema.parse(self._checked(self.config, remedy)))
+        if _RUN_NAME.fullmatch(self.path.name) and config.run_name != self.path.name:
+            raise RunError(f"{self.config} does not hold the Config of this run, but that of {config.run_name}: it was "
+                           f"changed by hand, or is of another run. Put it back, or {remedy}.")
+        return config
 
     def read_results(self) -> dict[str, Any] | None:
         """The content of results.json; None while training has not ended."""
-        with _damage_named(self.results, "remove it, and training ends again from the last checkpoint"):
-            return _read_json(self.results) if self.results.is_file() else None
+        remedy = "remove it and run the same training command: the run ends again from its last checkpoint"
+        if not files.present(self.results):
+            return None
+        with _damage_named(self.results, remedy):
+            results = contents.parse_results(self._checked(self.results, remedy))
+        if "run" in results and not files.present(self.manifest_file):
+            raise RunError(f"{self.path} has no {self.manifest_file.name}, though it ended with one: put it back, or "
+                           f"{manifest.END_AGAIN}.")
+        return results
 
     def read_measures(self) -> dict[str, Any]:
         """The content of measures.json; empty before the first measurement."""
-        with _damage_named(self.measures, "remove it, and measure again"):
-            return _read_json(self.measures) if self.measures.is_file() else {}
+        if not files.present(self.measures):
+            return {}
+        with _damage_named(self.measures, _MEASURE_AGAIN):
+            return contents.parse_measures(self._checked(self.measures, _MEASURE_AGAIN))
 
     def read_history(self) -> list[dict[str, Any]]:
         """The rows of history.csv with numbers as numbers, whole ones as int; empty before the first evaluation."""
-        if not self.history.is_file():
+        if not files.present(self.history):
             return []
-        with _damage_named(self.history, "move it away; the run continues, without the rows so far"), \
-                self.history.open(newline="") as file:
-            reader = csv.DictReader(file)
-            if tuple(reader.fieldnames or ()) != HISTORY_COLUMNS:
-                raise ValueError(f"its columns are not {', '.join(HISTORY_COLUMNS)}")
-            return [{name: value if name == "partition" else int(value) if value.isdigit() else float(value)
-                     for name, value in row.items()} for row in reader]
+        with _damage_named(self.history, manifest.END_AGAIN if self.results.exists() else
+                           "remove it, and run the same command: the checkpoint has a copy"):
+            return contents.parse_history(self._checked(self.history).decode())
+
+    def read_arrays(self, path: pathlib.Path) -> dict[str, np.ndarray]:
+        """The arrays of one of the run's .npz files; raises FileError if it is damaged or was replaced."""
+        if not files.present(path):
+            raise RunError(f"{path} is missing: {manifest.END_AGAIN}.")
+        return files.read_arrays(path, manifest.END_AGAIN, self._checked(path))
+
+    def check_model(self) -> None:
+        """Raises RunError if the final model is missing, FileError if it is not the one that the run ended with."""
+        if not files.present(self.model):
+            raise RunError(f"{self.path} has no final model ({self.model.name}): {manifest.END_AGAIN}.")
+        self._checked(self.model)
+
+    def remarks(self) -> str:
+        """What is to be said of an ended run besides its numbers: it is unsealed, or files are missing or cut."""
+        found = manifest.read(self.path)
+        return UNSEALED if found is None else "; ".join(manifest.differences(self.path, found))
+
+    def _checked(self, path: pathlib.Path, remedy: str = manifest.END_AGAIN) -> bytes:
+        return manifest.check(self.path, path, remedy)
 
     def write_history(self, rows: list[dict[str, Any]]) -> None:
         """Replaces history.csv by these rows."""
-        text = io.StringIO()
-        writer = csv.DictWriter(text, HISTORY_COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-        write_text(self.history, text.getvalue())
+        files.write_text(self.history, contents.history_text(rows))
+
+    def write_arrays(self, path: pathlib.Path, arrays: dict[str, np.ndarray]) -> None:
+        """Writes one of an ended run's .npz files, which its manifest learns."""
+        with manifest.replaced(self.path, path) as beside:
+            np.savez(beside, allow_pickle=False, **arrays)
+
+    def write_measures(self, measures: dict[str, Any]) -> None:
+        """Replaces an ended run's measures.json, which its manifest learns."""
+        with manifest.replaced(self.path, self.measures) as beside:
+            beside.write_text(files.json_text(measures), encoding="utf-8")
 
     def status(self) -> str:
         """`finished`, `diverged`, `unfinished` (begun, not ended) or `missing`."""
@@ -149,11 +200,12 @@ class RunDir(NamedTuple):
 
 
 def find_runs(runs_dir: str | os.PathLike) -> list[RunDir]:
-    """Every run directory directly inside `runs_dir`, by name."""
+    """Every run directory directly inside `runs_dir`, by name: a folder with a Config, or that had one."""
     root = pathlib.Path(runs_dir)
     if not root.is_dir():
         return []
-    return [RunDir(path) for path in sorted(root.iterdir()) if (path / "config.json").is_file()]
+    found = [RunDir(path) for path in sorted(root.iterdir())]
+    return [run for run in found if any(os.path.lexists(path) for path in (run.config, run.results, run.manifest_file))]
 
 
 def run_dir(runs_dir: str | os.PathLike, config: Config) -> RunDir:
@@ -167,25 +219,43 @@ def locked(run: RunDir) -> Iterator[None]:
 
     Raises:
         InUse: naming the holder, if another process has the lock.
+        RunError: if the lock cannot be written, or the file system has no locks.
     """
     run.path.mkdir(parents=True, exist_ok=True)
-    with run.lock.open("a+") as file:
+    with _open_lock(run) as file:
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             file.seek(0)
             raise InUse(f"{run.path} is in use by {file.read().strip() or 'another process'}. Two processes cannot "
                         "work on one run: wait for it, or stop it.") from error
+        except OSError as error:
+            raise RunError(f"{run.lock} cannot be locked ({error.strerror}): the file system of {run.path.parent} has "
+                           "no locks, without which two processes could spoil a run. Keep runs on another file system, "
+                           "or mount this one with locks (NFS: version 4, or the option local_lock=posix where one "
+                           "machine alone writes to it).") from error
         file.seek(0)
         file.truncate()
         file.write(f"host {socket.gethostname()}, process {os.getpid()}\n")
         file.flush()
-        for leftover in list(run.path.rglob(_HALF_WRITTEN)):
-            if leftover.is_dir():
-                shutil.rmtree(leftover, ignore_errors=True)
-            else:
-                leftover.unlink(missing_ok=True)
+        files.remove_unfinished(run.path)
         yield
+
+
+def _open_lock(run: RunDir) -> io.TextIOBase:
+    """The lock file, open for reading and writing; a link in its place is not followed, lest its target be written."""
+    try:
+        return os.fdopen(os.open(run.lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666), "r+")
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise RunError(f"{run.lock} is a symbolic link, which is never a run's lock: remove it.") from error
+        if error.errno == errno.EISDIR:
+            raise RunError(f"{run.lock} is a folder where a file belongs: remove it.") from error
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise RunError(f"{run.lock} cannot be written ({error.strerror}), and to train or to measure a run writes "
+                           "into its folder: copy the folder to a place of your own, or ask for write permission."
+                           ) from error
+        raise
 
 
 @contextlib.contextmanager
@@ -195,10 +265,3 @@ def _damage_named(path: pathlib.Path, remedy: str) -> Iterator[None]:
         yield
     except (ValueError, TypeError, AttributeError) as error:
         raise RunError(f"{path} is damaged or not ours ({error}): {remedy}.") from error
-
-
-def _read_json(path: pathlib.Path) -> dict[str, Any]:
-    content = json.loads(path.read_text())
-    if not isinstance(content, dict):
-        raise TypeError("not a JSON object")
-    return content

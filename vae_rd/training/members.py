@@ -9,7 +9,7 @@ from tqdm import tqdm
 from vae_rd import model
 from vae_rd.config import Config
 from vae_rd.model.vae import objective
-from vae_rd.storage import checkpoints, files, runs
+from vae_rd.storage import checkpoints, ending, files, runs
 from vae_rd.training import tensorboard
 from vae_rd.training.evaluation import PerExample
 
@@ -48,9 +48,8 @@ class Member:
 
     def __init__(self, config: Config, run: runs.RunDir):
         self.config, self.run, self.active = config, run, run.read_results() is None
-        self.progress, self.state = checkpoints.load(run) or (checkpoints.START, None)
-        last = min(self.progress.step, config.train_steps - 1)  # the final evaluation is made again, for its values
-        self.history = [row for row in run.read_history() if row["step"] <= last]
+        resumed = checkpoints.resume(run, config.train_steps) if self.active else checkpoints.NOTHING
+        self.progress, self.state, self.history = resumed
         if config.rate_terms != "both" and self.state is not None and "beta" in self.state:
             self._rescore()
         self._board: tensorboard.Board | None = None  # only where the run is written: on the chief
@@ -104,7 +103,7 @@ class Member:
                                                wall_seconds=self._clock.wall_seconds(),
                                                column=tuple(self._facts["column"]))
         self.run.write_history(self.history)
-        checkpoints.save(self.run, self.progress, state)
+        checkpoints.save(self.run, self.progress, state, self.history)
 
     def diverge(self, step: int, quantity: str) -> None:
         """Ends the run with status `diverged`; its last good checkpoint stays."""
@@ -113,8 +112,8 @@ class Member:
             return
         tqdm.write(f"{self.config.run_name}: {quantity} is not finite at step {step}; the run ends as diverged. Its "
                    f"checkpoint of step {self.progress.step} is kept. Lower the learning rate, or --retry.")
-        files.write_json(self.run.results, {"status": runs.DIVERGED, "step": self.progress.step,
-                                            "diverged": {"step": step, "quantity": quantity}, **self._provenance(step)})
+        ending.end(self.run, {"status": runs.DIVERGED, "step": self.progress.step,
+                              "diverged": {"step": step, "quantity": quantity}, **self._provenance(step)})
         self._board.finish(runs.DIVERGED)
 
     def finish(self, vae: model.VAE, evaluations: dict[str, dict[str, PerExample]], images: np.ndarray) -> None:
@@ -129,7 +128,7 @@ class Member:
             for partition in ("train", "test"):
                 arrays = {name: getattr(values[partition], name)
                           for name in ("index", "rate", "distortion", "entropy_floor")}
-                files.write_arrays(self.run.per_example(partition, checkpoint), arrays)
+                ending.write_values(self.run, partition, checkpoint, arrays)
         with files.whole_file(self.run.model) as beside:
             vae.save(beside)
         step = self.config.train_steps
@@ -137,9 +136,8 @@ class Member:
         self._board.finish(runs.FINISHED)
         means = {checkpoint: {partition: values.metrics() for partition, values in parts.items() if len(values.index)}
                  for checkpoint, parts in evaluations.items()}
-        files.write_json(self.run.results, {"status": runs.FINISHED, "step": step, **means["last"],
-                                            "best": {"step": self.progress.best_step, **means["best"]},
-                                            **self._provenance(step)})
+        ending.end(self.run, {"status": runs.FINISHED, "step": step, **means["last"],
+                              "best": {"step": self.progress.best_step, **means["best"]}, **self._provenance(step)})
         self.run.failure.unlink(missing_ok=True)
         self.active = False
 

@@ -7,7 +7,7 @@ import shutil
 import time
 
 from vae_rd.config import Config
-from vae_rd.storage import files, runs
+from vae_rd.storage import checkpoints, files, runs
 from vae_rd.training.members import Member
 
 
@@ -84,8 +84,7 @@ def continue_run(source: runs.RunDir, config: Config, run: runs.RunDir) -> None:
         raise runs.RunError(f"train_steps={config.train_steps}: must be more than the {old.train_steps} of "
                             f"{source.path}.")
     with runs.locked(run):
-        shutil.copytree(source.checkpoints, run.checkpoints, dirs_exist_ok=True)
-        shutil.copy(source.history, run.history)
+        checkpoints.copy(source, run)
         files.write_text(run.config, config.to_json())
 
 

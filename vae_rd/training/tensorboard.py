@@ -12,7 +12,6 @@ from tensorboard.plugins.hparams import api_pb2, plugin_data_pb2, summary as hpa
 
 from vae_rd import model
 from vae_rd.config import Config
-from vae_rd.datasets import random_streams
 from vae_rd.measures import MEASURES
 from vae_rd.storage import files, runs
 
@@ -48,8 +47,7 @@ class Board:
 
     def pictures(self, vae: model.VAE, images: np.ndarray, step: int) -> None:
         """Writes images [num, height, width, channels] above their reconstructions, and as many model samples."""
-        codes = random_streams.random("evaluation_noise", 0).standard_normal((len(images), vae.latent_dim))
-        samples = vae.likelihood(tf.constant(codes, vae.variable_dtype)).mean().numpy()
+        samples = vae.likelihood(vae.prior().sample(len(images), seed=[0, 0])).mean().numpy()
         with self._writer.as_default():
             tf.summary.image("reconstructions", _tiled(images, vae(tf.constant(images)).numpy()), step=step)
             tf.summary.image("samples", _tiled(samples), step=step)
@@ -80,7 +78,7 @@ def write_hparams_config(runs_dir: str | os.PathLike) -> None:
             tf.io.TFRecordWriter(str(beside)) as writer:
         writer.write(event_pb2.Event(file_version="brain.Event:2").SerializeToString())
         writer.write(event_pb2.Event(wall_time=time.time(), summary=record).SerializeToString())
-    for leftover in target.parent.glob(f".{target.stem}.????????{target.suffix}"):
+    for leftover in target.parent.glob(f"{files.UNFINISHED}{target.stem}-*"):
         leftover.unlink(missing_ok=True)  # of a killed process, or of one that now does without
 
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from vae_rd import measures
 from vae_rd.config import Config
-from vae_rd.datasets import records, splits
+from vae_rd.datasets import splits
 from vae_rd.measures import finished_run
 from vae_rd.storage import files, runs
 from vae_rd.training import devices, loop
@@ -25,7 +25,7 @@ class Wanted(NamedTuple):
 def train_and_measure(configs: list[Config], *, runs_dir: str | os.PathLike, data_dir: str | os.PathLike,
                       strategy: str = "auto", jit: bool | None = None,
                       wanted: Mapping[Config, Sequence[Wanted]] = MappingProxyType({}),
-                      settings: Mapping[str, measures.Settings] = MappingProxyType({}), retry: bool = False,
+                      settings: Mapping[str, Mapping[str, float]] = MappingProxyType({}), retry: bool = False,
                       skip_busy: bool = False, progress: bool = True) -> None:
     """Trains what has not ended and measures what is not measured, in one process.
 
@@ -36,13 +36,13 @@ def train_and_measure(configs: list[Config], *, runs_dir: str | os.PathLike, dat
         strategy: one of devices.STRATEGIES.
         jit: compile by XLA; None: what was measured to be faster.
         wanted: the measures of each run.
-        settings: of the measures, by name; without, their own.
+        settings: of the measures, by name; without, their defaults.
         retry: start diverged runs again.
         skip_busy: leave runs alone that another process trains or measures, instead of refusing.
         progress: show bars.
 
     Raises:
-        signals.Interrupted, runs.RunError, records.RecordsError, ConfigError: as the parts do.
+        signals.Interrupted, runs.RunError, RecordsError, ConfigError: as the parts do.
     """
     shared = configs[0]
     placement = devices.place(shared, strategy, jit)
@@ -56,8 +56,7 @@ def train_and_measure(configs: list[Config], *, runs_dir: str | os.PathLike, dat
         try:
             for one in wanted.get(config, ()) if run.status() == runs.FINISHED else ():
                 opened = finished_run.open_run(run.path, data_dir, one.checkpoint, split)
-                for note in measures.measure_run(opened, [one.measure], split_dir=split_dir, progress=progress,
-                                                 settings=settings.get(one.measure, measures.Settings())):
+                for note in measures.measure_run(opened, [one.measure], settings=settings, progress=progress):
                     print(note, flush=True)
             if run.status() == runs.FINISHED:
                 run.failure.unlink(missing_ok=True)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import scipy.spatial.distance
 
-from vae_rd.measures import neighbours
+from vae_rd.measures import nearest, neighbours
 
 
 def _smooth_images(rng, num_images, size=16, rank=20):
@@ -21,23 +21,23 @@ def _exhaustive(queries, references):
 
 @pytest.mark.parametrize("num_queries", [1, 63, 64, 65])
 def test_equals_exhaustive_search_in_blocks_of_any_size(monkeypatch, num_queries):
-    monkeypatch.setattr(neighbours, "PAIRS_PER_BLOCK", 64 * 700)
-    monkeypatch.setattr(neighbours, "NUM_DIRECTIONS", 30)
+    monkeypatch.setattr(nearest, "PAIRS_PER_BLOCK", 64 * 700)
+    monkeypatch.setattr(nearest, "NUM_DIRECTIONS", 30)
     rng = np.random.default_rng(0)
     references, queries = _smooth_images(rng, 700), _smooth_images(rng, num_queries)
-    assert neighbours._bounds(neighbours._flat(references)).basis is not None, "the projection is not exercised"
-    nearest, truth = neighbours.nearest_images(queries, references), _exhaustive(queries, references)
-    np.testing.assert_array_equal(nearest.position, truth.argmin(1))
-    np.testing.assert_allclose(nearest.distance, truth.min(1), rtol=1e-12)
+    assert nearest._bounds(nearest._flat(references)).basis is not None, "the projection is not exercised"
+    found, truth = nearest.nearest_images(queries, references), _exhaustive(queries, references)
+    np.testing.assert_array_equal(found.position, truth.argmin(1))
+    np.testing.assert_allclose(found.distance, truth.min(1), rtol=1e-12)
 
 
 def test_images_without_common_directions_are_multiplied_whole(monkeypatch):
-    monkeypatch.setattr(neighbours, "NUM_DIRECTIONS", 8)
+    monkeypatch.setattr(nearest, "NUM_DIRECTIONS", 8)
     rng = np.random.default_rng(1)
     references, queries = (rng.integers(0, 256, (n, 12, 12, 1), np.uint8) for n in (300, 50))
-    assert neighbours._bounds(neighbours._flat(references)).basis is None
-    nearest = neighbours.nearest_images(queries, references)
-    np.testing.assert_array_equal(nearest.position, _exhaustive(queries, references).argmin(1))
+    assert nearest._bounds(nearest._flat(references)).basis is None
+    found = nearest.nearest_images(queries, references)
+    np.testing.assert_array_equal(found.position, _exhaustive(queries, references).argmin(1))
 
 
 def test_twins_at_one_grey_level_are_told_apart_where_float32_products_cannot():
@@ -47,72 +47,72 @@ def test_twins_at_one_grey_level_are_told_apart_where_float32_products_cannot():
     twins = queries.copy()
     twins[:, 0, 0, 0] = 255
     references = np.concatenate([twins, queries])
-    flat = [neighbours._flat(images).astype(np.float32) for images in (queries, references)]
+    flat = [nearest._flat(images).astype(np.float32) for images in (queries, references)]
     shortcut = np.square(flat[0]).sum(1)[:, None] + np.square(flat[1]).sum(1) - 2 * flat[0] @ flat[1].T
     assert (shortcut.argmin(1) != 64 + np.arange(64)).any(), "the negative control does not bite"
-    nearest = neighbours.nearest_images(queries, references)
-    np.testing.assert_array_equal(nearest.position, 64 + np.arange(64))
-    assert (nearest.distance == 0).all()
+    found = nearest.nearest_images(queries, references)
+    np.testing.assert_array_equal(found.position, 64 + np.arange(64))
+    assert (found.distance == 0).all()
 
 
 def test_first_of_equally_near_references():
     references = np.repeat(np.arange(0, 200, 50, np.uint8), 3).reshape(-1, 1, 1, 1)
-    nearest = neighbours.nearest_images(np.array([100, 99], np.uint8).reshape(-1, 1, 1, 1), references)
-    np.testing.assert_array_equal(nearest.position, [6, 6])
-    np.testing.assert_allclose(nearest.distance, [0, 1 / 255])
+    found = nearest.nearest_images(np.array([100, 99], np.uint8).reshape(-1, 1, 1, 1), references)
+    np.testing.assert_array_equal(found.position, [6, 6])
+    np.testing.assert_allclose(found.distance, [0, 1 / 255])
 
 
 def test_own_image_does_not_count():
     images = _smooth_images(np.random.default_rng(3), 80)
-    nearest = neighbours.nearest_images(images, images, own=np.arange(80))
+    found = nearest.nearest_images(images, images, own=np.arange(80))
     truth = _exhaustive(images, images)
     np.fill_diagonal(truth, np.inf)
-    np.testing.assert_array_equal(nearest.position, truth.argmin(1))
-    assert (neighbours.nearest_images(images, images).distance == 0).all()
+    np.testing.assert_array_equal(found.position, truth.argmin(1))
+    assert (nearest.nearest_images(images, images).distance == 0).all()
 
 
 def test_float_queries():
     rng = np.random.default_rng(4)
     references, queries = _smooth_images(rng, 90), rng.random((20, 16, 16, 3)).astype(np.float32)
-    nearest = neighbours.nearest_images(queries, references)
+    found = nearest.nearest_images(queries, references)
     truth = _exhaustive(queries * 255.0, references)
-    np.testing.assert_array_equal(nearest.position, truth.argmin(1))
-    np.testing.assert_allclose(nearest.distance, truth.min(1), rtol=1e-6)
+    np.testing.assert_array_equal(found.position, truth.argmin(1))
+    np.testing.assert_allclose(found.distance, truth.min(1), rtol=1e-6)
 
 
 def test_constant_images():
     images = np.zeros((3, 4, 4, 1), np.uint8)
-    nearest = neighbours.nearest_images(images, images)
-    np.testing.assert_array_equal(nearest, [[0, 0, 0], [0, 0, 0]])
+    found = nearest.nearest_images(images, images)
+    np.testing.assert_array_equal(found, [[0, 0, 0], [0, 0, 0]])
 
 
 @pytest.mark.parametrize("references, own", [(np.zeros((5, 4, 4, 3)), None), (np.zeros((0, 4, 4, 1)), None),
                                              (np.zeros((1, 4, 4, 1)), [0, 0])])
 def test_refuses_what_has_no_neighbour(references, own):
     with pytest.raises(ValueError, match="do not fit"):
-        neighbours.nearest_images(np.zeros((2, 4, 4, 1), np.uint8), references.astype(np.uint8), own=own)
+        nearest.nearest_images(np.zeros((2, 4, 4, 1), np.uint8), references.astype(np.uint8), own=own)
 
 
 def test_factors_turn_around():
     """350 degrees lies 20 from 10 degrees, not 340; a factor with no period does not wrap."""
     references = np.array([[10 / 360, 0.02], [200 / 360, 0.98]])
     queries = np.array([[350 / 360, 0.02], [1.0, 0.98]])
-    nearest = neighbours.nearest_factors(queries, references, periods=np.array([1, 0]))
-    np.testing.assert_array_equal(nearest.position, [0, 1])
-    np.testing.assert_allclose(nearest.distance, [20 / 360, 160 / 360])
+    found = nearest.nearest_factors(queries, references, periods=np.array([1, 0]))
+    np.testing.assert_array_equal(found.position, [0, 1])
+    np.testing.assert_allclose(found.distance, [20 / 360, 160 / 360])
 
 
 def test_factors_equal_exhaustive_search():
     rng = np.random.default_rng(5)
     references, queries = rng.random((200, 5)), rng.random((70, 5))
-    nearest = neighbours.nearest_factors(queries, references)
+    found = nearest.nearest_factors(queries, references)
     truth = scipy.spatial.distance.cdist(queries, references)
-    np.testing.assert_array_equal(nearest.position, truth.argmin(1))
-    np.testing.assert_allclose(nearest.distance, truth.min(1))
+    np.testing.assert_array_equal(found.position, truth.argmin(1))
+    np.testing.assert_allclose(found.distance, truth.min(1))
 
 
 def test_unit_factors_of_a_factor_that_does_not_vary():
-    unit = neighbours.unit_factors(np.array([[90.0, 3.0], [360.0, 3.0]]), np.array([0, 3]), np.array([360, 3]))
+    unit = nearest.unit_factors(np.array([[90.0, 3.0], [360.0, 3.0]]), np.array([0, 3]), np.array([360, 3]))
     np.testing.assert_array_equal(unit, [[0.25, 0], [1, 0]])
 
 

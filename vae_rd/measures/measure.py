@@ -1,0 +1,101 @@
+"""What a measure is: a name, a function of a finished run, settings with their least values and texts, headlines."""
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from vae_rd.config import ConfigError
+from vae_rd.measures.finished_run import FinishedRun
+
+STANDARD_ERROR = "_se"  # suffix of a scalar's standard error
+Value = int | float | None  # of a setting; None: the measure's own default
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """The settings of a measure that has none; others add fields made by `setting`.
+
+    Every field decides the measure's numbers, so all of them are recorded with it.
+
+    Raises:
+        ConfigError: for a value below a setting's least.
+    """
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value, least = getattr(self, field.name), field.metadata["least"]
+            if not (value is None and field.default is None) and not value >= least:
+                raise ConfigError(f"{field.name}={value}: must be {least} or more.")
+
+
+def setting(default: Value, text: str, least: int = 1) -> Any:
+    """A field of a measure's Settings: its default, its text for --help, and the least value that is allowed."""
+    return dataclasses.field(default=default, metadata={"text": text, "least": least})
+
+
+def query_images(default: int | None) -> Any:
+    """The setting that most measures have; None: all images."""
+    return setting(default, "images per partition, a fixed seeded subset")
+
+
+class Outcome(NamedTuple):
+    """What a measure found."""
+
+    scalars: dict[str, dict[str, float]] = {}  # {"train" | "test" | "run": {name: value}}
+    per_example: dict[str, dict[str, np.ndarray]] = {}  # {"train" | "test": {name: [num, ...]}}, NaN: left out
+    pictures: dict[str, Any] = {}  # matplotlib figures by name
+    arrays: dict[str, dict[str, np.ndarray]] = {}  # further files of plain arrays, by name
+
+
+class Measure(NamedTuple):
+    """A measure, as the file that makes it hands it to the registry."""
+
+    name: str
+    function: Callable[[FinishedRun, Any], Outcome]  # of a run and an instance of `settings`
+    text: str  # what it measures, and how long that takes
+    settings: type[Settings] = Settings
+    headlines: tuple[str, ...] = ()  # scalars worth a column in TensorBoard's table of runs
+    quick: bool = False  # whether `evaluate` makes it without being told to
+    version: int = 1  # raised when its numbers change their meaning: older records then count as of other settings
+
+    def settings_with(self, values: Mapping[str, Value]) -> Settings:
+        """Its settings, with defaults for those that are not given or None.
+
+        Raises:
+            ConfigError: for a name that the measure does not have, or a value below the least.
+        """
+        known = [field.name for field in dataclasses.fields(self.settings)]
+        unknown = [name for name in values if name not in known]
+        if unknown:
+            raise ConfigError(f"{', '.join(unknown)}: {self.name} has no such setting; it has "
+                              f"{', '.join(known) or 'none'}.")
+        return self.settings(**{name: value for name, value in values.items() if value is not None})
+
+    def record(self, settings: Settings) -> dict[str, Any]:
+        """What decides the measure's numbers, as measures.json holds it; no version stands for the first."""
+        return dataclasses.asdict(settings) | ({"version": self.version} if self.version > 1 else {})
+
+
+class Estimate(NamedTuple):
+    """A Monte Carlo mean and its standard error."""
+
+    mean: float
+    standard_error: float
+
+
+def estimate(values: np.ndarray) -> Estimate:
+    """Mean over the images; the standard error counts the spread between images too, so it is on the safe side."""
+    values = np.asarray(values, np.float64)
+    spread = values.std(ddof=1) / math.sqrt(len(values)) if len(values) > 1 else math.nan
+    return Estimate(float(values.mean()), float(spread))
+
+
+def means_with_errors(**values: np.ndarray) -> dict[str, float]:
+    """Mean over the images of each quantity [num], and its standard error as `<name>_se`."""
+    found = {}
+    for name, chosen in values.items():
+        found[name], found[name + STANDARD_ERROR] = estimate(chosen)
+    return found
