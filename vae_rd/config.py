@@ -103,7 +103,8 @@ class Config:
     """
 
     dataset: str = _field(_DATA.dataset, "data set: a folder in --data_dir, or one that data_gen can make")
-    data_seed: int = _field(_DATA.data_seed, "seed of the data: factor draws and splits (not the restart: that is --seed)")
+    data_seed: int = _field(_DATA.data_seed, "seed of the data: factor draws and splits (not the restart: that is "
+                                             "--seed)")
     image_size: int = _field(_DATA.image_size, "height and width of the images in pixels")
     binarization: str = _field(_DATA.binarization, "targets: none (grey, as in the paper), static (one draw when the "
                                                    "data are generated) or dynamic (a fresh draw in each step)")

@@ -17,9 +17,9 @@ from vae_rd.datasets import records
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 
-def _make(data_dir, split="cd_50", data_seed=0, binarization="none", **options):
-    spec = DataSpec("tetrominoes", split, data_seed=data_seed, binarization=binarization)
-    return generate.generate(data_dir, spec, progress=False, **options)
+def _make(data_dir, split="cd_50", **options):
+    fields = {name: options.pop(name) for name in DataSpec._fields if name in options}
+    return generate.generate(data_dir, DataSpec("tetrominoes", split, **fields), progress=False, **options)
 
 
 def _bytes(folder):
