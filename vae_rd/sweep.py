@@ -14,7 +14,7 @@ from vae_rd import cli
 from vae_rd.config import Config, ConfigError, DataSpec
 from vae_rd.datasets.records import RecordsError
 from vae_rd.storage import runs
-from vae_rd.sweeps import columns, experiments, workers
+from vae_rd.sweeps import columns, cost as costs, experiments, workers
 
 _EXPERIMENT = flags.DEFINE_list("experiment", None, f"one or several of {', '.join(experiments.names())}")
 _SCALE = flags.DEFINE_enum("scale", "laptop", list(experiments.SCALES),
@@ -76,7 +76,7 @@ class _Sweep:
         share = 1.0 if status in (runs.FINISHED, runs.DIVERGED) else 0.0
         if status == runs.UNFINISHED:
             share = max((row["step"] for row in self.run(config).read_history()), default=0) / config.train_steps
-        return share * 3600 * experiments.cost([config]).hours
+        return share * 3600 * costs.cost([config]).hours
 
     def measured(self, config: Config) -> bool:
         """Whether the run has all the measures that its experiments need."""
@@ -106,7 +106,7 @@ def _list(sweep: _Sweep) -> None:
 
 
 def _plan(configs: list[Config], num_columns: int) -> str:
-    cost = experiments.cost(configs)
+    cost = costs.cost(configs)
     return (f"{cost.runs} runs in {num_columns} columns: about {cost.hours:,.1f} hours on 2 cores and "
             f"{cost.gigabytes:,.1f} GB on disk")
 
@@ -114,7 +114,7 @@ def _plan(configs: list[Config], num_columns: int) -> str:
 def _status(sweep: _Sweep) -> None:
     counts = sweep.counts()
     print(f"{len(sweep.configs)} runs: " + ", ".join(f"{count} {state}" for state, count in sorted(counts.items())))
-    done, total = sum(map(sweep.seconds_done, sweep.configs)), 3600 * experiments.cost(sweep.configs).hours
+    done, total = sum(map(sweep.seconds_done, sweep.configs)), 3600 * costs.cost(sweep.configs).hours
     print(f"{100 * done / total if total else 100:.1f}% of the training is done, about {(total - done) / 3600:,.2f} "
           "hours on 2 cores are left")
     unmeasured = sum(sweep.state(config) == runs.FINISHED and not sweep.measured(config) for config in sweep.configs)
@@ -153,7 +153,7 @@ def _run_piece(sweep: _Sweep) -> int:
         print(f"afterwards the measures {', '.join(names)}", flush=True)
     tasks = [workers.Task(_command(number), _log(sweep, number)) for number in numbers]
     before = sum(map(sweep.seconds_done, todo))
-    total = 3600 * experiments.cost(todo).hours
+    total = 3600 * costs.cost(todo).hours
     with tqdm(total=round(total), initial=round(before), desc=f"{len(todo)} runs", unit="s", leave=True,
               dynamic_ncols=True, mininterval=2 if os.isatty(2) else 60,
               bar_format="{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}") as bar:

@@ -92,7 +92,8 @@ def test_shapes_are_read_averaged_and_split(shapes, tmp_path, monkeypatch, block
 
 
 def test_shapes_in_original_size(shapes, tmp_path):
-    images, index, _ = _load(generate.generate(tmp_path, DataSpec("shapes3d", "default", image_size=64), progress=False), "test")
+    folder = generate.generate(tmp_path, DataSpec("shapes3d", "default", image_size=64), progress=False)
+    images, index, _ = _load(folder, "test")
     np.testing.assert_array_equal(images, shapes[1][index])
 
 
@@ -115,7 +116,8 @@ def test_sprites_are_read_averaged_and_split(sprites, tmp_path):
 
 
 def test_sprites_in_original_size_are_black_and_white(sprites, tmp_path):
-    images, index, _ = _load(generate.generate(tmp_path, DataSpec("dsprites", "default", image_size=64), progress=False), "train")
+    folder = generate.generate(tmp_path, DataSpec("dsprites", "default", image_size=64), progress=False)
+    images, index, _ = _load(folder, "train")
     np.testing.assert_array_equal(images[..., 0], 255 * sprites[1][index])
 
 

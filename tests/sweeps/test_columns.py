@@ -4,7 +4,8 @@ import pytest
 
 from vae_rd.config import STACKABLE_FIELDS, Config
 from vae_rd.sweeps import columns
-from vae_rd.sweeps.experiments import cost, experiment
+from vae_rd.sweeps.cost import cost
+from vae_rd.sweeps.experiments import experiment
 
 
 def _shared(config):

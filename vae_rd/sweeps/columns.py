@@ -6,7 +6,7 @@ import subprocess
 
 from vae_rd.config import STACKABLE_FIELDS, Config
 from vae_rd.sweeps import workers
-from vae_rd.sweeps.experiments import cost, num_parameters
+from vae_rd.sweeps.cost import cost, num_parameters
 
 CPU_MEMBERS = 12  # more gain nothing where members run one after the other, and the program takes longer to compile
 GPU_MEMBERS = 60  # the paper's 12 betas x 5 restarts

@@ -1,4 +1,4 @@
-"""The paper's figures and further experiments as lists of Configs, at four scales, with what they cost.
+"""The paper's figures and further experiments as lists of Configs, at four scales.
 
 An experiment is a product of small lists: networks x splits x betas x restarts. Runs that several figures share are
 equal Configs, so they are trained once.
@@ -71,14 +71,6 @@ class Experiment(NamedTuple):
         return [config.run_name for config in self.configs]
 
 
-class Cost(NamedTuple):
-    """What a set of runs is expected to take; start-up and measures come on top."""
-
-    runs: int
-    hours: float  # on 2 CPU cores
-    gigabytes: float  # of run directories
-
-
 _SMOKE = Scale("smoke", Config(train_steps=40, image_size=16, eval_images=256), {"hidden_units": 32}, {"channels": 4},
                betas=(0.01, 0.1, 1.0), few_betas=(0.1, 1.0), restarts=1, large="cv_4000", small="cv_500",
                cv=("cv_500", "cv_4000"), cd=("cd_500", "cd_4000"), other="cv_500", other_sizes=("cv_500", "cv_1000"),
@@ -105,17 +97,7 @@ _PAPER = Scale("paper", Config(), {}, {}, betas=PAPER_BETAS, few_betas=PAPER_BET
                cd=tuple(f"cd_{size}" for size in SPLIT_SIZES if size != "82k"), other="cv_8k",
                other_sizes=("cv_8k", "cv_16k", "cv_33k"), latent_dims=(2, 5, 10, 20, 32, 64))
 SCALES = {scale.name: scale for scale in (_SMOKE, _LAPTOP, _TENTH, _PAPER)}
-
-# Milliseconds per optimizer step at the protocol's sizes (32x32x3 images, batch 128), on 2 quiet cores (Zen 5).
-STEP_MS = {("mlp", 1): 11.0, ("mlp", 3): 16.0, ("cnn", 1): 16.0, ("cnn", 3): 55.0}
-EVALUATION_SHARE = 1 / 3  # of a step's time, to evaluate as many images: forward, without backward and Adam
-COPIES = 5  # of the weights in a run directory: model.keras, best, and last with Adam's two slots
-BYTES_PER_IMAGE = 2 * 32  # of per-example values, for last and best
-# Images and channels of the data sets, as far as they are known without their files; others count as Tetrominoes.
-DATASET_SIZES = {"tetrominoes": (163_840, 3), "tetrominoes_released": (163_840, 3), "mnist": (70_000, 1),
-                 "fashion_mnist": (70_000, 1), "smallnorb": (48_600, 1), "shapes3d": (480_000, 3),
-                 "dsprites": (737_280, 1)}
-
+DEFAULT_SCALE = _LAPTOP.name  # what vae_rd.sweep takes unless told otherwise
 
 def experiment(name: str, scale: str = "paper") -> Experiment:
     """One experiment at one scale.
@@ -145,56 +127,6 @@ def product(scale: Scale, networks: Iterable[dict], splits: Iterable[str], betas
     points = itertools.product(splits, networks, betas or scale.betas, range(scale.restarts))
     return [scale.base.replace(**(widths[network["architecture"]] | network | constant), split=split, beta=beta,
                                seed=seed) for split, network, beta, seed in points]
-
-
-def cost(configs: Iterable[Config]) -> Cost:
-    """Expected hours and disk of some runs: steps times the measured step time, evaluations, and the files written."""
-    configs = list(configs)
-    seconds = sum(step_seconds(config) * (config.train_steps + EVALUATION_SHARE * _images_evaluated(config) /
-                                          config.batch_size) for config in configs)
-    size = sum(4 * COPIES * num_parameters(config) + BYTES_PER_IMAGE * _dataset(config)[0] for config in configs)
-    return Cost(len(configs), seconds / 3600, size / 1e9)
-
-
-def step_seconds(config: Config) -> float:
-    """Expected seconds per optimizer step on 2 cores: the measured ones, scaled by parameters (mlp) or work (cnn)."""
-    protocol = Config(architecture=config.architecture, num_layers=min(config.num_layers, 3))
-    one, three = (STEP_MS[config.architecture, layers] for layers in (1, 3))
-    milliseconds = one + (three - one) / 2 * (protocol.num_layers - 1)
-    if config.architecture == "mlp":
-        share = num_parameters(config) / num_parameters(protocol)
-    else:
-        share = (config.image_size / 32) ** 2 * config.channels / protocol.channels
-    return milliseconds / 1000 * share * config.batch_size / protocol.batch_size
-
-
-def num_parameters(config: Config) -> int:
-    """Weights and biases of encoder and decoder."""
-    pixels, channels = config.image_size**2, _dataset(config)[1]
-    layers, codes = config.num_layers, config.latent_dim
-
-    def dense(inputs, outputs):
-        return inputs * outputs + outputs
-
-    if config.architecture == "mlp":
-        units = config.hidden_units
-        return (dense(pixels * channels, units) + 2 * (layers - 1) * dense(units, units) + 2 * dense(units, codes)
-                + dense(codes, units) + dense(units, pixels * channels))
-    width, kernel = config.channels, 16
-    flat = pixels // 4**layers * width
-    return (dense(kernel * channels, width) + 2 * (layers - 1) * dense(kernel * width, width) + 2 * dense(flat, codes)
-            + dense(codes, flat) + dense(kernel * width, channels))
-
-
-def _images_evaluated(config: Config) -> int:
-    """Over all evaluations of a run: whole partitions of the last state, and of the best unless that is the last."""
-    total = _dataset(config)[0]
-    before = -(-config.train_steps // config.evaluation_interval)
-    return 2 * total + before * min(total, 2 * (config.eval_images or total))
-
-
-def _dataset(config: Config) -> tuple[int, int]:
-    return DATASET_SIZES.get(config.dataset, DATASET_SIZES["tetrominoes"])
 
 
 def _small_and_large(scale: Scale) -> list[Config]:
