@@ -10,13 +10,12 @@ from vae_rd.config import BINARIZATIONS, DataSpec
 _DATASET = flags.DEFINE_string("dataset", "tetrominoes", f"data set: {', '.join(generate.DATASETS)}")
 _SPLIT = flags.DEFINE_string("split", "cv_16k", "default, checkerboard, official, cd_<size>, cv_<size> (size: a whole "
                                                 "number, or 8k, 16k, ... as in the paper), or all")
-_DATA_DIR = flags.DEFINE_string("data_dir", "data", "folder of all data sets")
 _SEED = flags.DEFINE_integer("seed", 0, "data seed: factor draws, splits, static binarization", 0, 2**31 - 1)
 _IMAGE_SIZE = flags.DEFINE_integer("image_size", 32, "height and width of the images in pixels", 1)
 _BINARIZATION = flags.DEFINE_enum("binarization", "none", BINARIZATIONS,
                                   "none: grey values; static: every pixel drawn once; dynamic: grey values on disk, "
                                   "drawn anew in every training step")
-_RAW_DIR = flags.DEFINE_string("raw_dir", None, "folder of the original files (default: <data_dir>/raw)")
+_DATA_DIR, _RAW_DIR = cli.data_dir(), cli.raw_dir()
 _NUM_SHARDS = flags.DEFINE_integer("num_shards", None, "files per partition (default: one for every 8192 images)", 1)
 _NUM_WORKERS = flags.DEFINE_integer("num_workers", None, "processes (default: one for each CPU)", 1)
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "replaces a split that is there")
