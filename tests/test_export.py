@@ -97,10 +97,10 @@ def test_claims_and_gaps_write_their_tables(runs_dir, tmp_path):
 
 @pytest.mark.parametrize("flag, words", [
     ("--experiment=figure9", "The experiments are: figure1"), ("--experiment=figure1", "data_gen.main --preview"),
-    ("--experiment=figure6", "none of its 240 runs at scale paper has finished"),
+    ("--experiment=figure6", "none of its 48 runs at scale laptop has finished. Train them with"),
     ("--where=split=cv_82k", "no run has split=cv_82k; there are cd_8k, cv_16k"),
-    ("--where=split=random", "The kinds are"), ("--facet=colour", "--facet=colour: must be one or more of dataset"),
-    ("--runs_dir=nowhere", "nowhere holds no finished run"), ("figure3", "is no flag")])
+    ("--where=split=random", "The kinds are"), ("--facet=colour", "facet must be one or more of dataset"),
+    ("--runs_dir=nowhere", "nowhere holds no finished run"), ("figure3", "is not a flag")])
 def test_refusals_in_one_line(runs_dir, tmp_path, flag, words):
     done = export(f"--runs_dir={runs_dir}", f"--out_dir={tmp_path}", flag)
     assert done.returncode == 1 and words in done.stderr and "Traceback" not in done.stderr

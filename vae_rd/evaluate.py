@@ -9,6 +9,7 @@ import os
 import pathlib
 import sys
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 from absl import flags
 
@@ -37,7 +38,7 @@ def _define_settings() -> dict[str, flags.FlagHolder]:
             fields.setdefault(field.name, []).append(field)
     defined = {}
     for name, same in fields.items():
-        default = same[0].default if len({field.default for field in same}) == 1 else None
+        default: Any = same[0].default if len({field.default for field in same}) == 1 else None
         text = same[0].metadata["text"] + ("" if default is not None else " (default: each measure's own number)")
         define = flags.DEFINE_float if same[0].type is float else flags.DEFINE_integer
         defined[name] = define(name, default, text)

@@ -57,7 +57,7 @@ def test_gap_of_a_large_split_is_quick_and_normal():
 
 @pytest.mark.parametrize("means", [[0, 0, 0, 0], [0, 0.5, 1, 1], [3, 0, 0, -4], [2, 2, -9, -9]])
 def test_largest_covers_though_picked(means):
-    intervals = [statistics.largest(trial) for trial in rows(means)]
+    intervals = [statistics.largest(statistics.differences(trial)) for trial in rows(means)]
     assert np.mean([low > max(means) for _, low, _ in intervals]) < 0.025 + SLACK
     assert np.mean([high < max(means) for *_, high in intervals]) < 0.025 + SLACK
 
@@ -67,9 +67,107 @@ def test_the_uncorrected_lower_bound_would_fail():
     assert np.mean(np.array(naive) > 0) > 0.06
 
 
-def test_backtracks_are_all_pairs():
-    values = np.array([[1.0, 5.0, 2.0]])
-    np.testing.assert_array_equal(statistics.backtracks(values), [[-4.0, -1.0, 3.0]])
+@pytest.mark.parametrize("means", [[[0, 0, 0], [0, 0, 0]], [[1, 2, 9], [0, 5, 5]], [[0, 0, 4], [0, 4, 0]]])
+def test_largest_smallest_covers_though_both_are_picked(means):
+    means = np.array(means, float)
+    trials = [trial.reshape(-1, *means.shape) for trial in rows(means.ravel())]
+    intervals = [statistics.largest_smallest(statistics.differences(trial)) for trial in trials]
+    truth = means.min(1).max()
+    assert np.mean([low > truth for _, low, _ in intervals]) < 0.025 + SLACK
+    assert np.mean([high < truth for *_, high in intervals]) < 0.025 + SLACK
+
+
+def test_smallest_is_minus_the_largest_of_the_negatives():
+    found, reverse = (statistics.differences(sign * rows([1, 2, 3], trials=1)[0]) for sign in (1, -1))
+    estimate, low, high = statistics.largest(reverse)
+    assert statistics.smallest(found) == pytest.approx((-estimate, -high, -low))
+
+
+def test_the_largest_rise_is_of_a_lower_beta_over_a_higher_one():
+    assert statistics.largest_rise(np.array([[1.0, 5.0, 2.0]])).estimate == 3
+    assert statistics.largest_rise(np.array([[1.0, 2.0, 5.0]])).estimate == -1
+    assert statistics.extent(np.array([[1.0, 5.0, 2.0], [1.0, 3.0, 2.0]])) == 3
+
+
+def anova(curve):
+    """Mean squares of restarts, and of the rest, by least squares on indicators of rows and columns."""
+    count, betas = curve.shape
+    row, column = np.divmod(np.arange(curve.size), betas)
+    columns = np.eye(betas)[column]
+    both = np.hstack([columns, np.eye(count)[row]])
+    without, full = (curve.ravel() - design @ np.linalg.lstsq(design, curve.ravel(), rcond=None)[0]
+                     for design in (columns, both))
+    rest = (full**2).sum()
+    return ((without**2).sum() - rest) / (count - 1), rest / ((count - 1) * (betas - 1))
+
+
+def test_differences_on_a_curve_go_by_the_larger_spread():
+    curve = rows([5, 1, 0, 3, 8], count=3, trials=1)[0]
+    found = statistics.between(curve, [0, 1, 4], [2])
+    own = scipy.stats.sem(curve[:, [0, 1, 4]] - curve[:, [2]])
+    np.testing.assert_allclose(found.error, np.maximum(own, np.sqrt(2 * anova(curve)[1] / 3)))
+    np.testing.assert_allclose(found.mean, (curve[:, [0, 1, 4]] - curve[:, [2]]).mean(0))
+    assert found.freedom == 8
+    high = found.mean + scipy.stats.t(8).ppf(0.99) * found.error
+    np.testing.assert_allclose(found.bound(+1, 0.01), high)
+
+
+def test_levels_of_a_curve_go_by_satterthwaites_degrees_of_freedom():
+    curve = rows([5, 1, 0, 3], count=4, trials=1)[0]
+    found = statistics.levels(curve)
+    restarts, rest = anova(curve)
+    pooled = curve.var(0, ddof=1).mean()
+    assert pooled == pytest.approx(restarts / 4 + rest * 3 / 4)
+    np.testing.assert_allclose(found.error, np.maximum(scipy.stats.sem(curve), np.sqrt(pooled / 4)))
+    assert found.freedom == pytest.approx(pooled**2 / ((restarts / 4)**2 / 3 + (rest * 3 / 4)**2 / 9))
+
+
+@pytest.mark.parametrize("shared", [0.0, 0.7, 5.0])
+def test_levels_cover_however_much_a_restart_has_at_all_betas(shared):
+    random = np.random.default_rng(0)
+    trials = random.standard_normal((TRIALS, 3, 6)) + shared * random.standard_normal((TRIALS, 3, 1))
+    intervals = [statistics.largest(statistics.levels(trial)) for trial in trials]
+    assert np.mean([low > 0 for _, low, _ in intervals]) < 0.025 + SLACK
+    assert np.mean([high < 0 for *_, high in intervals]) < 0.025 + SLACK
+
+
+@pytest.mark.parametrize("place", [0, 3, 7])
+def test_errors_stay_small_where_a_beta_scatters_three_times_as_much(place):
+    """Flat curves, for the interior minimum; curves that rise by exactly a margin, for the largest rise.
+
+    Two standard errors of the simulation lie between these bounds and what `between` says: 5% and 7%.
+    """
+    spreads = np.where(np.arange(8) == place, 3.0, 1.0)
+    found = [statistics.interior_minimum(spreads * trial).p_value < 0.05 for trial in rows(FLAT, count=3)]
+    assert np.mean(found) < 0.06
+    means = np.array([2.0, 0, 3, 6, 9, 12, 15, 18])
+    rises = [statistics.largest_rise(means + spreads * trial / 3) for trial in rows(FLAT, count=3)]
+    assert np.mean([high < 2 for *_, high in rises]) < 0.08 and np.mean([low > 2 for _, low, _ in rises]) < 0.08
+
+
+def test_the_pooled_spread_alone_would_err_where_a_beta_scatters_more():
+    spreads = np.where(np.arange(8) == 0, 3.0, 1.0)
+    errors = []
+    for trial in rows(FLAT, count=3):
+        curve = np.array([2.0, 0, 3, 6, 9, 12, 15, 18]) + spreads * trial / 3
+        upper = (curve[:, 0] - curve[:, 1]).mean() + scipy.stats.t(14).ppf(0.975) * np.sqrt(2 * anova(curve)[1] / 3)
+        errors.append(upper < 2)
+    assert np.mean(errors) > 0.1
+
+
+def test_images_and_restarts_add_in_quadrature():
+    found = statistics.Differences(np.zeros(1), np.array([3.0]), 4, np.array([4.0]), 9)
+    halves = scipy.stats.t(4).ppf(0.975) * 3, scipy.stats.t(9).ppf(0.975) * 4
+    assert statistics.largest(found) == pytest.approx((0, -np.hypot(*halves), np.hypot(*halves)))
+
+
+def test_a_difference_of_two_intervals_covers():
+    first, second = rows([4.0], count=4)[:, :, 0], rows([1.0], count=4, spread=0.5, seed=1)[:, :, 0]
+    intervals = [statistics.minus(statistics.t_interval(one), statistics.t_interval(other))
+                 for one, other in zip(first, second)]
+    assert 0.95 - SLACK < np.mean([low <= 3 <= high for _, low, high in intervals]) < 0.99
+    assert statistics.minus(statistics.Interval(5, 2, 6), statistics.Interval(1, 0, 5)) == pytest.approx(
+        (4, 4 - 5, 4 + np.sqrt(2)))
 
 
 FLAT = [0] * 8
@@ -93,14 +191,22 @@ def test_an_interior_minimum_is_found_placed_and_measured():
     assert np.mean([result.p_value <= 0.05 for result in results]) > 0.9
     assert np.mean([result.position in (2, 3, 4) for result in results]) > 0.95
     assert np.mean([result.depth.low <= 6 <= result.depth.high for result in results]) > 0.95 - SLACK
+    margins = [statistics.interior_minimum(trial, 6).p_value <= 0.05 for trial in rows(means, spread=0.7)]
+    assert np.mean(margins) < 0.025 + SLACK
 
 
-def test_interior_minimum_is_two_scipy_tests_and_a_bonferroni_factor():
+@pytest.mark.parametrize("margin", [0.0, 0.8])
+def test_interior_minimum_is_t_tests_with_a_bonferroni_factor(margin):
     values = rows([2, 0, 0.5, 3], trials=1)[0]
-    tests = [[scipy.stats.ttest_rel(values[:, j], values[:, end], alternative="less") for end in (0, -1)]
-             for j in (1, 2)]
-    expected = min(max(test.pvalue for test in ends) for ends in tests)
-    assert statistics.interior_minimum(values).p_value == pytest.approx(min(1, 2 * expected))
+    pooled = np.sqrt(2 * anova(values)[1] / len(values))
+    expected = 1.0
+    for j in (1, 2):
+        drops = [values[:, end] - values[:, j] for end in (0, -1)]
+        scores = [(drop.mean() - margin) / max(scipy.stats.sem(drop), pooled) for drop in drops]
+        expected = min(expected, scipy.stats.t(12).sf(min(scores)))
+    found = statistics.interior_minimum(values, margin)
+    assert found.p_value == pytest.approx(min(1, 2 * 2 * expected))
+    assert found.depth.estimate == pytest.approx((np.minimum(*values.mean(0)[[0, -1]]) - values.mean(0)[1:-1]).max())
 
 
 def test_pairing_by_seed_is_used():

@@ -87,6 +87,18 @@ def test_the_entropy_floor_is_in_sight_and_absent_for_binary_targets(tmp_path, f
     assert not any("floor" in text for text in texts(binary)) and binary.get_ylim()[0] > 0
 
 
+@pytest.mark.parametrize("other, drawn", [(49.8, True), (53.0, False)])
+def test_one_floor_is_drawn_only_for_curves_that_share_it(tmp_path, other, drawn):
+    """A line at the mean of 49 and 53 nats would lie 2 nats above what one curve may reach."""
+    for split, floor in (("cd_8k", 49.0), ("cd_65k", other)):
+        for beta in BETAS:
+            fabricate_run(tmp_path, SMALL.replace(split=split, beta=beta), entropy_floor=floor)
+    points = tables.curves(tables.collect(tmp_path)).query("checkpoint == 'last'")
+    (axes,) = rd_curves.rd_figure(points, facet=("dataset",)).axes
+    assert any(text.startswith(f"entropy floor {(49.0 + other) / 2:.1f}") for text in texts(axes)) == drawn
+    assert any("floor" in text for text in texts(axes)) == drawn
+
+
 def test_no_text_covers_a_curve_or_another_text(four):
     figure = rd_curves.rd_figure(four)
     figure.draw_without_rendering()

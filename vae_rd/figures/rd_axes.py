@@ -11,6 +11,7 @@ from vae_rd.figures import style
 from vae_rd.figures.labels import Labeller
 
 STAR_BETA = 1.0
+SAME_FLOOR = 1.0  # nats by which curves' floors may differ and still be drawn as one line
 
 
 class Series(NamedTuple):
@@ -85,9 +86,14 @@ def name_floor(axes, floor: float, labeller: Labeller) -> None:
 
 
 def entropy_floor(series: list[Series]) -> float:
-    """The floor of these curves' distortion, nats per image; 0 for binary targets and where there is no curve."""
-    floors = [one.points["entropy_floor_mean"].mean() for one in series]
-    return float(np.nanmean(floors)) if np.isfinite(floors).any() else 0.0
+    """The floor of these curves' distortion, nats per image; 0 for binary targets and where there is no one floor.
+
+    Curves on different images have different floors (constant density: the smaller the set, the more central its
+    images). Where they are more than SAME_FLOOR apart, a line at their mean would lie above what some curves may reach.
+    """
+    floors = np.array([one.points["entropy_floor_mean"].mean() for one in series])
+    floors = floors[np.isfinite(floors)]
+    return float(floors.mean()) if floors.size and np.ptp(floors) <= SAME_FLOOR else 0.0
 
 
 def draw_betas(series: Series, labeller: Labeller) -> None:

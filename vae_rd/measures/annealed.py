@@ -68,7 +68,8 @@ class AnnealedSettings(log_marginal.LogMarginalSettings):
 def measure(run: FinishedRun, settings: AnnealedSettings) -> Outcome:
     """Annealed log p(x) of test images, how far importance sampling lies below it, and the bidirectional gap."""
     rows, vae = run.rows("test", settings.query_images), run.vae
-    chains = dict(num_chains=settings.ais_chains, num_steps=settings.ais_steps, progress=run.progress)
+    chains: dict[str, Any] = dict(num_chains=settings.ais_chains, num_steps=settings.ais_steps,
+                                  progress=run.progress)
     found = annealed_log_marginal(run.images("test", rows), vae.prior(), vae.likelihood,
                                   run.posteriors("test").stddevs[rows], **chains)
     importance = log_marginal.importance_bound(log_marginal.weights_of(run, "test", rows, settings))
@@ -147,19 +148,20 @@ def temperatures() -> np.ndarray:
 class _Steps:
     """Runs chains along the path of one model; the graphs of its stages are made once."""
 
-    def __init__(self, prior, likelihood, num_steps: int):
+    def __init__(self, prior: Any, likelihood: Callable[[Any], Any], num_steps: int) -> None:
         if num_steps < NUM_STAGES:
             raise ValueError(f"num_steps={num_steps} must be {NUM_STAGES} or more: one for each stage of the path.")
         self._prior, self._sizes = prior, np.diff(np.linspace(0, num_steps, NUM_STAGES + 1).astype(int))
         self._stage = _stage_function(prior, likelihood)
 
-    def forward(self, images, scales, num_chains: int, rng) -> _Path:
+    def forward(self, images: np.ndarray, scales: np.ndarray, num_chains: int, rng: np.random.Generator) -> _Path:
         """Chains from the prior, after pilot chains have tuned the step sizes (so that the weights stay unbiased)."""
         start = self._prior.sample([NUM_PILOT_CHAINS + num_chains, len(images)], seed=_draw(rng)).numpy()
         tuned = self.run(images, scales, start[:NUM_PILOT_CHAINS], None, rng).step_sizes
         return self.run(images, scales, start[NUM_PILOT_CHAINS:], tuned, rng)
 
-    def run(self, images, scales, codes, step_sizes, rng, backward: bool = False) -> _Path:
+    def run(self, images: np.ndarray, scales: np.ndarray, codes: np.ndarray, step_sizes: np.ndarray | None,
+            rng: np.random.Generator, backward: bool = False) -> _Path:
         """Chains through all stages; with no step sizes given they are tuned on the way."""
         ends = temperatures()
         log_weights, acceptance, used = 0.0, 0.0, np.zeros((NUM_STAGES, len(images)), codes.dtype)
@@ -172,7 +174,7 @@ class _Steps:
             codes, added, accepted, size = (values.numpy() for values in self._stage(
                 *arrays, np.asarray(self._sizes[stage], np.int32), _draw(rng), tune=step_sizes is None))
             log_weights, acceptance, used[stage] = log_weights + added, acceptance + accepted / NUM_STAGES, size
-        return _Path(codes, np.asarray(log_weights, np.float64), used, acceptance)
+        return _Path(codes, np.asarray(log_weights, np.float64), used, np.asarray(acceptance))
 
 
 def _kernel_class() -> type:
@@ -232,7 +234,8 @@ def _stage_function(prior, likelihood):
     return lambda *arrays, tune: compiled(*(tf.constant(array) for array in arrays), tune)  # Python numbers retrace
 
 
-def _image_blocks(num_images, num_chains, seed, name, progress) -> Iterable[tuple[slice, np.random.Generator]]:
+def _image_blocks(num_images: int, num_chains: int, seed: int, name: str, progress: Progress | None
+                  ) -> Iterable[tuple[slice, np.random.Generator]]:
     size = max(1, CHAINS_PER_BLOCK // num_chains)
     starts = range(0, num_images, size)
     for start in progress(starts, desc=name) if progress else starts:

@@ -207,7 +207,7 @@ def _columns(means: np.ndarray, stddevs: np.ndarray) -> tuple:
 
 
 @functools.cache
-def _compiled(reduce: Callable):
+def _compiled(reduce: Callable) -> Callable:
     """Compiled reduction over the components of log N(z_b; m_n, s_n^2), for codes [b, d] and components as [d, N]."""
     import tensorflow as tf
 
@@ -226,7 +226,8 @@ def _log_normalisers(stddevs: np.ndarray) -> np.ndarray:
     return logs.astype(stddevs.dtype)
 
 
-def _checked(codes, means, stddevs) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _checked(codes: np.ndarray, means: np.ndarray, stddevs: np.ndarray
+             ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     codes, means, stddevs = np.asarray(codes), np.asarray(means), np.asarray(stddevs)
     dtype = np.float64 if np.float64 in (codes.dtype, means.dtype, stddevs.dtype) else np.float32
     if means.ndim != 2 or not len(means) or means.shape != stddevs.shape or codes.shape[1:] != means.shape[1:]:

@@ -56,9 +56,9 @@ class Memorisation(NamedTuple):
         return self.to_training_image < self.to_input - TIE
 
     @property
-    def memorised_control(self) -> np.ndarray:
+    def memorised_control(self) -> np.ndarray | None:
         """Whether it lies nearer to another test image than to its own input, [n] bool: blur does that, too."""
-        return self.to_other_test_image < self.to_input - TIE
+        return None if self.to_other_test_image is None else self.to_other_test_image < self.to_input - TIE
 
     @property
     def averaged(self) -> np.ndarray:
@@ -82,7 +82,9 @@ class MemorisationSettings(Settings):
 
 def measure(run: FinishedRun, settings: MemorisationSettings) -> Outcome:
     """What reconstructions lie nearest to, at the posterior mean and at one sample."""
-    scalars, per_example, pictures = {}, {}, {}
+    scalars: dict[str, dict[str, float]] = {}
+    per_example: dict[str, dict[str, np.ndarray]] = {}
+    pictures = {}
     for name in run.partitions:
         rows = run.rows(name, settings.query_images)
         scalars[name], per_example[name] = {}, {}
@@ -127,7 +129,7 @@ def _named(made: _Reconstructed, suffix: str) -> tuple[dict[str, float], dict[st
     values = {PERPLEXITY: made.average.perplexity, "distance_to_input": found.to_input,
               "distance_to_training_image": found.to_training_image, "distance_to_average": found.to_average}
     shares = {MEMORISED: found.memorised, AVERAGED: found.averaged}
-    if found.to_other_test_image is not None:
+    if found.to_other_test_image is not None and found.memorised_control is not None:
         values["distance_to_other_test_image"] = found.to_other_test_image
         shares[MEMORISED_CONTROL] = found.memorised_control
     values = {name + suffix: value for name, value in values.items()}

@@ -9,7 +9,7 @@ import pathlib
 import shutil
 import tempfile
 
-from vae_rd.storage import runs
+from vae_rd.storage import manifest, runs
 from vae_rd.storage.runs import RunDir
 
 RUNS = "runs"  # the folder of run directories within a folder of results
@@ -19,7 +19,8 @@ ARRAYS = ("reconstruction",)  # small arrays that a figure shows
 def publish(runs_dir: str | os.PathLike, results_dir: str | os.PathLike) -> list[str]:
     """Copies the small files of every finished run into `<results_dir>/runs`; each run appears whole or not at all.
 
-    A run that is there is replaced if any of its files has changed, as after further measures.
+    A run that is there is replaced if any of its files has changed, as after further measures. What is published is
+    bound by a manifest of its own, of the published files only.
 
     Args:
         runs_dir: where runs are trained.
@@ -39,6 +40,8 @@ def publish(runs_dir: str | os.PathLike, results_dir: str | os.PathLike) -> list
             fresh.mkdir()
             for path in small_files(run):
                 shutil.copyfile(path, fresh / path.name)
+            seals = {path.name: [manifest.seal_file(path)] for path in sorted(fresh.iterdir())}
+            manifest.write(fresh, manifest.Manifest(run.path.name, seals))
             old = target / run.path.name
             if old.exists():
                 shutil.rmtree(old)
