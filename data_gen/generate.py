@@ -33,7 +33,7 @@ class _Piece(NamedTuple):
 
     partition: str
     file: str
-    index: np.ndarray
+    index: np.ndarray  # type: ignore[assignment]  # hides the search that tuples have
 
 
 def check(spec: DataSpec) -> None:
@@ -45,7 +45,7 @@ def check(spec: DataSpec) -> None:
     if spec.dataset not in DATASETS:
         raise ConfigError(f"dataset={spec.dataset!r} is not known. The known ones are {', '.join(DATASETS)}.")
     if spec.binarization not in BINARIZATIONS:
-        raise ConfigError(f"binarization={spec.binarization!r}: must be one of {', '.join(BINARIZATIONS)}.")
+        raise ConfigError(f"binarization must be one of {', '.join(BINARIZATIONS)} (got {spec.binarization!r}).")
     DATASETS[spec.dataset].check(spec.split, spec.image_size)
 
 
@@ -134,8 +134,8 @@ def _pieces(partitions: tuple[np.ndarray, np.ndarray], num_shards: int | None) -
             raise ConfigError(f"the {partition} set of this split has no images. Ask for a larger one.")
         count = num_shards or math.ceil(len(index) / _SHARD_IMAGES)
         if not 1 <= count <= len(index):
-            raise ConfigError(f"num_shards={num_shards}: must be from 1 to the {len(index)} images of the {partition} "
-                              "set.")
+            raise ConfigError(f"num_shards must be from 1 to the {len(index)} images of the {partition} set "
+                              f"(got {num_shards}).")
         pieces += [_Piece(partition, records.shard_name(partition, number, count), part)
                    for number, part in enumerate(np.array_split(index, count))]
     return pieces
@@ -217,7 +217,7 @@ def _start_worker() -> None:
     """Leaves Ctrl-C to the parent, and ends with it: a worker whose parent was killed would wait for work for ever."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
-    threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
+    threading.Thread(target=lambda: (parent and parent.join(), os._exit(1)), daemon=True).start()
 
 
 @contextlib.contextmanager

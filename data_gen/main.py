@@ -34,18 +34,18 @@ def _make_splits() -> None:
         print(f"{path} is complete.")
 
 
-def _draw_preview() -> None:
+def _draw_preview(path: str) -> None:
     from data_gen import preview  # Matplotlib takes longer to load than a small split to make
-    preview.save(_PREVIEW.value, generate.open_dataset(_DATASET.value, _SEED.value, _IMAGE_SIZE.value,
+    preview.save(path, generate.open_dataset(_DATASET.value, _SEED.value, _IMAGE_SIZE.value,
                                                        _RAW_DIR.value or f"{_DATA_DIR.value}/raw"))
-    print(f"{_PREVIEW.value} is drawn.")
+    print(f"{path} is drawn.")
 
 
 def main(argv: list[str]) -> None:
     """Does what the flags ask."""
     with cli.opened(argv):
         if _PREVIEW.value:
-            _draw_preview()
+            _draw_preview(_PREVIEW.value)
         else:
             _make_splits()
 

@@ -113,3 +113,12 @@ def test_all_stands_for_all_measures_and_unknown_ones_are_named():
     assert cli.measures(["pictures"], known) == ["pictures"] and cli.measures([], known) == []
     with pytest.raises(ConfigError, match=r"measures must be among information, pictures, or all \(got fun\)"):
         cli.measures(["pictures", "fun"], known)
+
+
+def test_tensorflow_starts_without_its_news_and_real_warnings_pass(monkeypatch):
+    program = ("import os, sys; from vae_rd import cli\nos.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', cli.QUIET)\n"
+               "with cli.quietly():\n    import tensorflow\n    os.write(2, b'W0000 low on memory\\n')\n"
+               "os.write(2, b'I0000 afterwards\\n')")
+    monkeypatch.delenv("TF_CPP_MIN_LOG_LEVEL", raising=False)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stderr == "W0000 low on memory\nI0000 afterwards\n"

@@ -7,6 +7,7 @@ import os
 import re
 import select
 import sys
+import tempfile
 from collections.abc import Callable, Iterable, Iterator
 
 from absl import app, flags
@@ -18,9 +19,12 @@ from vae_rd.storage.files import FileError
 FORESEEABLE = (ConfigError, RecordsError, FileError)
 INTERRUPTED = 130  # exit status after Ctrl-C, as a shell gives it
 BROKEN_PIPE = 141  # and after a reader such as `head` has closed the pipe
+QUIET = "3"  # of TensorFlow's log levels: nothing
+_NEWS = re.compile(rb"I\d{4} |WARNING: All log messages before absl::InitializeLog")
 HELP = ("--help", "--helpfull", "--helpshort", "-help", "-h")
 _KINDS = {"int": "a whole number", "float": "a number", "bool": "true or false"}
 _REMEDIES = {errno.ENOSPC: "Make room, or name another folder", errno.EDQUOT: "Make room, or name another folder",
+             errno.EFBIG: "Make room, or name another folder",
              errno.EACCES: "You need permission for it: get it, or name another folder",
              errno.EPERM: "You need permission for it: get it, or name another folder",
              errno.EROFS: "It cannot be written: name another folder"}
@@ -74,7 +78,7 @@ def measures(values: list[str], known: Iterable[str]) -> list[str]:
 
 def run(main: Callable[[list[str]], None]) -> None:
     """Runs an entry point with its flags read; unlike absl's own, help that was asked for is a success."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # else it reports a missing GPU as an error
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", QUIET)  # else it reports a missing GPU as an error
     try:
         try:
             app.run(main, flags_parser=_parsed)
@@ -88,6 +92,29 @@ def run(main: Callable[[list[str]], None]) -> None:
         if not _output_is_closed():
             raise
         sys.exit(BROKEN_PIPE)
+
+
+@contextlib.contextmanager
+def quietly() -> Iterator[None]:
+    """For importing TensorFlow: drops the news that it prints before it heeds TF_CPP_MIN_LOG_LEVEL; passes on the rest.
+
+    With the variable set to anything below 3, everything is shown.
+    """
+    if os.environ.get("TF_CPP_MIN_LOG_LEVEL") != QUIET:
+        yield
+        return
+    sys.stderr.flush()
+    before = os.dup(2)
+    with tempfile.TemporaryFile() as said:
+        os.dup2(said.fileno(), 2)
+        try:
+            yield
+        finally:
+            sys.stderr.flush()
+            os.dup2(before, 2)
+            os.close(before)
+            said.seek(0)
+            os.write(2, b"".join(line for line in said if not _NEWS.match(line)))
 
 
 def _output_is_closed() -> bool:

@@ -219,14 +219,14 @@ def _defaults() -> dict[str, Any]:
 
 def _check(holds: Any, name: str, rule: str, value: Any) -> None:
     if not holds:
-        raise ConfigError(f"{name}={value!r}: must be {rule}.")
+        raise ConfigError(f"{name} must be {rule} (got {value!r}).")
 
 
 def _typed(field: dataclasses.Field, value: Any) -> Any:
     """The value in its field's own type (1 becomes 1.0 for a float), so that equal Configs hash alike."""
     if value is None and field.type == (int | None):
         return None
-    kind = int if field.type == (int | None) else field.type
+    kind: Any = int if field.type == (int | None) else field.type
     good = {str: isinstance(value, str),
             int: isinstance(value, int) and not isinstance(value, bool),
             float: isinstance(value, (int, float)) and not isinstance(value, bool)}[kind]

@@ -109,7 +109,8 @@ def main(argv: list[str]) -> None:
             raise ConfigError("no run is named: give --run=DIR, the directory of a finished run; for several, separate "
                               "them by commas or give --run again.")
         settings = settings_by_measure({name: flag.value for name, flag in _SETTINGS.items()})
-        from vae_rd.training import devices  # imports TensorFlow: seconds
+        with cli.quietly():
+            from vae_rd.training import devices  # imports TensorFlow: seconds
         devices.configure("float32")
         failures = measure_runs(paths, names, settings, checkpoint=_CHECKPOINT.value, data_dir=_DATA_DIR.value,
                                 progress=_PROGRESS.value, overwrite=_OVERWRITE.value)

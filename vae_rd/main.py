@@ -5,7 +5,7 @@ import itertools
 import os
 import pathlib
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from absl import flags
@@ -21,7 +21,8 @@ _LISTS = {"beta": float, "seed": int}  # fields that take several values, separa
 
 
 def _define_config_flags() -> None:
-    define = {str: flags.DEFINE_string, int: flags.DEFINE_integer, float: flags.DEFINE_float}
+    define: dict[Any, Callable[..., Any]] = {
+        str: flags.DEFINE_string, int: flags.DEFINE_integer, float: flags.DEFINE_float}
     for field in dataclasses.fields(Config):
         text = field.metadata["help"]
         if field.name in _LISTS:
@@ -95,7 +96,8 @@ def train(column: Sequence[Config], *, data_dir: str | os.PathLike = "data", raw
     """
     shared = column[0]
     _ensure_data(shared, data_dir, raw_dir, strategy, progress)
-    from vae_rd.training import devices, preparation, train_and_measure  # imports TensorFlow: seconds
+    with cli.quietly():
+        from vae_rd.training import devices, preparation, train_and_measure  # imports TensorFlow: seconds
     devices.configure(shared.precision, num_threads)
     if continue_from:
         if len(column) > 1:

@@ -223,7 +223,7 @@ def test_dynamic_binarization_shares_the_grey_images(tmp_path, no_drawing):
     (("tetrominoes", "cv_163840"), "has 163840 images, so the largest of this kind is cv_163839"),
     (("tetrominoes", "cd_81921"), "the largest of this kind is cd_81920"),
     (("tetrominoes", "default", 7), "image_size=7: must be 8 or more"),
-    (("tetrominoes", "default", 32, "gray"), "binarization='gray': must be one of none, static, dynamic")])
+    (("tetrominoes", "default", 32, "gray"), "binarization must be one of none, static, dynamic")])
 def test_what_cannot_be_is_refused_before_anything_is_written(tmp_path, arguments, words):
     with pytest.raises(ConfigError, match=words):
         generate.check(DataSpec(*arguments))
@@ -233,7 +233,7 @@ def test_what_cannot_be_is_refused_before_anything_is_written(tmp_path, argument
 
 
 def test_more_shards_than_images_are_refused(tmp_path):
-    with pytest.raises(ConfigError, match="num_shards=51: must be from 1 to the 50 images of the train set"):
+    with pytest.raises(ConfigError, match="num_shards must be from 1 to the 50 images of the train set .got 51."):
         _make(tmp_path, num_shards=51)
     assert not list(tmp_path.iterdir())
 

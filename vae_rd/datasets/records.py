@@ -146,7 +146,8 @@ def read_info(split_dir: str | pathlib.Path) -> Info:
     if not path.is_file():
         remedy = "Make the split with data_gen.main" + (
             " --overwrite, which removes what else is in the folder." if path.parent.exists() else ".")
-        raise RecordsError(f"{split_dir} holds no data: it has no {INFO_FILE}. {remedy}")
+        raise RecordsError(f"{split_dir} holds no data: it has no {INFO_FILE}. {remedy} If the data are elsewhere, "
+                           "name their folder: --data_dir.")
     info = _parse_info(path)
     folder = pathlib.Path(os.path.abspath(split_dir))  # links keep their names: the place is where the user sees it
     spec = DataSpec(info.dataset, info.split, info.image_size, info.binarization, info.seed)

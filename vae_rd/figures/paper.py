@@ -3,7 +3,7 @@
 import os
 import pathlib
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -96,7 +96,7 @@ def rd_curves(material: Material) -> Drawn:
     return _rd(material, points, **layout)
 
 
-def _rd(material: Material, points: pd.DataFrame, **layout) -> Drawn:
+def _rd(material: Material, points: pd.DataFrame, **layout: Any) -> Drawn:
     return Drawn({material.experiment.name: rd_figure(points, across=2, rate_axis=material.rate_axis, **layout)}, [])
 
 
@@ -115,7 +115,7 @@ def curves_with_reconstructions(material: Material) -> Drawn:
 def _reconstructions(material: Material, split: str, num_layers: int) -> dict[str, np.ndarray]:
     """Input and reconstruction by beta, from the first restart that has them."""
     rows = material.table[(material.table["split"] == split) & (material.table["num_layers"] == num_layers)]
-    pictures = {}
+    pictures: dict[str, np.ndarray] = {}
     for row in rows.drop_duplicates("run").sort_values(["beta", "seed"]).itertuples():
         run = RunDir(material.runs_dir / row.run)
         path = run.arrays("reconstruction")

@@ -121,7 +121,7 @@ def names() -> list[str]:
 
 
 def product(scale: Scale, networks: Iterable[dict], splits: Iterable[str], betas: Iterable[float] | None = None,
-            **constant) -> list[Config]:
+            **constant: Any) -> list[Config]:
     """networks x splits x betas x restarts of one scale, other fields constant; restarts of a point lie together."""
     widths = {"mlp": scale.mlp, "cnn": scale.cnn}
     points = itertools.product(splits, networks, betas or scale.betas, range(scale.restarts))

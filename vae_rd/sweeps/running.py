@@ -7,6 +7,7 @@ import traceback
 from collections.abc import Callable
 
 from data_gen import generate
+from vae_rd import cli
 from vae_rd.config import Config, ConfigError, DataSpec
 from vae_rd.datasets.records import RecordsError
 from vae_rd.sweeps import reports, states, workers
@@ -59,7 +60,8 @@ def run_column(sweep: Sweep, number: int) -> int:
     configs = sweep.pending(sweep.states(sweep.columns[number]))
     if not configs:
         return 0
-    from vae_rd.training import devices  # imports TensorFlow: seconds
+    with cli.quietly():
+        from vae_rd.training import devices  # imports TensorFlow: seconds
     devices.configure(configs[0].precision)
     return 0 if _finish(sweep, configs) else 1
 
