@@ -8,8 +8,10 @@ import dataclasses
 import hashlib
 import json
 import math
+import os
+import pathlib
 import re
-from typing import Any
+from typing import Any, NamedTuple
 
 from vae_rd.catalogue import LIKELIHOODS, NETWORKS, PRIORS, described
 
@@ -57,6 +59,37 @@ def split_size(name: str) -> int | None:
     return SPLIT_SIZES.get(size) or int(size) if kind in ("cd", "cv") else None
 
 
+class DataSpec(NamedTuple):
+    """What names a data set on disk: the fields of Config that decide which images there are."""
+
+    dataset: str = "tetrominoes"
+    split: str = "cv_16k"
+    image_size: int = 32
+    binarization: str = "none"
+    data_seed: int = 0
+
+    @property
+    def folder(self) -> str:
+        """Folder of the data set; what differs from the defaults is part of it, so one path never has two meanings.
+
+        Dynamic binarization happens in training and shares the grey images.
+
+        >>> DataSpec("mnist", image_size=28, binarization="static").folder
+        'mnist-size28-static'
+        """
+        default = DataSpec()
+        return "-".join([self.dataset] + [f"seed{self.data_seed}"] * (self.data_seed != default.data_seed)
+                        + [f"size{self.image_size}"] * (self.image_size != default.image_size)
+                        + ["static"] * (self.binarization == "static"))
+
+    def path(self, data_dir: str | os.PathLike) -> pathlib.Path:
+        """Folder of the split: `<data_dir>/<folder>/<split>`; it need not exist."""
+        return pathlib.Path(data_dir) / self.folder / self.split
+
+
+_DATA = DataSpec()
+
+
 def _field(default: Any, text: str) -> Any:
     return dataclasses.field(default=default, metadata={"help": text})
 
@@ -69,13 +102,14 @@ class Config:
         ConfigError: if a value is out of its range, with the rule, the value and the remedy.
     """
 
-    dataset: str = _field("tetrominoes", "data set: a folder in --data_dir, or one that data_gen can make")
-    data_seed: int = _field(0, "seed of the data: factor draws and splits (not the restart: that is --seed)")
-    image_size: int = _field(32, "height and width of the images in pixels")
-    binarization: str = _field("none", "targets: none (grey, as in the paper), static (one draw when the data are "
-                                       "generated) or dynamic (a fresh draw in each step)")
-    split: str = _field("cv_16k", "pair of training and test set: default, checkerboard, official, cd_<size>, "
-                                  "cv_<size>")
+    dataset: str = _field(_DATA.dataset, "data set: a folder in --data_dir, or one that data_gen can make")
+    data_seed: int = _field(_DATA.data_seed, "seed of the data: factor draws and splits (not the restart: that is "
+                                             "--seed)")
+    image_size: int = _field(_DATA.image_size, "height and width of the images in pixels")
+    binarization: str = _field(_DATA.binarization, "targets: none (grey, as in the paper), static (one draw when the "
+                                                   "data are generated) or dynamic (a fresh draw in each step)")
+    split: str = _field(_DATA.split, "pair of training and test set: default, checkerboard, official, cd_<size>, "
+                                     "cv_<size>")
     architecture: str = _field("mlp", f"encoder and decoder: {described(NETWORKS)}")
     num_layers: int = _field(1, "hidden layers in the encoder, and as many in the decoder")
     hidden_units: int = _field(512, "units in each hidden layer (mlp)")
@@ -131,6 +165,11 @@ class Config:
                self.batch_size)
 
     @property
+    def data(self) -> DataSpec:
+        """What names the run's data set on disk."""
+        return DataSpec(**{name: getattr(self, name) for name in DataSpec._fields})
+
+    @property
     def _default_eval_every(self) -> int:
         return max(1, self.train_steps // 20)
 
@@ -184,14 +223,14 @@ def _defaults() -> dict[str, Any]:
 
 def _check(holds: Any, name: str, rule: str, value: Any) -> None:
     if not holds:
-        raise ConfigError(f"{name}={value!r}: must be {rule}.")
+        raise ConfigError(f"{name} must be {rule} (got {value!r}).")
 
 
 def _typed(field: dataclasses.Field, value: Any) -> Any:
     """The value in its field's own type (1 becomes 1.0 for a float), so that equal Configs hash alike."""
     if value is None and field.type == (int | None):
         return None
-    kind = int if field.type == (int | None) else field.type
+    kind: Any = int if field.type == (int | None) else field.type
     good = {str: isinstance(value, str),
             int: isinstance(value, int) and not isinstance(value, bool),
             float: isinstance(value, (int, float)) and not isinstance(value, bool)}[kind]

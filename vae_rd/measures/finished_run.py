@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from vae_rd.config import Config
-from vae_rd.datasets import random_streams, records, splits
+from vae_rd.datasets import random_streams, splits
 from vae_rd.measures import split_neighbours
 from vae_rd.storage import checkpoints, runs
 
@@ -161,8 +161,7 @@ def open_run(path: str | os.PathLike, data_dir: str | os.PathLike = "data", chec
     if checkpoint not in runs.CHECKPOINT_NAMES:
         raise runs.RunError(f"checkpoint={checkpoint!r} is not known; choose one of "
                             f"{', '.join(runs.CHECKPOINT_NAMES)}.")
-    split_dir = records.split_path(pathlib.Path(data_dir), config.dataset, config.split, config.data_seed,
-                                   config.image_size, config.binarization)
+    split_dir = config.data.path(data_dir)
     split = split or splits.load(split_dir)
     if split.info.content_sha256 != results["content_sha256"]:
         raise runs.RunError(f"{run.path} was trained on other data than {data_dir} holds for {config.dataset}/"

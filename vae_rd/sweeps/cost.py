@@ -1,0 +1,85 @@
+"""What runs are expected to cost: steps, parameters, hours and bytes, from plain arithmetic and measured step times."""
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from data_gen.builders import DATASETS
+from vae_rd.config import Config
+
+# Milliseconds per optimizer step at the protocol's sizes (32x32x3 images, batch 128), on 2 quiet cores (Zen 5).
+STEP_MS = {("mlp", 1): 11.0, ("mlp", 3): 16.0, ("cnn", 1): 16.0, ("cnn", 3): 55.0}
+EVALUATION_SHARE = 1 / 3  # of a step's time, to evaluate as many images: forward, without backward and Adam
+COPIES = 5  # of the weights in a run directory: model.keras, best, and last with Adam's two slots
+BYTES_PER_IMAGE = 2 * 32  # of per-example values, for last and best
+
+
+class Cost(NamedTuple):
+    """What a set of runs is expected to take; start-up and measures come on top."""
+
+    runs: int
+    hours: float  # on 2 CPU cores
+    gigabytes: float  # of run directories
+
+
+def cost(configs: Iterable[Config]) -> Cost:
+    """Expected hours and disk of some runs: steps times the measured step time, evaluations, and the files written."""
+    configs = list(configs)
+    seconds = sum(step_seconds(config) * (config.train_steps + EVALUATION_SHARE * _images_evaluated(config) /
+                                          config.batch_size) for config in configs)
+    size = sum(4 * COPIES * num_parameters(config) + BYTES_PER_IMAGE * _images_and_channels(config)[0]
+               for config in configs)
+    return Cost(len(configs), seconds / 3600, size / 1e9)
+
+
+def step_seconds(config: Config) -> float:
+    """Expected seconds per optimizer step on 2 cores: the measured ones, scaled by parameters (mlp) or work (cnn)."""
+    protocol = Config(architecture=config.architecture, num_layers=min(config.num_layers, 3))
+    one, three = (STEP_MS[config.architecture, layers] for layers in (1, 3))
+    milliseconds = one + (three - one) / 2 * (protocol.num_layers - 1)
+    if config.architecture == "mlp":
+        share = num_parameters(config) / num_parameters(protocol)
+    else:
+        share = (config.image_size / 32) ** 2 * config.channels / protocol.channels
+    return milliseconds / 1000 * share * config.batch_size / protocol.batch_size
+
+
+def num_parameters(config: Config) -> int:
+    """Weights and biases of encoder and decoder."""
+    pixels, channels = config.image_size**2, _images_and_channels(config)[1]
+    layers, codes = config.num_layers, config.latent_dim
+
+    def dense(inputs, outputs):
+        return inputs * outputs + outputs
+
+    if config.architecture == "mlp":
+        units = config.hidden_units
+        return (dense(pixels * channels, units) + 2 * (layers - 1) * dense(units, units) + 2 * dense(units, codes)
+                + dense(codes, units) + dense(units, pixels * channels))
+    width, kernel = config.channels, 16
+    flat = pixels // 4**layers * width
+    return (dense(kernel * channels, width) + 2 * (layers - 1) * dense(kernel * width, width) + 2 * dense(flat, codes)
+            + dense(codes, flat) + dense(kernel * width, channels))
+
+
+def _images_evaluated(config: Config) -> int:
+    """Over all evaluations of a run: whole partitions of the last state, and of the best unless that is the last."""
+    total = _images_and_channels(config)[0]
+    before = -(-config.train_steps // config.evaluation_interval)
+    return 2 * total + before * min(total, 2 * (config.eval_images or total))
+
+
+def _images_and_channels(config: Config) -> tuple[int, int]:
+    """Of the full data set; one that has no builder counts as Tetrominoes."""
+    builder = DATASETS.get(config.dataset, DATASETS["tetrominoes"])
+    return builder.num_images, builder.channels
+
+
+def duration(hours: float) -> str:
+    """Hours in words: minutes where they are less than one.
+
+    >>> duration(0.25), duration(30)
+    ('15 minutes', '30.0 hours')
+    """
+    if hours < 1 / 60:
+        return "less than a minute"
+    return f"{60 * hours:.0f} minutes" if 60 * hours < 59.5 else f"{hours:,.1f} hours"
