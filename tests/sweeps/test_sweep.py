@@ -99,12 +99,13 @@ def test_two_thousand_runs_are_counted_and_exported_in_seconds(swept, tmp_path):
     source = runs.run_dir(swept[0] / "runs", CONFIGS[0])
     configs = experiment("figure4", "paper").configs
     assert len(configs) > 2000
+    results = json.dumps({name: value for name, value in source.read_results().items() if name != "run"})
     for config in configs:
         run = runs.run_dir(tmp_path / "runs", config)
         run.path.mkdir(parents=True)
         run.config.write_text(config.to_json())
-        for name in ("history.csv", "results.json"):
-            shutil.copy(source.path / name, run.path / name)
+        shutil.copy(source.history, run.history)
+        run.results.write_text(results)
     door = [sys.executable, "-m"]
     for module, flags, limit in (("sweep", ["--experiment=figure4", "--scale=paper", "--status"], 5),
                                  ("export", [f"--out_dir={tmp_path / 'figures'}"], 20)):

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from data_gen.builders import DATASETS
+from vae_rd import catalogue
 from vae_rd.config import Config
 
 # Milliseconds per optimizer step at the protocol's sizes (32x32x3 images, batch 128), on 2 quiet cores (Zen 5).
@@ -44,21 +45,8 @@ def step_seconds(config: Config) -> float:
 
 
 def num_parameters(config: Config) -> int:
-    """Weights and biases of encoder and decoder."""
-    pixels, channels = config.image_size**2, _images_and_channels(config)[1]
-    layers, codes = config.num_layers, config.latent_dim
-
-    def dense(inputs, outputs):
-        return inputs * outputs + outputs
-
-    if config.architecture == "mlp":
-        units = config.hidden_units
-        return (dense(pixels * channels, units) + 2 * (layers - 1) * dense(units, units) + 2 * dense(units, codes)
-                + dense(codes, units) + dense(units, pixels * channels))
-    width, kernel = config.channels, 16
-    flat = pixels // 4**layers * width
-    return (dense(kernel * channels, width) + 2 * (layers - 1) * dense(kernel * width, width) + 2 * dense(flat, codes)
-            + dense(codes, flat) + dense(kernel * width, channels))
+    """All trained weights of a run: encoder, decoder, prior and likelihood."""
+    return catalogue.num_parameters(config, (config.image_size, config.image_size, _images_and_channels(config)[1]))
 
 
 def _images_evaluated(config: Config) -> int:
