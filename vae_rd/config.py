@@ -5,6 +5,7 @@ Paths, devices and thread counts do not. This module imports nothing heavy, so a
 """
 
 import dataclasses
+import functools
 import hashlib
 import json
 import math
@@ -213,6 +214,7 @@ class Config:
         return cls(**values)
 
 
+@functools.cache
 def _defaults() -> dict[str, Any]:
     return {field.name: field.default for field in dataclasses.fields(Config)}
 

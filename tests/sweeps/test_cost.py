@@ -36,7 +36,8 @@ def test_image_counts_are_those_of_the_data_sets():
     assert cost([Config(dataset="someones_own")]) == cost([Config()])
 
 
-@pytest.mark.parametrize("seconds, words", [(20, "less than a minute"), (90, "2 minutes"), (600, "10 minutes"),
-                                            (3590, "1.0 hours"), (5400, "1.5 hours"), (4_320_000, "1,200.0 hours")])
+@pytest.mark.parametrize("seconds, words", [
+    (20, "less than a minute"), (90, "about 2 minutes"), (600, "about 10 minutes"), (3590, "about 1.0 hours"),
+    (5400, "about 1.5 hours"), (4_320_000, "about 1,200.0 hours")])
 def test_durations_below_an_hour_are_in_minutes(seconds, words):
     assert duration(seconds / 3600) == words

@@ -162,6 +162,9 @@ def test_the_time_left_follows_the_pace_of_the_runs_so_far(tmp_path):
     seconds = 180 / sum(hours[:3]) * sum(hours[3:])
     assert (f"about {seconds / 60:.0f} minutes are left for one worker, at the pace of the 3 runs so far"
             in list(reports.status(sweep))[1])
+    for config in CONFIGS[3:]:
+        fabricate_run(tmp_path, config)
+    assert list(reports.status(sweep)) == ["6 runs: 6 finished", "100.0% of the training is done"]
 
 
 def test_a_run_in_training_counts_by_its_steps_and_its_share_of_the_column(tmp_path):

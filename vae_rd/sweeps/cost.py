@@ -78,8 +78,8 @@ def duration(hours: float) -> str:
     """Hours in words: minutes where they are less than one.
 
     >>> duration(0.25), duration(30)
-    ('15 minutes', '30.0 hours')
+    ('about 15 minutes', 'about 30.0 hours')
     """
     if hours < 1 / 60:
         return "less than a minute"
-    return f"{60 * hours:.0f} minutes" if 60 * hours < 59.5 else f"{hours:,.1f} hours"
+    return f"about {60 * hours:.0f} minutes" if 60 * hours < 59.5 else f"about {hours:,.1f} hours"
