@@ -50,7 +50,9 @@ def test_an_unknown_split_is_refused_with_the_known_kinds(name):
     ({"eval_every": 0}, "eval_every must be a whole number, 1 or more"),
     ({"eval_images": 0}, "eval_images must be a whole number, 1 or more"),
     ({"architecture": "resnet"}, "architecture must be one of mlp, cnn"),
-    ({"prior": "flow"}, "prior must be one of standard_normal, mixture"),
+    ({"prior": "laplace"}, "prior must be one of standard_normal, learned_normal, mixture, vamp, flow"),
+    ({"prior": "flow", "latent_dim": 1}, "latent_dim must be 2 or more with prior=flow"),
+    ({"likelihood": "poisson"}, "likelihood must be one of bernoulli, continuous_bernoulli, normal"),
     ({"rate_terms": "tc"}, "rate_terms must be one of both, mutual_information, marginal_kl"),
     ({"binarization": "yes"}, "binarization must be one of none, static, dynamic"),
     ({"precision": "float16"}, "precision must be one of float32"),
@@ -100,7 +102,7 @@ def test_a_field_added_later_leaves_the_names_of_old_runs(monkeypatch):
 def test_every_field_changes_the_name():
     other = {"dataset": "mnist", "data_seed": 1, "image_size": 64, "binarization": "static", "split": "cd_8k",
              "architecture": "cnn", "num_layers": 2, "hidden_units": 256, "latent_dim": 2, "prior": "mixture",
-             "beta": 0.5, "rate_terms": "marginal_kl", "train_steps": 10, "batch_size": 64, "learning_rate": 1e-4,
+             "likelihood": "normal", "beta": 0.5, "rate_terms": "marginal_kl", "train_steps": 10, "batch_size": 64, "learning_rate": 1e-4,
              "seed": 1, "precision": "float64", "eval_every": 7, "eval_images": 8}
     configs = [Config(**{name: value}) for name, value in other.items()]
     configs.append(Config(architecture="cnn", channels=32))

@@ -20,7 +20,7 @@ from vae_rd.analysis import tables
 from vae_rd.config import Config, ConfigError
 from vae_rd.measures import finished_run
 from vae_rd.storage import checkpoints, files, runs
-from vae_rd.training import loop, signals, train_and_measure
+from vae_rd.training import loop, preparation, signals, train_and_measure
 
 OWN = Config(split="cd_300", image_size=8, hidden_units=16, latent_dim=4, batch_size=32, train_steps=40, eval_every=20,
              beta=0.1)
@@ -31,7 +31,7 @@ REFUSED = (files.FileError, ConfigError)
 
 def train(folder, data_dir, *configs, wanted=()):
     """The training command."""
-    train_and_measure.finish(list(configs), runs_dir=folder, data_dir=data_dir, jit=False, progress=False,
+    train_and_measure.train_and_measure(list(configs), runs_dir=folder, data_dir=data_dir, jit=False, progress=False,
                              wanted=dict.fromkeys(configs, wanted))
 
 
@@ -47,14 +47,14 @@ def finished(data_dir, tmp_path_factory):
 def unfinished(data_dir, tmp_path_factory):
     """A folder with the same two runs, stopped after 30 steps."""
     folder = tmp_path_factory.mktemp("unfinished")
-    go_on = loop._Training._train_chunk
+    go_on = loop.Training._train_chunk
 
     def stop(self, bar):
         self.chunk = 10
         go_on(self, bar)
         self.request.number = signal.SIGTERM if self.step == 30 else None
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop._Training, "_train_chunk", stop)
+        patch.setattr(loop.Training, "_train_chunk", stop)
         with pytest.raises(signals.Interrupted):
             train(folder, data_dir, OWN, OTHER)
     return folder
@@ -159,12 +159,12 @@ def test_a_damaged_file_of_a_finished_run_is_named_and_gives_no_number(finished,
 @pytest.mark.parametrize("name", FILES)
 def test_a_damaged_file_of_an_unfinished_run_is_refused_or_healed(unfinished, tmp_path, name, damage):
     run, other = copied(unfinished, tmp_path)
-    whole = loop.prepare(OWN, run, retry=False)
+    whole = preparation.prepare(OWN, run, retry=False)
     config = run.config.read_bytes()
     path, foreign = (FILES[name](one) for one in (run, other))
     DAMAGE[damage](path, foreign)
     errors = []
-    member = words(errors, loop.prepare, OWN, run, False)
+    member = words(errors, preparation.prepare, OWN, run, False)
     if (name, damage) == ("last.npz", "delete"):
         assert member.progress == checkpoints.START and member.state is None and member.history == []
     elif name == "history.csv" and damage != "directory" or (name, damage) == ("config.json", "delete"):

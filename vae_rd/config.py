@@ -14,8 +14,8 @@ import pathlib
 import re
 from typing import Any, NamedTuple
 
-ARCHITECTURES = ("mlp", "cnn")
-PRIORS = ("standard_normal", "mixture")
+from vae_rd.catalogue import LIKELIHOODS, NETWORKS, PRIORS, described
+
 RATE_TERMS = ("both", "mutual_information", "marginal_kl")
 BINARIZATIONS = ("none", "static", "dynamic")
 PRECISIONS = ("float32", "tensorfloat32", "bfloat16", "float64")
@@ -111,12 +111,13 @@ class Config:
                                                    "data are generated) or dynamic (a fresh draw in each step)")
     split: str = _field(_DATA.split, "pair of training and test set: default, checkerboard, official, cd_<size>, "
                                      "cv_<size>")
-    architecture: str = _field("mlp", "encoder and decoder: mlp or cnn")
+    architecture: str = _field("mlp", f"encoder and decoder: {described(NETWORKS)}")
     num_layers: int = _field(1, "hidden layers in the encoder, and as many in the decoder")
     hidden_units: int = _field(512, "units in each hidden layer (mlp)")
     channels: int = _field(64, "channels in each convolution (cnn)")
     latent_dim: int = _field(10, "dimensions of the latent space")
-    prior: str = _field("standard_normal", "p(z): standard_normal (as in the paper) or mixture (16 learned Gaussians)")
+    prior: str = _field("standard_normal", f"p(z): {described(PRIORS)}")
+    likelihood: str = _field("bernoulli", f"p(x|z): {described(LIKELIHOODS)}")
     beta: float = _field(1.0, "weight of the rate in the objective distortion + beta * rate, both in nats per image")
     rate_terms: str = _field("both", "part of the rate that is penalised: both (the whole rate), mutual_information or "
                                      "marginal_kl (the minibatch estimate of that part)")
@@ -133,8 +134,8 @@ class Config:
         for field in dataclasses.fields(self):
             object.__setattr__(self, field.name, _typed(field, getattr(self, field.name)))
         object.__setattr__(self, "split", canonical_split(self.split))
-        for name, known in (("architecture", ARCHITECTURES), ("prior", PRIORS), ("rate_terms", RATE_TERMS),
-                            ("binarization", BINARIZATIONS), ("precision", PRECISIONS)):
+        for name, known in (("architecture", NETWORKS), ("prior", PRIORS), ("likelihood", LIKELIHOODS),
+                            ("rate_terms", RATE_TERMS), ("binarization", BINARIZATIONS), ("precision", PRECISIONS)):
             _check(getattr(self, name) in known, name, f"one of {', '.join(known)}", getattr(self, name))
         _check(re.fullmatch("[a-z][a-z0-9_]*", self.dataset), "dataset",
                "a name of small letters, digits and underscores", self.dataset)
@@ -150,13 +151,16 @@ class Config:
                    getattr(self, name))
         if self.eval_every == self._default_eval_every:
             object.__setattr__(self, "eval_every", None)
-        unused = "hidden_units" if self.architecture == "cnn" else "channels"
-        _check(getattr(self, unused) == _defaults()[unused], unused,
-               f"left at {_defaults()[unused]} with architecture={self.architecture}, which does not use it",
-               getattr(self, unused))
-        _check(self.architecture == "mlp" or self.image_size % 2**self.num_layers == 0, "image_size",
-               f"a multiple of 2**num_layers = {2**self.num_layers} for the cnn, whose every layer halves it",
-               self.image_size)
+        network = NETWORKS[self.architecture]
+        for unused in {other.width for other in NETWORKS.values()} - {network.width}:
+            _check(getattr(self, unused) == _defaults()[unused], unused,
+                   f"left at {_defaults()[unused]} with architecture={self.architecture}, which does not use it",
+                   getattr(self, unused))
+        _check(not network.halves or self.image_size % 2**self.num_layers == 0, "image_size",
+               f"a multiple of 2**num_layers = {2**self.num_layers} with architecture={self.architecture}, whose every "
+               "layer halves it", self.image_size)
+        least = PRIORS[self.prior].min_latent_dim
+        _check(self.latent_dim >= least, "latent_dim", f"{least} or more with prior={self.prior}", self.latent_dim)
         _check(self.rate_terms == "both" or self.batch_size >= 2, "batch_size",
                f"2 or more with rate_terms={self.rate_terms}, whose estimator compares the images of a batch",
                self.batch_size)

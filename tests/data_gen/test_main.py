@@ -163,7 +163,8 @@ def test_two_processes_make_the_same_split_at_once(tmp_path):
 def test_all_makes_every_possible_split(tmp_path):
     """With a toy set of 120 images, for which no size of the paper is possible."""
     program = ("import sys; from absl import app; from data_gen import generate, main; "
-               "from tests.data_gen.test_dataset import Squares; generate.DATASETS['squares'] = Squares; sys.argv[0] = 'main'; app.run(main.main)")
+               "from tests.data_gen.test_dataset import Squares; "
+               "generate.DATASETS['squares'] = Squares; sys.argv[0] = 'main'; app.run(main.main)")
     done = subprocess.run([sys.executable, "-c", program, "--dataset=squares", "--split=all", f"--data_dir={tmp_path}"],
                           cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr

@@ -1,5 +1,6 @@
 """The loop: what a run directory holds when it ends, and how runs are stopped, lost, continued and opened."""
 
+import json
 import os
 import shutil
 import signal
@@ -432,7 +433,7 @@ def test_an_evaluation_downloads_the_column_once(finish, tmp_path, monkeypatch):
     monkeypatch.setattr(column_module.Column, "evaluate", evaluate)
     made = finish(tmp_path, *(TINY.replace(beta=beta) for beta in (0.1, 0.5, 1.0)))
     assert {run.read_results()["best"]["step"] for run in made} == {60}
-    num_weights = sum("." in name and not name.startswith(("momentum", "velocity", "progress"))
+    num_weights = sum("." in name and not name.startswith(("momentum", "velocity", "progress", "bound"))
                       for name in files.read_arrays(made[0].last_checkpoint))
     assert num_weights == 10
     assert len(downloads) == 4 * 3 * num_weights  # at steps 0, 20, 40, 60: weights and both of Adam's moments
@@ -443,9 +444,13 @@ def test_an_evaluation_downloads_the_column_once(finish, tmp_path, monkeypatch):
 
 
 def as_earlier_versions_wrote(run, beta):
-    """Puts beta, which was a weight, after the weights in a run's checkpoint and its best weights."""
+    """Puts beta, which was a weight, after the weights in a run's checkpoints, and takes away what binds the run."""
+    run.manifest_file.unlink(missing_ok=True)
+    if run.results.is_file():
+        results = json.loads(run.results.read_text())
+        files.write_json(run.results, {name: value for name, value in results.items() if name != "run"})
     for path in run.checkpoints.iterdir():
-        arrays = files.read_arrays(path)
+        arrays = {name: array for name, array in files.read_arrays(path).items() if not name.startswith("bound.")}
         names = list(arrays)
         place = names.index("decoder.3.bias") + 1
         files.write_arrays(path, {name: arrays[name] for name in names[:place]} | {"beta": np.float32(beta)}
@@ -477,15 +482,13 @@ def test_the_best_so_far_of_an_earlier_version_is_scored_anew_where_it_had_a_par
                                                                                               monkeypatch):
     config = TINY.replace(rate_terms="marginal_kl", beta=2.0)
     run = begun(finish, tmp_path, monkeypatch, config)
-    progress, state = checkpoints.load(run)
+    progress, state, history = checkpoints.resume(run, config.train_steps)
     assert progress.best_step == 0
-    checkpoints.save(run, progress._replace(best_objective=-1e6), state)
+    checkpoints.save(run, progress._replace(best_objective=-1e6), state, history)
     assert preparation.prepare(config, run, retry=False).progress.best_objective == -1e6
-    checkpoints.save(run, progress._replace(best_objective=-1e6), state | {"beta": np.float32(2.0)})
+    checkpoints.save(run, progress._replace(best_objective=-1e6), state | {"beta": np.float32(2.0)}, history)
     again = preparation.prepare(config, run, retry=False).progress
     assert again == progress._replace(best_objective=pytest.approx(progress.best_objective, rel=1e-6))
-    run.history.unlink()
-    assert preparation.prepare(config, run, retry=False).progress.best_objective == np.inf
 
 
 # Runs that have ended

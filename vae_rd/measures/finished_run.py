@@ -142,7 +142,8 @@ def open_run(path: str | os.PathLike, data_dir: str | os.PathLike = "data", chec
     Args:
         path: its directory.
         data_dir: the folder of the data sets.
-        checkpoint: `last`, or `best`: the evaluation with the lowest objective on the selecting half of the test set.
+        checkpoint: `last`, or `best`: the evaluation with the lowest distortion + beta * rate on the selecting half of
+            the test set.
         split: its data, if they are loaded already.
 
     Raises:

@@ -4,6 +4,8 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from data_gen.builders import DATASETS
+from vae_rd import catalogue
+from vae_rd.catalogue import NETWORKS
 from vae_rd.config import Config
 
 # Milliseconds per optimizer step at the protocol's sizes (32x32x3 images, batch 128), on 2 quiet cores (Zen 5).
@@ -32,33 +34,26 @@ def cost(configs: Iterable[Config]) -> Cost:
 
 
 def step_seconds(config: Config) -> float:
-    """Expected seconds per optimizer step on 2 cores: the measured ones, scaled by parameters (mlp) or work (cnn)."""
-    protocol = Config(architecture=config.architecture, num_layers=min(config.num_layers, 3))
-    one, three = (STEP_MS[config.architecture, layers] for layers in (1, 3))
+    """Expected seconds per optimizer step on 2 cores: measured ones, scaled by parameters, or by work for convolutions.
+
+    An architecture without measurements counts as a cnn if its layers halve the image, else as an mlp.
+    """
+    network = NETWORKS[config.architecture]
+    like = "cnn" if network.halves else "mlp"
+    protocol = Config(architecture=like, num_layers=min(config.num_layers, 3))
+    one, three = (STEP_MS[like, layers] for layers in (1, 3))
     milliseconds = one + (three - one) / 2 * (protocol.num_layers - 1)
-    if config.architecture == "mlp":
+    if like == "mlp":
         share = num_parameters(config) / num_parameters(protocol)
     else:
-        share = (config.image_size / 32) ** 2 * config.channels / protocol.channels
+        share = (config.image_size / 32) ** 2 * getattr(config, network.width) / protocol.channels
     return milliseconds / 1000 * share * config.batch_size / protocol.batch_size
 
 
 def num_parameters(config: Config) -> int:
-    """Weights and biases of encoder and decoder."""
-    pixels, channels = config.image_size**2, _images_and_channels(config)[1]
-    layers, codes = config.num_layers, config.latent_dim
-
-    def dense(inputs, outputs):
-        return inputs * outputs + outputs
-
-    if config.architecture == "mlp":
-        units = config.hidden_units
-        return (dense(pixels * channels, units) + 2 * (layers - 1) * dense(units, units) + 2 * dense(units, codes)
-                + dense(codes, units) + dense(units, pixels * channels))
-    width, kernel = config.channels, 16
-    flat = pixels // 4**layers * width
-    return (dense(kernel * channels, width) + 2 * (layers - 1) * dense(kernel * width, width) + 2 * dense(flat, codes)
-            + dense(codes, flat) + dense(kernel * width, channels))
+    """All trained weights of a model of the run's images."""
+    shape = config.image_size, config.image_size, _images_and_channels(config)[1]
+    return catalogue.num_parameters(config, shape)
 
 
 def _images_evaluated(config: Config) -> int:
