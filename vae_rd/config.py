@@ -5,7 +5,6 @@ Paths, devices and thread counts do not. This module imports nothing heavy, so a
 """
 
 import dataclasses
-import functools
 import hashlib
 import json
 import math
@@ -218,7 +217,6 @@ class Config:
         return cls(**values)
 
 
-@functools.cache
 def _defaults() -> dict[str, Any]:
     return {field.name: field.default for field in dataclasses.fields(Config)}
 
