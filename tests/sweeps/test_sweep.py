@@ -93,18 +93,12 @@ def test_a_run_holds_at_most_twenty_files(swept):
 
 
 @pytest.mark.slow
-def test_two_thousand_runs_are_counted_and_exported_in_seconds(swept, tmp_path):
-    """Copies of one finished run under the names of a paper-scale experiment; large files are left out."""
+def test_two_thousand_runs_are_counted_and_exported_in_seconds(tmp_path):
     import time
-    source = runs.run_dir(swept[0] / "runs", CONFIGS[0])
     configs = experiment("figure4", "paper").configs
     assert len(configs) > 2000
     for config in configs:
-        run = runs.run_dir(tmp_path / "runs", config)
-        run.path.mkdir(parents=True)
-        run.config.write_text(config.to_json())
-        for name in ("history.csv", "results.json"):
-            shutil.copy(source.path / name, run.path / name)
+        fabricate_run(tmp_path / "runs", config)
     door = [sys.executable, "-m"]
     for module, flags, limit in (("sweep", ["--experiment=figure4", "--scale=paper", "--status"], 5),
                                  ("export", [f"--out_dir={tmp_path / 'figures'}"], 20)):
