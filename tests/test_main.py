@@ -1,5 +1,6 @@
 """The training door: killed, stopped, refused and continued, as whole processes."""
 
+import dataclasses
 import functools
 import json
 import os
@@ -13,6 +14,7 @@ import time
 import pytest
 
 from tests.conftest import IMAGE_SIZE
+from tests.fabricate import fabricate_run
 from tests.outcomes import differences, leftovers, outcome
 from vae_rd.config import Config
 from vae_rd.storage import files, runs
@@ -229,6 +231,19 @@ def test_a_run_that_diverges_is_reported_and_tried_again_only_if_asked(train, tm
 # Refused
 
 
+def test_the_parts_take_plain_arguments(tmp_path):
+    """What the flags are turned into, and which runs of it are left."""
+    from vae_rd import main
+    values = dataclasses.asdict(Config(split="cd_8k")) | {"beta": ["0.1", "1"], "seed": ["3"]}
+    column = main.configs(values)
+    assert column == [Config(split="cd_8k", beta=beta, seed=3) for beta in (0.1, 1.0)]
+    fabricate_run(tmp_path, column[0], measures={"last": {"information": {}}})
+    assert main.pending(column, tmp_path) == main.pending(column, tmp_path, ["information"]) == column[1:]
+    assert main.pending(column, tmp_path, ["pictures"]) == column
+    lines = list(main.report(column, tmp_path))
+    assert column[0].run_name in lines[1] and "finished" in lines[1] and "missing" in lines[2] and "-" in lines[2]
+
+
 @pytest.mark.parametrize("flags, words", [
     (["--split=cv_9k"], ["split='cv_9k' is not known", "default", "checkerboard", "cv_<size>", "8k, 16k"]),
     (["--dataset=tetris"], ["dataset='tetris' is not known", "tetrominoes", "mnist"]),
@@ -288,7 +303,8 @@ def damage_no_info(folder, shard):
     (damage_missing, ["train-00000-of-00001.tfrecord.gz", "missing"]),
     (damage_cut, ["train-00000", "cut short or damaged"]),
     (damage_flip, ["train-00000", "sha256"]), (damage_foreign, ["train-00001-of-00002", "does not list"]),
-    (damage_swapped, ["train-00000", "bytes where info.json says"]), (damage_info, ["info.json is damaged", "its sha256 is not"]),
+    (damage_swapped, ["train-00000", "bytes where info.json says"]),
+    (damage_info, ["info.json is damaged", "its sha256 is not"]),
     (damage_no_info, ["info.json is damaged"])])
 def test_damaged_data_are_named(train, tmp_path, data_dir, damage, words):
     shutil.copytree(data_dir, tmp_path / "data")

@@ -98,7 +98,7 @@ def test_unwritable_folder_is_named(tmp_path):
     (tmp_path / "data").write_text("a file")
     done = _run("--split=cd_5", f"--data_dir={tmp_path}/data")
     assert done.returncode != 0 and "Traceback" not in done.stderr
-    assert "Not a directory" in done.stderr and f"{tmp_path}/data" in done.stderr
+    assert "has a file in its path where a folder should be" in done.stderr and f"{tmp_path}/data" in done.stderr
 
 
 def test_full_disk_in_a_worker_process_is_one_line(tmp_path):
@@ -162,8 +162,9 @@ def test_two_processes_make_the_same_split_at_once(tmp_path):
 
 def test_all_makes_every_possible_split(tmp_path):
     """With a toy set of 120 images, for which no size of the paper is possible."""
-    program = ("import sys; from absl import app; from data_gen import generate, main; from tests.data_gen.test_dataset import "
-               "Squares; generate.DATASETS['squares'] = Squares; sys.argv[0] = 'main'; app.run(main.main)")
+    program = ("import sys; from absl import app; from data_gen import generate, main; "
+               "from tests.data_gen.test_dataset import Squares; "
+               "generate.DATASETS['squares'] = Squares; sys.argv[0] = 'main'; app.run(main.main)")
     done = subprocess.run([sys.executable, "-c", program, "--dataset=squares", "--split=all", f"--data_dir={tmp_path}"],
                           cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr

@@ -3,6 +3,7 @@
 import pytest
 
 from data_gen.builders import DATASETS
+from vae_rd.catalogue import NETWORKS
 from vae_rd.config import Config
 from vae_rd.sweeps.cost import STEP_MS, cost, duration, num_parameters, step_seconds
 
@@ -36,7 +37,15 @@ def test_image_counts_are_those_of_the_data_sets():
     assert cost([Config(dataset="someones_own")]) == cost([Config()])
 
 
-@pytest.mark.parametrize("seconds, words", [(20, "less than a minute"), (90, "2 minutes"), (600, "10 minutes"),
-                                            (3590, "1.0 hours"), (5400, "1.5 hours"), (4_320_000, "1,200.0 hours")])
+@pytest.mark.parametrize("seconds, words", [
+    (20, "less than a minute"), (90, "about 2 minutes"), (600, "about 10 minutes"), (3590, "about 1.0 hours"),
+    (5400, "about 1.5 hours"), (4_320_000, "about 1,200.0 hours")])
 def test_durations_below_an_hour_are_in_minutes(seconds, words):
     assert duration(seconds / 3600) == words
+
+
+def test_a_prior_and_an_architecture_count_with_their_weights(monkeypatch):
+    assert num_parameters(Config(prior="learned_normal")) == num_parameters(Config()) + 2 * 10
+    toy = NETWORKS["mlp"]._replace(num_parameters=lambda config, shape, channels: 2 * num_parameters(Config()))
+    monkeypatch.setitem(NETWORKS, "toy", toy)
+    assert step_seconds(Config(architecture="toy")) == pytest.approx(2 * step_seconds(Config()))

@@ -93,19 +93,12 @@ def test_a_run_holds_at_most_twenty_files(swept):
 
 
 @pytest.mark.slow
-def test_two_thousand_runs_are_counted_and_exported_in_seconds(swept, tmp_path):
-    """Copies of one finished run under the names of a paper-scale experiment; large files are left out."""
+def test_two_thousand_runs_are_counted_and_exported_in_seconds(tmp_path):
     import time
-    source = runs.run_dir(swept[0] / "runs", CONFIGS[0])
     configs = experiment("figure4", "paper").configs
     assert len(configs) > 2000
-    results = json.dumps({name: value for name, value in source.read_results().items() if name != "run"})
     for config in configs:
-        run = runs.run_dir(tmp_path / "runs", config)
-        run.path.mkdir(parents=True)
-        run.config.write_text(config.to_json())
-        shutil.copy(source.history, run.history)
-        run.results.write_text(results)
+        fabricate_run(tmp_path / "runs", config)
     door = [sys.executable, "-m"]
     for module, flags, limit in (("sweep", ["--experiment=figure4", "--scale=paper", "--status"], 5),
                                  ("export", [f"--out_dir={tmp_path / 'figures'}"], 20)):
@@ -163,6 +156,9 @@ def test_the_time_left_follows_the_pace_of_the_runs_so_far(tmp_path):
     seconds = 180 / sum(hours[:3]) * sum(hours[3:])
     assert (f"about {seconds / 60:.0f} minutes are left for one worker, at the pace of the 3 runs so far"
             in list(reports.status(sweep))[1])
+    for config in CONFIGS[3:]:
+        fabricate_run(tmp_path, config)
+    assert list(reports.status(sweep)) == ["6 runs: 6 finished", "100.0% of the training is done"]
 
 
 def test_a_run_in_training_counts_by_its_steps_and_its_share_of_the_column(tmp_path):

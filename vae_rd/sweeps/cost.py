@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from data_gen.builders import DATASETS
 from vae_rd import catalogue
+from vae_rd.catalogue import NETWORKS
 from vae_rd.config import Config
 
 # Milliseconds per optimizer step at the protocol's sizes (32x32x3 images, batch 128), on 2 quiet cores (Zen 5).
@@ -33,20 +34,26 @@ def cost(configs: Iterable[Config]) -> Cost:
 
 
 def step_seconds(config: Config) -> float:
-    """Expected seconds per optimizer step on 2 cores: the measured ones, scaled by parameters (mlp) or work (cnn)."""
-    protocol = Config(architecture=config.architecture, num_layers=min(config.num_layers, 3))
-    one, three = (STEP_MS[config.architecture, layers] for layers in (1, 3))
+    """Expected seconds per optimizer step on 2 cores: measured ones, scaled by parameters, or by work for convolutions.
+
+    An architecture without measurements counts as a cnn if its layers halve the image, else as an mlp.
+    """
+    network = NETWORKS[config.architecture]
+    like = "cnn" if network.halves else "mlp"
+    protocol = Config(architecture=like, num_layers=min(config.num_layers, 3))
+    one, three = (STEP_MS[like, layers] for layers in (1, 3))
     milliseconds = one + (three - one) / 2 * (protocol.num_layers - 1)
-    if config.architecture == "mlp":
+    if like == "mlp":
         share = num_parameters(config) / num_parameters(protocol)
     else:
-        share = (config.image_size / 32) ** 2 * config.channels / protocol.channels
+        share = (config.image_size / 32) ** 2 * getattr(config, network.width) / protocol.channels
     return milliseconds / 1000 * share * config.batch_size / protocol.batch_size
 
 
 def num_parameters(config: Config) -> int:
-    """All trained weights of a run: encoder, decoder, prior and likelihood."""
-    return catalogue.num_parameters(config, (config.image_size, config.image_size, _images_and_channels(config)[1]))
+    """All trained weights of a model of the run's images."""
+    shape = config.image_size, config.image_size, _images_and_channels(config)[1]
+    return catalogue.num_parameters(config, shape)
 
 
 def _images_evaluated(config: Config) -> int:
@@ -66,8 +73,8 @@ def duration(hours: float) -> str:
     """Hours in words: minutes where they are less than one.
 
     >>> duration(0.25), duration(30)
-    ('15 minutes', '30.0 hours')
+    ('about 15 minutes', 'about 30.0 hours')
     """
     if hours < 1 / 60:
         return "less than a minute"
-    return f"{60 * hours:.0f} minutes" if 60 * hours < 59.5 else f"{hours:,.1f} hours"
+    return f"about {60 * hours:.0f} minutes" if 60 * hours < 59.5 else f"about {hours:,.1f} hours"

@@ -22,7 +22,7 @@ def listing(sweep: Sweep) -> Iterator[str]:
 def plan(configs: Iterable[Config], num_columns: int) -> str:
     """What some runs are expected to cost."""
     expected = cost(configs)
-    return (f"{expected.runs} runs in {num_columns} columns: about {duration(expected.hours)} on 2 cores and "
+    return (f"{expected.runs} runs in {num_columns} columns: {duration(expected.hours)} on 2 cores and "
             f"{expected.gigabytes:,.1f} GB on disk")
 
 
@@ -43,11 +43,13 @@ def time_left(found: dict[Config, State]) -> str:
     hours = {config: cost([config]).hours for config in found}
     total, left = sum(hours.values()), sum(state.to_train * hours[config] for config, state in found.items())
     done = f"{100 * (1 - left / total) if total else 100:.1f}% of the training is done"
+    if not left:
+        return done
     ratio, told = pace(found)
     if told:
-        return (f"{done}, about {duration(ratio * left)} are left for one worker, at the pace of the {told} runs so "
+        return (f"{done}, {duration(ratio * left)} are left for one worker, at the pace of the {told} runs so "
                 "far")
-    return f"{done}, about {duration(left)} on 2 cores are left"
+    return f"{done}, {duration(left)} on 2 cores are left"
 
 
 def troubles(found: dict[Config, State]) -> Iterator[str]:

@@ -10,6 +10,7 @@ from data_gen import generate
 from vae_rd import cli
 from vae_rd.config import Config, ConfigError, DataSpec
 from vae_rd.datasets.records import RecordsError
+from vae_rd.storage.runs import FINISHED
 from vae_rd.sweeps import reports, states, workers
 from vae_rd.sweeps.cost import cost
 from vae_rd.sweeps.sweep import Sweep
@@ -105,9 +106,9 @@ class _Bar:
         self._bar.close()
 
     def update(self) -> None:
-        """Reads the runs that have not ended again."""
+        """Reads the runs that have not finished again: one that diverged may be on its second attempt."""
         for config, state in self._states.items():
-            if state.status not in states.ENDED:
+            if state.status != FINISHED:
                 self._states[config] = self._sweep.state(config)
         ended = sum(state.status in states.ENDED for state in self._states.values())
         self._bar.set_postfix_str(f"{ended} of {len(self._states)} ended", refresh=False)
