@@ -221,6 +221,18 @@ def test_a_member_of_a_column_is_the_run_trained_alone(split, name, stacked, jit
     check_column(split, {"likelihood": name}, stacked, jit)
 
 
+@pytest.mark.parametrize("name", LIKELIHOODS)
+def test_a_log_prob_takes_several_codes_for_each_image(name):
+    """As annealed importance sampling asks for it: chains of codes, one row of images."""
+    vae = model.build(Config(image_size=8, hidden_units=8, latent_dim=3, likelihood=name), (8, 8, 3), 300)
+    codes, images = np.random.default_rng(0).standard_normal((4, 5, 3)).astype(np.float32), grey(5, (8, 8, 3))
+    likelihood = vae.likelihood(codes)
+    assert likelihood.batch_shape == (4, 5) and likelihood.event_shape == (8, 8, 3)
+    single = [vae.likelihood(chain).log_prob(images.astype(np.float32)) for chain in codes]
+    np.testing.assert_allclose(likelihood.log_prob(images.astype(np.float32)), single, rtol=1e-5)
+    np.testing.assert_allclose(vae.picture(codes)[2], vae.picture(codes[2]), rtol=1e-5)
+
+
 # Probabilistic PCA
 
 SIGNS = np.array(list(itertools.product([-1.0, 1.0], repeat=3)))  # quadrature: exact for what is quadratic in the noise

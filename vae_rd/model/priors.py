@@ -22,15 +22,14 @@ class Prior(keras.layers.Layer):
     Args:
         latent_dim: of the codes.
         image_shape: (height, width, channels), for a prior that is made of images.
-        posterior: images -> q(z|x), for the same. It is called, and not kept as a part, so its weights stay the
-            encoder's.
+        posterior: images -> q(z|x), for the same.
         seed: the run's; of the initial weights.
     """
 
     def __init__(self, latent_dim: int, *, image_shape: tuple[int, int, int] | None = None,
                  posterior: Callable[[tf.Tensor], tfd.Distribution] | None = None, seed: int = 0, **kwargs: Any):
         super().__init__(**kwargs)
-        self.latent_dim, self._image_shape, self._posterior = latent_dim, image_shape, posterior
+        self.latent_dim = latent_dim
         self._seeds = iter(np.random.SeedSequence([seed, 2]).generate_state(100))
 
     def distribution(self) -> tfd.Distribution:
@@ -89,9 +88,11 @@ class VampPrior(Prior):
     vanishes at the ends of a clipped range.
     """
 
-    def __init__(self, latent_dim: int, *, num_pseudo_inputs: int = PSEUDO_INPUTS, **kwargs: Any):
+    def __init__(self, latent_dim: int, *, image_shape: tuple[int, int, int],
+                 posterior: Callable[[tf.Tensor], tfd.Distribution], **kwargs: Any):
         super().__init__(latent_dim, **kwargs)
-        self.pseudo_logits = self._add_normal("pseudo_logits", (num_pseudo_inputs, *self._image_shape))
+        self._posterior = posterior  # called, not kept as a part: the encoder's weights stay the encoder's
+        self.pseudo_logits = self._add_normal("pseudo_logits", (PSEUDO_INPUTS, *image_shape))
 
     @property
     def pseudo_inputs(self) -> tf.Tensor:
