@@ -1,8 +1,9 @@
 """The beta-VAE: its distributions, its per-image terms, its objective and its training step."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import keras
+import numpy as np
 import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
@@ -72,16 +73,16 @@ class VAE(keras.Model):
         self.trackers = {name: keras.metrics.Mean(name) for name in ("rate", "distortion", "objective")}
         self.built = True
 
-    def posterior(self, images):
+    def posterior(self, images: tf.Tensor) -> tfd.Distribution:
         """q(z|x) for images [batch, height, width, channels]: batch [batch], event [latent_dim]."""
         mean, log_scale = (tf.cast(head, self.variable_dtype) for head in self.encoder(images))
         return tfd.Independent(tfd.Normal(mean, tf.exp(log_scale)), 1)
 
-    def prior(self):
+    def prior(self) -> tfd.Distribution:
         """p(z): event [latent_dim]."""
         return self.prior_layer.distribution()
 
-    def likelihood(self, codes):
+    def likelihood(self, codes: tf.Tensor) -> tfd.Distribution:
         """p(x|z) for codes [..., latent_dim]: batch [...], event [height, width, channels]."""
         return self.likelihood_layer.distribution(self._decoded(codes))
 
@@ -89,7 +90,7 @@ class VAE(keras.Model):
         """The likelihood's mean in [0, 1] at codes [..., latent_dim]: [..., height, width, channels]."""
         return self.likelihood_layer.picture(self._decoded(codes))
 
-    def terms(self, images, noise, beta):
+    def terms(self, images: tf.Tensor, noise: tf.Tensor, beta: tf.Tensor | float) -> Terms:
         """Rate, distortion and objective of each image.
 
         Args:
@@ -101,23 +102,23 @@ class VAE(keras.Model):
         penalty = rate if self.rate_terms == "both" else getattr(self.information(posterior, codes), self.rate_terms)
         return Terms(rate, distortion, penalty, objective(distortion, penalty, beta))
 
-    def rate_and_distortion(self, images, noise):
+    def rate_and_distortion(self, images: tf.Tensor, noise: tf.Tensor) -> Coded:
         """Rate [batch], distortion [batch], posterior and codes [batch, latent_dim]: all that evaluation needs."""
         posterior = self.posterior(images)
         codes = posterior.mean() + posterior.stddev() * noise
         rate = kl_divergence(posterior, self.prior(), codes)
         return Coded(rate, -self.likelihood(codes).log_prob(images), posterior, codes)
 
-    def information(self, posterior, codes):
+    def information(self, posterior: tfd.Distribution, codes: tf.Tensor) -> InformationTerms:
         """Minibatch estimate of the two parts of the rate (Esmaeili et al. 2019, eq. 9; B of num_train images)."""
         log_marginal = minibatch_log_marginal(posterior, codes, self.num_train)
         return InformationTerms(posterior.log_prob(codes) - log_marginal, log_marginal - self.prior().log_prob(codes))
 
-    def call(self, images):
+    def call(self, images: tf.Tensor) -> tf.Tensor:
         """Reconstructions [batch, height, width, channels] in [0, 1]: the picture of the posterior's mean."""
         return self.picture(self.posterior(images).mean())
 
-    def train_step(self, images):
+    def train_step(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
         """One step of `fit`; the column's own loop runs the same `terms` on stacked weights."""
         with tf.GradientTape() as tape:
             terms = self.terms(images, self._noise(images, self.optimizer.iterations), self.beta)
@@ -126,27 +127,27 @@ class VAE(keras.Model):
         self.optimizer.apply_gradients(zip(tape.gradient(loss, weights), weights))
         return self._track(terms)
 
-    def test_step(self, images):
+    def test_step(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
         """One step of `evaluate`: metrics are means over images, not over batches."""
         return self._track(self.terms(images, self._noise(images, -1), self.beta))
 
     @property
-    def metrics(self):
+    def metrics(self) -> list[keras.metrics.Metric]:
         """The trackers that `fit` resets after every epoch."""
         return list(self.trackers.values())
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         """The constructor's arguments."""
         return dict(self._arguments)
 
-    def named_weights(self):
+    def named_weights(self) -> dict[str, keras.Variable]:
         """The trained weights by name: unique, and independent of how many models were built before."""
         parts = {"encoder": self.encoder, "decoder": self.decoder, "prior": self.prior_layer,
                  "likelihood": self.likelihood_layer}
         return {f"{part}.{number}.{weight.name}": weight for part, layer in parts.items()
                 for number, weight in enumerate(layer.trainable_variables)}
 
-    def assign_weights(self, values):
+    def assign_weights(self, values: dict[str, np.ndarray]) -> None:
         """Sets the weights to arrays by name; other entries are ignored, such as the beta of earlier versions.
 
         Raises:
@@ -160,7 +161,7 @@ class VAE(keras.Model):
         for name, weight in weights.items():
             weight.assign(values[name])
 
-    def load_own_variables(self, store):
+    def load_own_variables(self, store: Any) -> None:
         """Accepts files of earlier versions too, in which beta was a weight; it also stands in their config."""
         if set(store.keys()) != {"0"}:
             super().load_own_variables(store)
@@ -187,12 +188,12 @@ def _chosen(field, name, registry):
     return registry[name]
 
 
-def objective(distortion, rate, beta):
+def objective(distortion: Any, rate: Any, beta: Any) -> Any:
     """The beta-VAE's objective per image in nats (the paper's eq. 2; `rate` is one of its parts under `rate_terms`)."""
     return distortion + beta * rate
 
 
-def kl_divergence(posterior, prior, codes):
+def kl_divergence(posterior: tfd.Distribution, prior: tfd.Distribution, codes: tf.Tensor) -> tf.Tensor:
     """KL(q(z|x), p(z)) per image: in closed form where TFP knows one, else log q - log p at the codes."""
     try:
         return posterior.kl_divergence(prior)
@@ -200,7 +201,7 @@ def kl_divergence(posterior, prior, codes):
         return posterior.log_prob(codes) - prior.log_prob(codes)
 
 
-def minibatch_log_marginal(posterior, codes, num_train):
+def minibatch_log_marginal(posterior: tfd.Distribution, codes: tf.Tensor, num_train: int) -> tf.Tensor:
     """log q(z) at each code, estimated from its own batch (Esmaeili et al. 2019): [batch].
 
     q(z_b) ~ 1/N q(z_b|x_b) + (N-1)/(N(B-1)) * sum over b' != b of q(z_b|x_b').
