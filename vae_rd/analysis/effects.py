@@ -53,13 +53,13 @@ class Setting(NamedTuple):
         return describe({**self.where, "split": self.split, **self.network})
 
 
-def rise(runs: Runs, network: dict, split: str, **where) -> Finding:
+def rise(runs: Runs, network: dict, split: str, **where: str) -> Finding:
     """The largest rise of D as beta falls, share of the curve's fall: 0 or less where it falls all the way."""
     _, values = runs.curve("distortion", network, split, **where)
     return Finding(_scaled(statistics.largest_rise(values), statistics.extent(values)))
 
 
-def depth(runs: Runs, network: dict, split: str, margin: float = 0.0, **where) -> Finding:
+def depth(runs: Runs, network: dict, split: str, margin: float = 0.0, **where: str) -> Finding:
     """By how much the lowest interior D lies below the lower end of the curve, share of its fall."""
     values = _with_interior(*runs.curve("distortion", network, split, **where))
     fall = statistics.extent(values)

@@ -71,7 +71,7 @@ class Runs:
         finally:
             self._least = least
 
-    def curve(self, quantity: str, network: dict, split: str, **where) -> tuple[np.ndarray, np.ndarray]:
+    def curve(self, quantity: str, network: dict, split: str, **where: str | float) -> tuple[np.ndarray, np.ndarray]:
         """Betas [b] and values [restarts, b] of one curve; raises NotEnough."""
         betas, (values,) = self.curves([(quantity, network, split, where)])
         return betas, values
@@ -115,7 +115,7 @@ class Runs:
         return betas, sorted(seeds), complete
 
     def _frame(self, quantity: str, network: dict, split: str, partition: str = "test", checkpoint: str = "last",
-               **fields) -> pd.DataFrame:
+               **fields: str | float) -> pd.DataFrame:
         """Values by seed (rows) and beta (columns)."""
         if quantity not in self._rows:
             raise NotEnough(f"no run has {quantity}")
@@ -143,7 +143,8 @@ class Runs:
         runs = self._names(network, split, fields)
         kind = where.get("partition", "test"), where.get("checkpoint", "last")
         rows = [self._images(runs[seed, beta], *kind).get(quantity) for seed in seeds for beta in betas]
-        if any(row is None for row in rows) or len({len(row) for row in rows}) > 1:
+        sizes = {None if row is None else len(row) for row in rows}
+        if None in sizes or len(sizes) > 1:
             raise NotEnough(f"{_named(wanted)}: the runs have no values of the same images; measure them again")
         values = np.array(rows, float)
         values = values[:, np.isfinite(values).all(0)]

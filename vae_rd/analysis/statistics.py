@@ -8,6 +8,7 @@ Differences between columns of one curve (`between`) also learn their spread fro
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import scipy.special
 
 LEVEL = 0.95  # coverage of every interval
@@ -29,7 +30,7 @@ class InteriorMinimum(NamedTuple):
     p_value: float
 
 
-def t_half_width(std: np.ndarray, count: np.ndarray, level: float = LEVEL) -> np.ndarray:
+def t_half_width(std: npt.ArrayLike, count: npt.ArrayLike, level: float = LEVEL) -> np.ndarray:
     """Half the width of Student's interval for a mean: t_(n-1) * std / sqrt(n); NaN below two values.
 
     Args:
@@ -105,7 +106,7 @@ def differences(values: np.ndarray) -> Differences:
     return Differences(values.mean(0), _standard_deviation(values) / np.sqrt(len(values)), len(values) - 1)
 
 
-def between(curve: np.ndarray, first: np.ndarray, second: np.ndarray) -> Differences:
+def between(curve: np.ndarray, first: np.ndarray | list[int], second: np.ndarray | list[int]) -> Differences:
     """Differences between columns of one curve, `first` minus `second`.
 
     With 3 restarts a difference's own spread has 2 degrees of freedom, and nothing short of ten standard errors

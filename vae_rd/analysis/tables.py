@@ -131,8 +131,8 @@ def gaps(table: pd.DataFrame, runs_dir: str | os.PathLike) -> pd.DataFrame:
         folder = RunDir(pathlib.Path(runs_dir) / run)
         paths = [folder.per_example(name, checkpoint) for name in ("train", "test")]
         if all(path.is_file() for path in paths):
-            gap = gap_interval(*(folder.read_arrays(path)["distortion"] for path in paths))
-            rows.append((run, checkpoint, *gap))
+            train, test = (folder.read_arrays(path)["distortion"] for path in paths)
+            rows.append((run, checkpoint, *gap_interval(train, test)))
     return pd.DataFrame(rows, columns=["run", "checkpoint", "gap", "low", "high"])
 
 
@@ -198,7 +198,7 @@ def _progress(run: RunDir, config: Config, results: dict[str, Any] | None) -> di
     return {"step": step, "note": f"evaluated up to step {step} of {config.train_steps}{failed}"}
 
 
-def _scalars(measures: dict[str, Any], step: int, partition: str) -> dict[str, float]:
+def _scalars(measures: dict[str, Any], step: int, partition: str) -> dict[str, float | None]:
     """The numbers that measures wrote for this partition and for the run as a whole; not those of another step."""
     valid = [measure for measure in measures.values() if measure.get("settings", {}).get("step", step) == step]
     blocks = [measure.get(part) or {} for measure in valid for part in ("run", partition)]

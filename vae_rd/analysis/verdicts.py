@@ -1,5 +1,7 @@
 """The table of claims: every test of `claims` computed, judged, counted and written as text."""
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 
@@ -32,7 +34,7 @@ def evaluate(table: pd.DataFrame, scale: str = "paper", images: Images | None = 
 
 def overall(judged: pd.DataFrame) -> pd.Series:
     """One verdict per claim: the first of not supported, not enough runs, undecided that a test has, else supported."""
-    def worst(verdicts):
+    def worst(verdicts: pd.Series) -> str:
         return next((one for one in (NOT_SUPPORTED, NOT_ENOUGH, UNDECIDED) if one in set(verdicts)), SUPPORTED)
     return judged.groupby("claim", sort=False)["verdict"].agg(worst)
 
@@ -47,7 +49,7 @@ def as_text(judged: pd.DataFrame) -> str:
     return "\n".join(lines)
 
 
-def _number(row) -> str:
+def _number(row: Any) -> str:  # of DataFrame.itertuples, whose fields are the table's columns
     parts = []
     if not np.isnan(row.estimate):
         interval = "" if np.isnan(row.low) else f" [{row.low:.3g}, {row.high:.3g}]"

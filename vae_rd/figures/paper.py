@@ -3,7 +3,7 @@
 import os
 import pathlib
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -82,7 +82,7 @@ def draw(table: pd.DataFrame, wanted: Experiment, runs_dir: str | os.PathLike, r
     return _DRAW[wanted.name](material)._replace(curves=material.curves)
 
 
-def _rd(material: Material, points: pd.DataFrame | None = None, **layout) -> Drawn:
+def _rd(material: Material, points: pd.DataFrame | None = None, **layout: Any) -> Drawn:
     points = material.checkpoint() if points is None else points
     figure = rd_curves.rd_figure(points, across=2, rate_axis=material.rate_axis, **layout)
     return Drawn({material.experiment.name: figure}, [])
@@ -103,7 +103,7 @@ def _large_and_small(material: Material) -> Drawn:
 def _reconstructions(material: Material, split: str, num_layers: int) -> dict[str, np.ndarray]:
     """Input and reconstruction by beta, from the first restart that has them."""
     rows = material.table[(material.table["split"] == split) & (material.table["num_layers"] == num_layers)]
-    pictures = {}
+    pictures: dict[str, np.ndarray] = {}
     for row in rows.drop_duplicates("run").sort_values(["beta", "seed"]).itertuples():
         run = RunDir(material.runs_dir / row.run)
         path = run.arrays("reconstruction")
