@@ -13,6 +13,7 @@ import sys
 import numpy as np
 import pytest
 
+from vae_rd.config import DataSpec
 from vae_rd.datasets import records
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -172,8 +173,7 @@ def test_info_json_has_the_documented_fields(split_dir):
     ({"binarization": "static"}, "mnist-static"), ({"binarization": "dynamic"}, "mnist"),
     ({"data_seed": 3, "image_size": 64, "binarization": "static"}, "mnist-seed3-size64-static")])
 def test_every_variant_has_a_folder_of_its_own(arguments, folder):
-    assert records.dataset_folder("mnist", **arguments) == folder
-    assert records.split_path("d", "mnist", "cv_8k", **arguments) == pathlib.Path("d", folder, "cv_8k")
+    assert DataSpec("mnist", "cv_8k", **arguments).path("d") == pathlib.Path("d", folder, "cv_8k")
 
 
 def test_missing_data(tmp_path):

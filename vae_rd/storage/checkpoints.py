@@ -20,8 +20,8 @@ class Progress(NamedTuple):
     """How far a run has come, besides its weights."""
 
     step: int
-    best_step: int  # evaluation with the lowest objective on the selecting half of the test set; -1: none yet
-    best_objective: float
+    best_step: int  # evaluation with the lowest score (`Evaluator.score`) so far; -1: none yet
+    best_objective: float  # its score: distortion + beta * rate on the selecting half of the test set, nats per image
     train_seconds: float  # in training steps, over all interruptions
     wall_seconds: float  # altogether, over all interruptions
     column: tuple[str, ...]  # names of the runs trained together: the same composition gives the same bits

@@ -49,11 +49,11 @@ class Column:
         _check_configs(configs, strategy.num_replicas_in_sync)
         self.seeds = sorted({config.seed for config in configs})
         self._seed_of_member = [self.seeds.index(config.seed) for config in configs]
-        self._images = tf.constant(images)
         self.template = model.build(self.shared, images.shape[1:], len(images))
         self.weight_names = list(self.template.named_weights())
         self.beta = tf.constant([config.beta for config in configs], self.template.variable_dtype)
-        with strategy.scope():
+        with strategy.scope():  # a copy on every device; as a variable, because GPUs gather no bytes from a tensor
+            self._images = tf.Variable(images, trainable=False)
             self.weights = [keras.Variable(value, name=name, dtype=value.dtype)
                             for name, value in self._initial_weights().items()]
             self.optimizer = keras.optimizers.Adam(self.shared.learning_rate)
@@ -84,7 +84,7 @@ class Column:
 
     def batches(self, first_step: int, num_steps: int) -> tf.Tensor:
         """Rows of the training images for each seed: [steps, seeds, batch] int32."""
-        rows = [random_streams.batch_indices(len(self._images), self.shared.batch_size, seed, first_step, num_steps)
+        rows = [random_streams.batch_indices(self._images.shape[0], self.shared.batch_size, seed, first_step, num_steps)
                 for seed in self.seeds]
         return tf.constant(np.stack(rows, axis=1))
 
@@ -253,7 +253,9 @@ def _check_configs(configs: list[Config], num_replicas: int) -> None:
 
 
 def _fold(seed, step, stream):
-    return tf.random.fold_in(tf.random.fold_in([seed, stream], step), stream)
+    """The seed of a step's draws, on the host, which needs it: computed on a GPU, every step would wait for it."""
+    with tf.device("CPU:0"):
+        return tf.random.fold_in(tf.random.fold_in([seed, stream], step), stream)
 
 
 def _unit_interval(images, dtype):

@@ -89,6 +89,7 @@ class Training:
                     evaluated = self._evaluate()
                 if self.step == self.config.train_steps:
                     break
+                evaluated = None  # only the last one is used; it is as large as the column
                 self._train_chunk(bar)
                 if time.monotonic() - self.saved_at > CHECKPOINT_SECONDS:
                     self._save()
