@@ -9,6 +9,7 @@ import numpy as np
 from data_gen import splits
 from data_gen.raw_files import RawFile, provide
 from vae_rd.config import ConfigError, canonical_split, split_size
+from vae_rd.datasets.records import RecordsError
 
 
 class Dataset(abc.ABC):
@@ -82,13 +83,21 @@ class Dataset(abc.ABC):
         provide(self.files, self.raw_dir, self.name)
 
     def path(self, file: RawFile) -> pathlib.Path:
-        """Where an original file lies, once `prepare` has found it."""
-        return file.locate(self.raw_dir, self.name)
+        """Where an original file lies, once `prepare` has found it.
+
+        Raises:
+            RecordsError: if it is not there.
+        """
+        located = file.locate(self.raw_dir, self.name)
+        if located is None:
+            raise RecordsError(f"{file.name} must be in {self.raw_dir} (got no such file). Try prepare() first.")
+        return located
 
     def split(self, name: str) -> tuple[np.ndarray, np.ndarray]:
         """Rising (train_index, test_index) of a split that `check` lets pass; `cv_*` pools the official partitions."""
         if name == "official":
-            return np.split(np.arange(self.num_images), [self.num_official_train])
+            index, size = np.arange(self.num_images), self.num_official_train
+            return index[:size], index[size:]
         return splits.make_split(name, self.unit_factors, self.cells, self.num_images, self.data_seed)
 
     @classmethod

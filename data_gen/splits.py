@@ -34,10 +34,10 @@ def make_split(name: str, unit_factors: np.ndarray | None, cells: np.ndarray | N
     elif name == "checkerboard":
         even = even_cells(unit_factors, cells)
         return np.flatnonzero(even), np.flatnonzero(~even)
-    elif name.startswith("cd_"):
+    elif size is not None and name.startswith("cd_"):
         inside = centred_box(unit_factors, 2 * size, order)
         chosen, num_train = order[inside[order]], size
-    elif name.startswith("cv_"):
+    elif size is not None and name.startswith("cv_"):
         chosen, num_train = order, size
     else:
         raise ValueError(f"split={name}: no rule of factors or chance makes it.")

@@ -65,8 +65,9 @@ def parse_history(text: str) -> list[dict[str, Any]]:
     rows = []
     for line in reader:
         schema.require(None not in line and None not in line.values(), f"line {reader.line_num} has another length")
-        row = {name: value if name == "partition" else int(value) if value.isdigit() else float(value)
-               for name, value in line.items()}
+        row: dict[str, Any] = {
+            name: value if name == "partition" else int(value) if value.isdigit() else float(value)
+            for name, value in line.items()}
         schema.require(row["partition"] in PARTITIONS and isinstance(row["step"], int)
                        and all(math.isfinite(row[name]) for name in METRICS),
                        f"line {reader.line_num} has an unknown partition, or something that is not a number")

@@ -94,14 +94,13 @@ def check(folder: pathlib.Path, path: pathlib.Path, remedy: str = END_AGAIN) -> 
     Raises:
         FileError: if it is another content: a file of another run, or changed after it was written.
     """
-    for last_try in (False, False, True):  # between our two reads, a measurement may replace both
+    for _ in range(3):  # between our two reads, a measurement may replace both
         manifest, content = read(folder), path.read_bytes()
         known = manifest and manifest.files.get(_name(folder, path))
         if manifest is None or known and seal(content) in known:
             return content
-        if last_try:
-            raise files.FileError(f"{path} is not the file that {FILE} has of this run: it is of another run, or was "
-                                  f"changed after it was written. Put it back, or {remedy}.")
+    raise files.FileError(f"{path} is not the file that {FILE} has of this run: it is of another run, or was "
+                          f"changed after it was written. Put it back, or {remedy}.")
 
 
 def vouched(manifest: Manifest | None, folder: pathlib.Path, path: pathlib.Path) -> bool:

@@ -4,6 +4,7 @@ A column of one is the single run; there is no second trainer. The members' comp
 `VAE.terms`: each member runs it with its own slice of the stacked weights, put in place by a Keras StatelessScope.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import keras
@@ -159,7 +160,7 @@ class Column:
 
     # Evaluation
 
-    def evaluate(self, partition: splits.Partition, report=lambda done: None) -> Evaluated:
+    def evaluate(self, partition: splits.Partition, report: Callable[[int], None] = lambda done: None) -> Evaluated:
         """Rate, distortion and posterior of every image, ragged tail included, one posterior sample per image.
 
         Args:
