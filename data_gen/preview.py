@@ -51,8 +51,8 @@ def montage(images: np.ndarray) -> np.ndarray:
 def draw_split(axes: "Axes", points: np.ndarray, split: dict[str, np.ndarray], title: str) -> None:
     """Draws one split of two-factor points into Matplotlib axes."""
     for partition, index in split.items():
-        axes.scatter(points[index, 0], points[index, 1], s=11, c=_COLOURS[partition], marker=_MARKERS[partition], linewidths=0.9,
-                     label=partition)
+        axes.scatter(points[index, 0], points[index, 1], s=11, c=_COLOURS[partition], marker=_MARKERS[partition],
+                     linewidths=0.9, label=partition)
     sizes = ", ".join(f"{len(index)} {partition}" for partition, index in split.items())
     axes.set(title=f"{title}\n{sizes}", xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal",
              xlabel="factor 1 (unit interval)")

@@ -347,7 +347,7 @@ def test_killed_anywhere_in_its_ending_a_run_ends_the_same(finished, tmp_path, d
             raise KeyboardInterrupt
         renamed.append(pathlib.Path(target).name)
         return replace(self, target)
-    for victim in (run.per_example("test"), run.manifest_file, run.results):
+    for victim in (run.per_example("test"), run.manifest_file, run.results):  # noqa: B007 - `kill` reads it
         with monkeypatch.context() as patch:
             patch.setattr(pathlib.Path, "replace", kill)
             with pytest.raises(KeyboardInterrupt):
