@@ -90,7 +90,8 @@ class Dataset(abc.ABC):
         """
         located = file.locate(self.raw_dir, self.name)
         if located is None:
-            raise RecordsError(f"{file.name} must be in {self.raw_dir} (got no such file). Try prepare() first.")
+            raise RecordsError(f"{file.name} must be in {self.raw_dir} (got no such file). Put it back, or run the "
+                               "same command again.")
         return located
 
     def split(self, name: str) -> tuple[np.ndarray, np.ndarray]:
@@ -111,7 +112,7 @@ class Dataset(abc.ABC):
         if name == "official" and cls.num_official_train is None:
             raise ConfigError(f"split=official: {cls.name} is not distributed in partitions. Use default or cv_<size>.")
         if (name == "checkerboard" or name.startswith("cd_")) and not cls.ordered_factors:
-            raise ConfigError(f"split={name}: it is made from ordered factors, and {cls.name} has none. Use default, "
+            raise ConfigError(f"split={name}: it needs ordered factors, and {cls.name} has none. Use default, "
                               f"cv_<size>{' or official' if cls.num_official_train else ''}.")
         largest = cls.num_images // 2 if name.startswith("cd_") else cls.num_images - 1
         if size is not None and size > largest:

@@ -106,8 +106,8 @@ def read_exactly(file: IO[bytes] | io.BufferedIOBase, count: int, path: pathlib.
     except (EOFError, OSError, zlib.error) as error:
         raise RecordsError(f"{path} cannot be read: {error}. It is cut short or damaged: fetch it again.") from error
     if len(content) < count:
-        raise RecordsError(f"{path} ends too early: {count} bytes were to come and there are {len(content)}. It is cut "
-                           "short: fetch it again.")
+        raise RecordsError(f"{path} ends too early: expected {count} bytes, got {len(content)}. It is cut short: "
+                           "fetch it again.")
     return content
 
 

@@ -282,7 +282,7 @@ def test_a_run_that_is_ended_again_keeps_its_measures(finished, tmp_path, data_d
     run, _ = copied(finished, tmp_path)
     before, measures = outcome(run), run.measures.read_bytes()
     run.model.write_bytes(b"")
-    with pytest.raises(files.FileError, match="model.keras is not the file that manifest.json has of this run.*remove "
+    with pytest.raises(files.FileError, match="model.keras does not match manifest.json: .*another run.*remove "
                                               "results.json and run the same training command"):
         finished_run.open_run(run.path, data_dir)
     run.results.unlink()

@@ -168,9 +168,9 @@ def test_arrays_come_back_and_objects_are_refused(run):
 
 def test_a_pickle_is_not_loaded(run):
     np.savez(run.path / "evil.npz", objects=np.array([{}], object))
-    with pytest.raises(files.FileError, match="evil.npz cannot be read.*damaged or not ours"):
+    with pytest.raises(files.FileError, match="evil.npz cannot be read.*damaged, or was not written by vae_rd"):
         files.read_arrays(run.path / "evil.npz")
-    with pytest.raises(files.FileError, match="evil.npz cannot be read.*damaged or not ours: leave it alone.$"):
+    with pytest.raises(files.FileError, match="evil.npz cannot be read.*not written by vae_rd: leave it alone.$"):
         files.read_arrays(run.path / "evil.npz", "leave it alone")
 
 

@@ -118,7 +118,7 @@ def peak(runs: Runs, quantity: str, sign: int, partitions: tuple[str, ...], spli
 
     Args:
         runs: of one scale.
-        quantity: a metric, or LOG_PX for the best estimate of log p(x) that there is.
+        quantity: a metric, or LOG_PX for the best estimate of log p(x) available.
         sign: +1 if large values are good, -1 if small ones are.
         partitions: of one the quantity itself is meant, of two the first minus the second.
         split: of the training set.
@@ -277,7 +277,7 @@ def _image_error(values: np.ndarray, first: np.ndarray, second: int) -> np.ndarr
 
 def _with_interior(betas: np.ndarray, values: np.ndarray) -> np.ndarray:
     if len(betas) < 3:
-        raise NotEnough(f"a minimum between the ends needs 3 betas; there are {len(betas)}")
+        raise NotEnough(f"a minimum between the ends needs 3 betas or more (got {len(betas)})")
     return values
 
 

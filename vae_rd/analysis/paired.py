@@ -126,7 +126,7 @@ class Runs:
         values = pd.Series({point: column[key] for point, key in keys.items() if key in column}, dtype=float)
         if quantity == FLOOR and len(values) and values.isna().all():
             raise NotEnough(f"{describe({'split': split, **network})}: the distortion of these runs has no entropy "
-                            "floor (only a Bernoulli likelihood has one), so there is nothing that lies above it")
+                            "floor (only a Bernoulli likelihood has one), so excess distortion is not defined")
         return values.unstack() if len(values) else pd.DataFrame()
 
     def _names(self, network: dict, split: str, fields: dict) -> dict[tuple[int, float], str]:

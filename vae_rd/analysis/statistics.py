@@ -215,7 +215,7 @@ def interior_minimum(curve: np.ndarray, margin: float = 0.0, level: float = LEVE
     """
     count = curve.shape[1] - 2
     if count < 1:
-        raise ValueError(f"an interior minimum needs 3 betas or more; this curve has {curve.shape[1]}.")
+        raise ValueError(f"an interior minimum needs 3 betas or more (got {curve.shape[1]}).")
     drops = between(curve, np.array([[0, count + 1]]), np.arange(1, count + 1)[:, None])
     evidence = drops._replace(mean=drops.mean - margin).p_above_zero().max(1)
     return InteriorMinimum(int(drops.mean.min(1).argmax()) + 1, largest_smallest(drops, level),

@@ -57,7 +57,7 @@ def left_out(table: pd.DataFrame) -> list[str]:
 
 
 def remarks(table: pd.DataFrame) -> list[str]:
-    """What is to be said of finished runs besides their numbers: a line for each, and one for all that are unsealed."""
+    """Notes on finished runs: a line for each run that has one, and a single line for all that are unsealed."""
     rows = finished(table).drop_duplicates("run")
     unsealed = rows[rows["note"] == UNSEALED]
     lines = [f"{row.run}: {row.note}" for row in rows.itertuples() if row.note not in ("", UNSEALED)]
@@ -70,8 +70,8 @@ def remarks(table: pd.DataFrame) -> list[str]:
 def csv_text(table: pd.DataFrame) -> str:
     """The text of a CSV file of the table.
 
-    A text that a spreadsheet would run as a formula, or a browser as HTML, has an apostrophe before it: the names of
-    folders are anybody's.
+    A text that a spreadsheet would run as a formula, or a browser as HTML, gets an apostrophe in front: anyone may have
+    named the folders.
     """
     quoted = table.copy()
     for name in quoted.columns[[not pd.api.types.is_numeric_dtype(kind) for kind in quoted.dtypes]]:
@@ -215,6 +215,7 @@ def _matches(column: pd.Series, values: list[str]) -> pd.Series:
     else:
         kept = column.isin([canonical_split(value) if column.name == "split" else value for value in values])
     if not kept.any():
-        present = ", ".join(str(value) for value in sorted(column.dropna().unique())) or "none at all"
-        raise TableError(f"no run has {column.name}={','.join(values)}; there are {present}.")
+        present = ", ".join(str(value) for value in sorted(column.dropna().unique()))
+        known = f"Try one of {present}." if present else f"No run has any {column.name}."
+        raise TableError(f"no run has {column.name}={','.join(values)}. {known}")
     return kept

@@ -90,7 +90,7 @@ def name_floor(axes: Axes, floor: float, labeller: Labeller) -> None:
 
 
 def entropy_floor(series: list[Series]) -> float:
-    """The floor of these curves' distortion, nats per image; 0 for binary targets and where there is no one floor.
+    """The floor of these curves' distortion, nats per image; 0 for binary targets and where curves share no floor.
 
     Curves on different images have different floors (constant density: the smaller the set, the more central its
     images). Where they are more than SAME_FLOOR apart, a line at their mean would lie above what some curves may reach.

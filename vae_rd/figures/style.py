@@ -14,7 +14,7 @@ DPI = 300
 # Okabe and Ito's, the light ones darkened so that texts in them can be read.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#000000", "#B0508A", "#B37A00", "#3A9BD1")
 ORDERED = "viridis"  # colours for an ordered quantity, from its dark end to before its palest
-QUIET = "#8A8A8A"  # of what helps to read and is no result
+QUIET = "#8A8A8A"  # of guides that help to read and are not results
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 FIRST_LINE: dict[str, Any] = {"linestyle": "-", "marker": "o"}  # of test sets and of exact measures
 SECOND_LINE: dict[str, Any] = {"linestyle": (0, (3, 1.6)), "marker": "o", "markerfacecolor": "white",

@@ -106,12 +106,12 @@ def _load(run: runs.RunDir) -> tuple[Progress, dict[str, np.ndarray], dict[str, 
     names = set(arrays.pop(_ARRAYS).tolist()) if _ARRAYS in arrays else set(arrays)
     missing = sorted((names | {f"progress.{name}" for name in Progress._fields}) - set(arrays))
     if missing:
-        raise runs.RunError(f"{run.last_checkpoint} holds no {', '.join(missing)}. It is damaged or not ours: "
-                            f"{_FROM_NOTHING}.")
+        raise runs.RunError(f"{run.last_checkpoint} lacks {', '.join(missing)}. It is damaged, or was not written by "
+                            f"vae_rd: {_FROM_NOTHING}.")
     bound = {name: arrays.pop(name) for name in (_RUN, _HISTORY, _BEST) if name in arrays}
     if _RUN in bound and bound[_RUN].item() != run.path.name:
-        raise runs.RunError(f"{run.last_checkpoint} is the checkpoint of another run, {bound[_RUN].item()}: put that "
-                            f"of this run back, or {_FROM_NOTHING}.")
+        raise runs.RunError(f"{run.last_checkpoint} is the checkpoint of another run, {bound[_RUN].item()}: put "
+                            f"this run's own back, or {_FROM_NOTHING}.")
     fields: dict[str, Any] = {name: arrays.pop(f"progress.{name}") for name in Progress._fields}
     column = tuple(str(name) for name in fields.pop("column"))
     return Progress(column=column, **{name: value.item() for name, value in fields.items()}), arrays, bound

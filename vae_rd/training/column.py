@@ -232,8 +232,8 @@ def stacked_state(states: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
 def _assign(variables: dict, values: dict[str, np.ndarray]) -> None:
     missing = [name for name in variables if name not in values]
     if missing:
-        raise runs.RunError(f"a checkpoint holds no {', '.join(missing)}: it is damaged, or of another version. "
-                            "Remove it, and the run starts again.")
+        raise runs.RunError(f"a checkpoint lacks {', '.join(missing)}: it is damaged, or of another version. Remove "
+                            "it to start the run again.")
     for name, variable in variables.items():
         variable.assign(values[name])
 

@@ -91,7 +91,7 @@ class Evaluator:
         """What the best evaluation minimises: mean distortion + beta * rate over images of `test_select`.
 
         It has the whole rate even where training penalises one of its parts (`rate_terms`): the marginal KL alone is
-        lowest for test images whose codes lie far from all training codes, which is no merit. With
+        lowest for test images whose codes lie far from all training codes, which says nothing good of a model. With
         `rate_terms=both` it is the run's own objective.
 
         The mean is over those images that ALL evaluations see. The last evaluation sees more of them: its mean over
