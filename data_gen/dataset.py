@@ -39,7 +39,7 @@ class Dataset(abc.ABC):
         self.data_seed, self.image_size, self.raw_dir = data_seed, image_size, raw_dir
 
     def __reduce__(self):
-        """Travels to worker processes as its arguments; each process opens it once."""
+        """Sent to worker processes as its arguments; each process opens it once."""
         return opened, (type(self), self.data_seed, self.image_size, self.raw_dir)
 
     @abc.abstractmethod
@@ -95,7 +95,7 @@ class Dataset(abc.ABC):
         return located
 
     def split(self, name: str) -> tuple[np.ndarray, np.ndarray]:
-        """Rising (train_index, test_index) of a split that `check` lets pass; `cv_*` pools the official partitions."""
+        """Rising (train_index, test_index) of a split that `check` accepts; `cv_*` pools the official partitions."""
         if name == "official":
             index, size = np.arange(self.num_images), self.num_official_train
             return index[:size], index[size:]

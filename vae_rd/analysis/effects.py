@@ -32,7 +32,7 @@ MEMORISED_AT_MEAN_CONTROL = f"{MEMORISED_AT_MEAN}_control"
 
 
 class Finding(NamedTuple):
-    """A number with its interval, and what the reader should know of it."""
+    """A number with its interval, and a note for the reader."""
 
     interval: Interval
     note: str = ""
@@ -49,7 +49,7 @@ class Setting(NamedTuple):
 
     @property
     def name(self) -> str:
-        """Words for it."""
+        """Its name in titles and notes."""
         return describe({**self.where, "split": self.split, **self.network})
 
 

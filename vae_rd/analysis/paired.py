@@ -22,7 +22,7 @@ Images = Callable[[str, str, str], Mapping[str, np.ndarray]]  # (run, partition,
 
 
 class NotEnough(Exception):
-    """Raised where the runs, or a measure on them, that a test needs are not there; the message says which."""
+    """Raised where runs or measures that a test needs are missing; the message says which."""
 
 
 def images_of(runs_dir: str | os.PathLike) -> Images:

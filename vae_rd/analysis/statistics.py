@@ -95,7 +95,7 @@ class Differences(NamedTuple):
         return self.mean + side * np.hypot(*parts)
 
     def p_above_zero(self) -> np.ndarray:
-        """One-sided p-values for means above zero, of restarts alone; 1 where none can be had."""
+        """One-sided p-values for means above zero, of restarts alone; 1 where there are too few restarts."""
         with np.errstate(divide="ignore", invalid="ignore"):
             return np.nan_to_num(scipy.special.stdtr(max(self.freedom, 1), -self.mean / self.error), nan=1.0)
 
@@ -147,7 +147,7 @@ def levels(curve: np.ndarray) -> Differences:
 
 
 def largest_smallest(differences: Differences, level: float = LEVEL) -> Interval:
-    """The largest over rows of the smallest in a row, with an interval that knows both were picked.
+    """The largest over rows of the smallest in a row, with an interval that allows for both choices.
 
     Lower end: a row's smallest is above a bound if each of its members is (intersection-union, no correction due), but
     any of the J rows may be the one that lies too high: each bound at the error rate divided by J (Bonferroni). Upper

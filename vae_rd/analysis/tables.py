@@ -52,7 +52,7 @@ def finished(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def left_out(table: pd.DataFrame) -> list[str]:
-    """One line per run that has no part in the curves: its name and why."""
+    """One line per run that is left out of the curves: its name and why."""
     return [f"{row.run}: {row.status}, {row.note}" for row in table[table["status"] != FINISHED].itertuples()]
 
 

@@ -25,7 +25,7 @@ def evaluate(table: pd.DataFrame, scale: str = "paper", images: Images | None = 
     Args:
         table: what `tables.collect` returned.
         scale: the scale whose runs count.
-        images: values per image, as from `paired.images_of`; without them nothing is said of log p(x).
+        images: values per image, as from `paired.images_of`; without them, claims about log p(x) are not tested.
     """
     runs = Runs(table, experiments.SCALES[scale], images)
     judged = pd.DataFrame([_judged(claim, runs) for claim in all_claims(runs.scale)])
@@ -81,7 +81,7 @@ def _computed(claim: Claim, runs: Runs) -> tuple[Finding, dict]:
 
 
 def _plain(claim: Claim, runs: Runs, reason: str) -> tuple[Finding, dict]:
-    """The plain difference of what restarts there are, without an interval, and why there is none."""
+    """The plain difference over the restarts available, without an interval, and why it has none."""
     nothing = Finding(Interval(np.nan, np.nan, np.nan), reason)
     try:
         with runs.any_restarts():
@@ -92,7 +92,7 @@ def _plain(claim: Claim, runs: Runs, reason: str) -> tuple[Finding, dict]:
 
 
 def verdict_on(claim: Claim, found: Finding) -> str:
-    """By which side of the claim's margin the whole interval lies on."""
+    """The verdict: on which side of the claim's margin the whole interval lies."""
     _, low, high = found.interval
     holds, fails = low > claim.margin, high < claim.margin
     if claim.side == "below":

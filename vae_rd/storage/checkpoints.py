@@ -28,7 +28,7 @@ class Progress(NamedTuple):
 
 
 class Resumed(NamedTuple):
-    """Where a run goes on."""
+    """Where a run continues."""
 
     progress: Progress
     state: dict[str, np.ndarray] | None  # weights and optimizer slots; None: from nothing
@@ -40,7 +40,7 @@ NOTHING = Resumed(START, None, [])
 
 
 def save(run: runs.RunDir, progress: Progress, state: dict[str, np.ndarray], history: list[dict[str, Any]]) -> None:
-    """Replaces the run's checkpoint; the weights of evaluations that are best no longer go after it."""
+    """Replaces the run's checkpoint; then removes weights of evaluations that are no longer the best."""
     best = run.best_weights(progress.best_step)
     fields = {f"progress.{name}": np.asarray(value) for name, value in progress._asdict().items()}
     fields |= {_RUN: np.asarray(run.path.name), _HISTORY: np.asarray(contents.history_text(history)),
@@ -53,7 +53,7 @@ def save(run: runs.RunDir, progress: Progress, state: dict[str, np.ndarray], his
 
 
 def resume(run: runs.RunDir, train_steps: int) -> Resumed:
-    """Where the run goes on: after its checkpoint, or from nothing if it has none.
+    """Where the run continues: from its checkpoint, or from the start if it has none.
 
     Args:
         run: its directory.
@@ -100,7 +100,7 @@ def load_best(run: runs.RunDir, step: int) -> dict[str, np.ndarray]:
 
 
 def _load(run: runs.RunDir) -> tuple[Progress, dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Progress, state, and what the checkpoint binds, of a checkpoint that is there."""
+    """Progress, state, and the run, history and best weights that the checkpoint belongs to."""
     path = run.last_checkpoint
     arrays = files.read_arrays(path, _FROM_NOTHING, manifest.check(run.path, path, _FROM_NOTHING))
     names = set(arrays.pop(_ARRAYS).tolist()) if _ARRAYS in arrays else set(arrays)

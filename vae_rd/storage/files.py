@@ -44,7 +44,7 @@ def whole_file(path: pathlib.Path) -> Iterator[pathlib.Path]:
 
 
 def remove_unfinished(folder: pathlib.Path) -> None:
-    """Removes what a killed process left half-written in a folder and below it; nothing that has another's name."""
+    """Removes files that killed processes left half-written in a folder and below it, and no others."""
     for leftover in list(folder.rglob(f"{UNFINISHED}*")):
         if leftover.is_dir() and not leftover.is_symlink():
             shutil.rmtree(leftover, ignore_errors=True)

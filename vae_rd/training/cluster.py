@@ -52,7 +52,7 @@ def workers(environment: Mapping[str, str] = os.environ) -> list[str]:
 
 
 def expand_hosts(hosts: str) -> list[str]:
-    """The hosts of a Slurm list; ConfigError for one with several brackets in a name, or none of Slurm's.
+    """The hosts of a Slurm list; ConfigError for several brackets in a name, or a list that is not Slurm's.
 
     >>> expand_hosts("n[1-3,07]-ib,login")
     ['n1-ib', 'n2-ib', 'n3-ib', 'n07-ib', 'login']

@@ -194,7 +194,7 @@ class Column:
         return {name: variable.numpy() for name, variable in self._variables().items()}
 
     def restore(self, state: dict[str, np.ndarray], step: int) -> None:
-        """Puts back what `state` gave; the optimizer's step count is the column's step.
+        """Restores what `state` returned; the optimizer's step count is the column's step.
 
         Raises:
             runs.RunError: if weights or moments are missing; other entries are ignored.
@@ -224,7 +224,7 @@ def member_state(state: dict[str, np.ndarray], member: int) -> dict[str, np.ndar
 
 
 def stacked_state(states: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    """The state of a column of these members: what all of them hold."""
+    """The state of a column of these members: the arrays that all of them have."""
     return {name: np.stack([state[name] for state in states]) for name in states[0]
             if all(name in state for state in states)}
 

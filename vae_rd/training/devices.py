@@ -58,7 +58,7 @@ def place(config: Config, strategy: str = "auto", jit: bool | None = None) -> Pl
 
 @contextlib.contextmanager
 def lost_workers_named() -> Iterator[None]:
-    """Turns what TensorFlow raises when another worker is gone into words."""
+    """Replaces TensorFlow's error for a lost worker by a message that says what to do."""
     try:
         yield
     except (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError) as error:

@@ -167,7 +167,7 @@ class Training:
         return self.request.number is not None
 
     def _save(self, state: dict[str, np.ndarray] | None = None) -> None:
-        """Writes every active member's history and checkpoint; `state` is the column's, if it is at hand."""
+        """Writes every active member's history and checkpoint; `state` is the column's, where known."""
         self.saved_at = time.monotonic()
         if self.placement.chief:
             state = state or self.column.state()
@@ -176,7 +176,7 @@ class Training:
                     member.save(self.step, member_state(state, place))
 
     def _finish(self, last: list[dict[str, PerExample]], state: dict[str, np.ndarray]) -> None:
-        """Evaluates the best weights, and lets every member write what a finished run consists of."""
+        """Evaluates the best weights, and lets every member write its final files."""
         weights = [checkpoints.load_best(member.run, member.progress.best_step) if member.active
                    else member_state(state, place) for place, member in enumerate(self.members)]
         best = last

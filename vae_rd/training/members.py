@@ -118,7 +118,7 @@ class Member:
         self._board.finish(runs.DIVERGED)
 
     def finish(self, vae: model.VAE, evaluations: dict[str, dict[str, PerExample]], images: np.ndarray) -> None:
-        """Writes all that a finished run consists of, results.json last.
+        """Writes the final files of the run, results.json last.
 
         Args:
             vae: the final model.
