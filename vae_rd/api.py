@@ -152,7 +152,8 @@ def _one_precision(configs: list[Config]) -> str:
     """The one arithmetic of a process: TensorFloat-32 is a switch of the whole process."""
     chosen = {config.precision for config in configs}
     if "tensorfloat32" in chosen and len(chosen) > 1:
-        raise ConfigError("precision must be tensorfloat32 for all configs or for none. Try two calls, in two processes.")
+        raise ConfigError("precision must be tensorfloat32 for all configs or for none. Try two calls, in two "
+                          "processes.")
     return chosen.pop()
 
 

@@ -170,7 +170,7 @@ class RunDir(NamedTuple):
         self._checked(self.model)
 
     def remarks(self) -> str:
-        """What is to be said of an ended run besides its numbers: it is unsealed, or files are missing or cut."""
+        """A note on an ended run: it is unsealed, or files are missing or have another size; empty if all is well."""
         found = manifest.read(self.path)
         return UNSEALED if found is None else "; ".join(manifest.differences(self.path, found))
 
@@ -264,4 +264,4 @@ def _damage_named(path: pathlib.Path, remedy: str) -> Iterator[None]:
     try:
         yield
     except (ValueError, TypeError, AttributeError) as error:
-        raise RunError(f"{path} is damaged or not ours ({error}): {remedy}.") from error
+        raise RunError(f"{path} is damaged, or was not written by vae_rd ({error}): {remedy}.") from error
