@@ -32,6 +32,9 @@ _CLAIMS = flags.DEFINE_bool("claims", False, "Test the paper's claims instead, a
 _GAPS = flags.DEFINE_bool("gaps", False, "Also write gaps.csv: each run's test minus training distortion with its 95% "
                           "interval over images (about 2 s a run).")
 
+_PAGE = flags.DEFINE_bool("page", False, "Write pages to explore in a browser instead: one HTML file for each of "
+                          "--experiment (default: for every experiment that has finished runs).")
+
 
 def main(argv: list[str]) -> None:
     """Reads the flags and exports."""
@@ -44,7 +47,9 @@ def main(argv: list[str]) -> None:
             print(f"left out: {line}")
         for line in remarks(table):
             print(f"note: {line}")
-        if _CLAIMS.value:
+        if _PAGE.value:
+            _write_pages(table)
+        elif _CLAIMS.value:
             _test_claims(table)
         elif _EXPERIMENT.value:
             for name in _EXPERIMENT.value:
@@ -92,6 +97,13 @@ def _draw_experiment(table, name: str) -> None:
         _write_figure(figure, stem)
         print(f"see {_out_dir() / stem}.png and .pdf")
     write_text(_out_dir() / f"{name}.csv", drawn.curves.to_csv(index=False))
+
+
+def _write_pages(table) -> None:
+    from vae_rd.figures import page
+    for name, text in page.pages(table, _RUNS_DIR.value, _EXPERIMENT.value, _SCALE.value):
+        write_text(_out_dir() / f"{name}.html", text)
+        print(f"see {_out_dir() / name}.html")
 
 
 def _test_claims(table) -> None:
