@@ -25,7 +25,8 @@ PARTITIONS = ("test", "train")
 ALWAYS = ("split", "num_layers", "prior")  # fields that have buttons, whether or not they differ
 OTHER_RUNS = "other_runs"  # the page of those that no experiment holds
 _WIDTHS, _HEIGHTS = (780, 620), (600, 290)  # pixels: of the curves and of the histogram
-_FONT = "DejaVu Sans, Helvetica, Arial, sans-serif"
+_BUTTONS = ".bk-btn.bk-active { background: %s; border-color: %s; color: white }" % (("#5B7C99",) * 2)
+_TITLES = {"num_layers": "layers"}  # of buttons, where they are not the field's name
 
 
 class Group(NamedTuple):
@@ -129,7 +130,7 @@ def _curves(rows: pd.DataFrame, runs: pd.DataFrame) -> tuple[list[models.ColumnD
     points = paper.in_order(curves(rows))
     names = curve_names.differing(points, ())
     looks = curve_names.looks(points, names)
-    fields = [*ALWAYS, *(name for name in names if name not in ALWAYS)]
+    fields = [*ALWAYS, *(name for name in names if name not in ALWAYS and runs[name].nunique() > 1)]
     values = {name: sorted(runs[name].unique(), key=naming.split_order if name == "split" else None)
               for name in fields}
     betas = sorted(runs["beta"].unique())
@@ -185,8 +186,8 @@ def _points(rows: pd.DataFrame, runs: pd.DataFrame, partition: str, names: list[
 
 def _controls(values: dict[str, list], betas: list[float]) -> tuple[Any, dict[str, models.CheckboxButtonGroup]]:
     """A slider of the range of beta (None for a single one), and a row of buttons for each field."""
-    buttons = {name: _buttons(name, [naming.describe({name: value}) for value in found])
-               for name, found in values.items()}
+    buttons = {name: _buttons(name, [naming.describe({name: value}).removeprefix(f"{name.replace('_', ' ')} ")
+                                     for value in found]) for name, found in values.items()}
     if len(betas) == 1:
         return None, buttons
     words = models.CustomJSTickFormatter(args={"betas": [f"{beta:g}" for beta in betas]},
@@ -197,11 +198,12 @@ def _controls(values: dict[str, list], betas: list[float]) -> tuple[Any, dict[st
 
 
 def _buttons(name: str, labels: list[str]) -> models.CheckboxButtonGroup:
-    return models.CheckboxButtonGroup(labels=labels, active=list(range(len(labels))), name=name)
+    return models.CheckboxButtonGroup(labels=labels, active=list(range(len(labels))), name=name,
+                                      stylesheets=[_BUTTONS])
 
 
 def _label(name: str) -> models.Div:
-    return models.Div(text=name.replace("_", " "), styles={"font": f"12px {_FONT}", "padding-top": "7px"})
+    return models.Div(text=_TITLES.get(name, name.replace("_", " ")), styles={"padding-top": "7px"})
 
 
 def _plot(rows: pd.DataFrame) -> Any:
@@ -223,9 +225,9 @@ def _tools(plot: Any, drawn: list, legend: dict[str, list]) -> None:
     plot.add_tools(models.HoverTool(renderers=drawn, tooltips=tips), models.TapTool(renderers=drawn))
     items = [models.LegendItem(label=label, renderers=lines) for label, lines in legend.items()]
     plot.add_layout(models.Legend(
-        items=items, ncols=3, border_line_color=None, label_text_font=_FONT, label_text_font_size="12px",
+        items=items, ncols=3, spacing=6, border_line_color=None, label_text_font_size="12px", title_text_font_size="12px",
         title="filled, solid: test; hollow, dashed: train; lines through the means of the restarts",
-        title_text_font_style="normal", title_text_font=_FONT, title_text_font_size="12px"), "below")
+        title_text_font_style="normal"), "below")
 
 
 def _histogram() -> tuple[Any, dict[str, Any]]:
@@ -243,19 +245,19 @@ def _histogram() -> tuple[Any, dict[str, Any]]:
                       fill_color={"field": "count", "transform": mapper})
     plot.line("x", "y", source=means, color=style.COLOURS[1], line_width=2)
     plot.scatter("x", "y", source=means, color=style.COLOURS[1], size=5, legend_label="mean of a bin")
-    plot.legend[0].update(label_text_font=_FONT, label_text_font_size="11px", border_line_color=None,
-                       background_fill_alpha=0.6, location="top_left")
+    plot.legend[0].update(label_text_font_size="11px", border_line_color=None, background_fill_alpha=0.6,
+                          location="top_left")
     plot.add_tools(models.HoverTool(renderers=[quads], tooltips=[("test images", "@count")]))
-    plot.add_layout(models.ColorBar(color_mapper=mapper, width=10, title="images", title_text_font=_FONT,
+    plot.add_layout(models.ColorBar(color_mapper=mapper, width=10, title="images",
                                     title_text_font_size="11px", title_text_font_style="normal"), "right")
     return plot, {"cells": cells, "means": means, "x_range": plot.x_range, "y_range": plot.y_range, "mapper": mapper}
 
 
 def _look(plot: Any) -> None:
-    """Fonts and quiet lines, as in the printed figures."""
+    """Upright texts and quiet lines, as in the printed figures."""
     for axis in plot.axis:
-        axis.update(axis_label_text_font=_FONT, axis_label_text_font_style="normal", axis_label_text_font_size="13px",
-                    major_label_text_font=_FONT, major_label_text_font_size="12px")
-    plot.title.update(text_font=_FONT, text_font_size="12px", text_font_style="normal")
+        axis.update(axis_label_text_font_style="normal", axis_label_text_font_size="13px",
+                    major_label_text_font_size="12px")
+    plot.title.update(text_font_size="12px", text_font_style="normal")
     plot.grid.grid_line_color = "#E6E6E6"
     plot.outline_line_color = None

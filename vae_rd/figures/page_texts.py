@@ -21,14 +21,14 @@ NOT_MEASURED = "not measured"
 _VERDICT_COLOURS = {verdicts.SUPPORTED: style.COLOURS[2], verdicts.NOT_SUPPORTED: style.COLOURS[1],
                     verdicts.UNDECIDED: style.COLOURS[5], verdicts.NOT_ENOUGH: style.QUIET}
 STYLE = """
-:host { font: 13px/1.45 "DejaVu Sans", Helvetica, Arial, sans-serif; color: #222 }
+:host { font-size: 13px; line-height: 1.45; color: #222 }
 h1 { font-size: 19px; margin: 4px 0 0 } h2 { font-size: 14px; margin: 4px 0; overflow-wrap: anywhere }
 p { margin: 2px 0 6px } .quiet { color: #6a6a6a } code { font-size: 12px; overflow-wrap: anywhere }
 table { border-collapse: collapse; margin: 4px 0 } th { font-weight: 600; text-align: left }
-th, td { padding: 2px 14px 2px 0; vertical-align: top } .run td { font-variant-numeric: tabular-nums }
-.strip { display: grid; grid-template-columns: 104px 1fr; align-items: center; margin-bottom: 2px }
+th, td { padding: 2px 14px 2px 0; vertical-align: top } .numbers td { font-variant-numeric: tabular-nums }
+.strip { display: grid; grid-template-columns: 104px 1fr; align-items: center; margin-bottom: 3px }
 .strip img { width: 100%; image-rendering: pixelated; display: block }
-.distances { display: grid; grid-template-columns: repeat(6, 1fr); text-align: center; margin-bottom: 8px }
+.distances { display: grid; grid-template-columns: repeat(6, 1fr); text-align: center }
 .verdict { color: white; border-radius: 3px; padding: 0 7px; white-space: nowrap; display: inline-block }
 summary { cursor: pointer; padding: 3px 0 } details table { margin-left: 18px; font-size: 12px }
 """
@@ -111,7 +111,7 @@ def _numbers(rows: pd.DataFrame) -> str:
         f"<td>{mutual_information(row) if row['partition'] == 'train' else ''}</td><td>{log_px(row)}</td></tr>"
         for _, row in rows.iterrows() if row["partition"] in ("train", "test"))
     first = rows.iloc[0]
-    return (f"<p>\u03b2 = {first['beta']:g}, seed {first['seed']}</p><table class=run><tr><th></th><th>rate</th>"
+    return (f"<p>\u03b2 = {first['beta']:g}, seed {first['seed']}</p><table class=numbers><tr><th></th><th>rate</th>"
             f"<th>distortion</th><th>mutual information</th><th>log p(x)</th></tr>{lines}</table>")
 
 
@@ -124,7 +124,7 @@ def _pictures(arrays: dict[str, np.ndarray]) -> str:
             parts.append(f'<div class=strip><span>{label}</span><img class={name} alt="{label}" '
                          f'src="{_png(arrays[name][chosen])}"></div>')
         distances = "".join(f"<span>{value:.2f}</span>" for value in arrays["nearest_distance"][chosen])
-        parts.append(f"<div class=strip><span class=quiet>distance</span><div class=distances>{distances}</div></div>")
+        parts.append(f'<div class="strip quiet"><span>distance</span><div class=distances>{distances}</div></div>')
     return "".join(parts)
 
 
@@ -133,7 +133,7 @@ def _png(images: np.ndarray) -> str:
     padded = np.pad(images, ((0, 0), (0, 0), (0, 1), (0, 0)), constant_values=255)
     strip = np.concatenate(list(padded), 1)
     strip = np.pad(strip, ((0, 0), (0, (STRIP - len(images)) * padded.shape[2]), (0, 0)), constant_values=255)
-    strip = strip if strip.shape[-1] == 3 else np.repeat(strip[..., :1], 3, -1)
+    strip = strip if strip.shape[-1] == 3 else np.repeat(strip, 3, -1)
     buffer = io.BytesIO()
     matplotlib.image.imsave(buffer, strip, format="png")
     return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
