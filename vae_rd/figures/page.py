@@ -24,7 +24,7 @@ from vae_rd.sweeps import experiments
 PARTITIONS = ("test", "train")
 ALWAYS = ("split", "num_layers", "prior")  # fields that have buttons, whether or not they differ
 OTHER_RUNS = "other_runs"  # the page of those that no experiment holds
-_WIDTHS, _HEIGHTS = (780, 620), (600, 290)  # pixels: of the curves and of the histogram
+_WIDTHS, _HEIGHTS = (780, 620), (660, 290)  # pixels: of the curves and of the histogram
 _BUTTONS = ".bk-btn.bk-active { background: %s; border-color: %s; color: white }" % (("#5B7C99",) * 2)
 _TITLES = {"num_layers": "layers"}  # of buttons, where they are not the field's name
 
@@ -137,7 +137,8 @@ def _curves(rows: pd.DataFrame, runs: pd.DataFrame) -> tuple[list[models.ColumnD
     slider, buttons = _controls(values, betas)
     view = models.CDSView(filter=models.BooleanFilter([True] * len(runs)))
     plot = _plot(rows)
-    sources, drawn, lines, legend = [], [], [], {}
+    sources, drawn, lines = [], [], []
+    legend: dict[str, list] = {}
     for place, partition in enumerate(PARTITIONS):
         for key, (label, colour, _) in looks.items():
             curve = curve_names.rows(points, names, key)
@@ -153,7 +154,7 @@ def _curves(rows: pd.DataFrame, runs: pd.DataFrame) -> tuple[list[models.ColumnD
         drawn.append(plot.scatter("rate", "distortion", source=sources[-1], view=view, size=9, line_color="colour",
                                   fill_color="colour" if partition == "test" else "white", line_width=1.4,
                                   fill_alpha=0.9, nonselection_alpha=0.9, selection_line_color="black",
-                                  selection_line_width=3, name=partition))
+                                  selection_line_width=3, selection_size=15, name=partition))
     _tools(plot, drawn, legend)
     partitions = _buttons("partition", [naming.PARTITIONS[name] for name in PARTITIONS])
     columns = [[values[name].index(value) for value in runs[name]] for name in fields]
@@ -208,13 +209,24 @@ def _label(name: str) -> models.Div:
 
 def _plot(rows: pd.DataFrame) -> Any:
     """The empty plane; the rate on a log axis where it spans as much as in the figures."""
-    rates = rows.loc[rows["partition"].isin(PARTITIONS), "rate"].dropna()
-    wide = len(rates) and rates.min() > 0 and rates.max() > rd_curves.LOG_FROM * rates.min()
+    rows = rows[rows["partition"].isin(PARTITIONS)]
+    wide = 0 < rows["rate"].min() * rd_curves.LOG_FROM < rows["rate"].max()
     plot = plotting.figure(width=_WIDTHS[0], height=_HEIGHTS[0], x_axis_type="log" if wide else "linear",
+                           x_range=_range(rows["rate"], wide), y_range=_range(rows["distortion"]),
                            x_axis_label="rate (nats per image)", y_axis_label="distortion (nats per image)",
                            tools="pan,wheel_zoom,box_zoom,reset,save", toolbar_location="right", name="curves")
     _look(plot)
     return plot
+
+
+def _range(values: pd.Series, logarithmic: bool = False) -> models.Range1d:
+    """The range of an axis, which stays as it is when curves are hidden."""
+    low, high = float(values.min()), float(values.max())
+    if logarithmic:
+        margin = (high / low) ** 0.05
+        return models.Range1d(low / margin, high * margin)
+    margin = 0.05 * (high - low) or 1.0
+    return models.Range1d(low - margin, high + margin)
 
 
 def _tools(plot: Any, drawn: list, legend: dict[str, list]) -> None:
@@ -225,9 +237,9 @@ def _tools(plot: Any, drawn: list, legend: dict[str, list]) -> None:
     plot.add_tools(models.HoverTool(renderers=drawn, tooltips=tips), models.TapTool(renderers=drawn))
     items = [models.LegendItem(label=label, renderers=lines) for label, lines in legend.items()]
     plot.add_layout(models.Legend(
-        items=items, ncols=3, spacing=6, border_line_color=None, label_text_font_size="12px", title_text_font_size="12px",
+        items=items, ncols=3, spacing=6, border_line_color=None, label_text_font_size="12px", location="center",
         title="filled, solid: test; hollow, dashed: train; lines through the means of the restarts",
-        title_text_font_style="normal"), "below")
+        title_text_font_size="12px", title_text_font_style="normal"), "below")
 
 
 def _histogram() -> tuple[Any, dict[str, Any]]:
@@ -236,7 +248,8 @@ def _histogram() -> tuple[Any, dict[str, Any]]:
     means = models.ColumnDataSource({"x": [], "y": []})
     colours = [to_hex(colour) for colour in style.ordered_colours(64)[::-1]]
     mapper = models.LogColorMapper(palette=colours, low=1, high=2)
-    plot = plotting.figure(width=_WIDTHS[1], height=_HEIGHTS[1], x_range=(0, 1), y_range=(0, 1), name="histogram",
+    plot = plotting.figure(width=_WIDTHS[1], height=_HEIGHTS[1], x_range=models.Range1d(0, 1),
+                           y_range=models.Range1d(0, 1), name="histogram",
                            x_axis_label="distance to the nearest training image (L2, pixels in [0, 1])",
                            y_axis_label="distortion (nats per image)", tools="save", toolbar_location=None,
                            title="Distortion of all test images against their distance to the training set")

@@ -4,9 +4,10 @@ The comment above each script lists what `page.py` hands to it. Texts that are p
 been escaped there.
 """
 
-# controls: buttons; columns: the place of each run's value among a control's buttons, [controls][runs]; slider: of beta,
-# or null; places: each run's place on it; view: which runs are shown; partitions: buttons of test and train;
-# points: their two renderers; curves: [line, source, partition, place of each control, x, y, places on the slider].
+# controls: buttons; columns: the place of each run's value among a control's buttons, [controls][runs];
+# slider: of beta, or null; places: each run's place on it; view: which runs are shown; partitions: buttons of test and
+# train; points: their two renderers; curves: [line, source, partition, place on each control, x, y, places on the
+# slider].
 CONTROLS = """
 const [low, high] = slider == null ? [-Infinity, Infinity] : slider.value
 const within = place => low <= place && place <= high

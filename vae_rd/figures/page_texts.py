@@ -95,8 +95,9 @@ def claims(judged: pd.DataFrame) -> str:
         tests = judged[judged["claim"] == claim]
         lines = "".join(f"<tr><td>{_chip(test.verdict)}</td><td>{html.escape(test.statement)}</td><td>"
                         f"{html.escape(verdicts.number(test))}</td></tr>" for test in tests.itertuples())
-        parts.append(f"<details><summary><b>{html.escape(str(claim))}</b> {_chip(verdict)} <span class=quiet>"
-                     f"{len(tests)} test{'s' if len(tests) > 1 else ''}</span></summary><table>{lines}</table></details>")
+        count = f"{len(tests)} test{'s' if len(tests) > 1 else ''}"
+        parts.append(f"<details><summary><b>{html.escape(str(claim))}</b> {_chip(verdict)} <span class=quiet>{count}"
+                     f"</span></summary><table>{lines}</table></details>")
     return "".join(parts)
 
 
