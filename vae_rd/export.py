@@ -39,6 +39,9 @@ _CLAIMS = flags.DEFINE_bool("claims", False, "test the paper's claims instead, a
 _GAPS = flags.DEFINE_bool("gaps", False, "also write gaps.csv: each run's test minus training distortion with its 95% "
                           "interval over images (about 2 s a run)")
 
+_PAGE = flags.DEFINE_bool("page", False, "Write pages to explore in a browser instead: one HTML file for each of "
+                          "--experiment (default: for every experiment that has finished runs).")
+
 
 def main(argv: list[str]) -> None:
     """Reads the flags and exports."""
@@ -52,7 +55,9 @@ def main(argv: list[str]) -> None:
             print(f"left out: {line}")
         for line in remarks(table):
             print(f"note: {line}")
-        if _CLAIMS.value:
+        if _PAGE.value:
+            export_pages(table, runs_dir, out_dir, _EXPERIMENT.value, _SCALE.value)
+        elif _CLAIMS.value:
             export_claims(table, runs_dir, out_dir, _SCALE.value)
         elif _EXPERIMENT.value:
             for name in _EXPERIMENT.value:
@@ -128,6 +133,16 @@ def export_experiment(table: "pd.DataFrame", name: str, runs_dir: str | os.PathL
         _write_figure(figure, out, stem)
         print(f"see {out / stem}.png and .pdf")
     write_text(out / f"{name}.csv", tables.csv_text(drawn.curves))
+
+
+def export_pages(table: "pd.DataFrame", runs_dir: str | os.PathLike, out_dir: str | os.PathLike,
+                 names: Sequence[str] = (), scale: str | None = None) -> None:
+    """Writes a page to explore in a browser for each experiment; `scale` as in `export_experiment`."""
+    from vae_rd.figures import page
+    for name, text in page.pages(table, runs_dir, names, scale):
+        path = pathlib.Path(out_dir) / f"{name}.html"
+        write_text(path, text)
+        print(f"see {path}")
 
 
 def export_claims(table: "pd.DataFrame", runs_dir: str | os.PathLike, out_dir: str | os.PathLike,

@@ -44,12 +44,13 @@ def as_text(judged: pd.DataFrame) -> str:
     lines = []
     for claim, verdict in overall(judged).items():
         lines.append(f"{claim}: {verdict}")
-        lines += [f"  {row.verdict:16} {row.statement}: {_number(row)}"
+        lines += [f"  {row.verdict:16} {row.statement}: {number(row)}"
                   for row in judged[judged["claim"] == claim].itertuples()]
     return "\n".join(lines)
 
 
-def _number(row: Any) -> str:  # of DataFrame.itertuples, whose fields are the table's columns
+def number(row: Any) -> str:
+    """A test's number, interval and what it was made from, in words; `row` is one of the claims table's tuples."""
     parts = []
     if not np.isnan(row.estimate):
         interval = "" if np.isnan(row.low) else f" [{row.low:.3g}, {row.high:.3g}]"

@@ -138,6 +138,8 @@ class Training:
         begun = time.monotonic()
         trace = self.column.train(self.column.batches(self.step, size), tf.constant(self.step)).numpy()
         seconds = time.monotonic() - begun
+        if self.clock.train_seconds == 0.0:
+            bar.unpause()  # the time left goes by the steps, not by the compilation
         self.clock.add_training(seconds)
         for place, member in enumerate(self.members):
             bad = np.argwhere(~np.isfinite(trace[:, :, place]))
