@@ -627,3 +627,20 @@ def test_an_unknown_strategy_is_refused_with_the_known_ones():
 def test_one_device_is_the_default_here():
     placement = devices.place(TINY)
     assert placement.chief and placement.strategy.num_replicas_in_sync == 1
+
+
+@pytest.mark.parametrize("likelihood", ["continuous_bernoulli", "normal", "normal_learned_scale",
+                                        "discretized_logistic"])
+def test_runs_of_every_likelihood_end_and_are_read(finish, tmp_path, data_dir, likelihood):
+    """Their floor is that of the likelihood: a number, or nothing where the distortion has no lowest value."""
+    run, = finish(tmp_path, TINY.replace(likelihood=likelihood))
+    results, floor = run.read_results(), likelihoods.LIKELIHOODS[likelihood].floor(np.zeros((2, 8, 8, 3), np.uint8))
+    assert results["status"] == "finished"
+    if floor is None:
+        assert results["test"]["entropy_floor"] is None
+    else:
+        assert results["test"]["distortion"] > results["test"]["entropy_floor"] >= floor.mean() - 1e-6
+    opened = finished_run.open_run(run.path, data_dir)
+    noise = random_streams.evaluation_noise(opened.split.test.index[:32], TINY.latent_dim)
+    terms = opened.vae.terms(opened.images("test", np.arange(32)), noise, 1.0)
+    np.testing.assert_allclose(terms.distortion, opened.per_example("test")["distortion"][:32], rtol=2e-4, atol=1e-2)

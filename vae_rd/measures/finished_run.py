@@ -121,9 +121,9 @@ class FinishedRun:
             for block, chosen in zip(_blocks(codes), _blocks(rows))])
 
     def decode(self, codes: np.ndarray) -> np.ndarray:
-        """The likelihood's mean at codes [..., latent_dim]: images [..., height, width, channels] in [0, 1]."""
+        """The mean pictures at codes [..., latent_dim]: images [..., height, width, channels] in [0, 1]."""
         flat = codes.reshape(-1, codes.shape[-1])
-        images = np.concatenate([np.asarray(self.vae.likelihood(block).mean()) for block in _blocks(flat)])
+        images = np.concatenate([np.asarray(self.vae.picture(block)) for block in _blocks(flat)])
         return images.reshape(*codes.shape[:-1], *images.shape[1:])
 
     @property

@@ -9,11 +9,9 @@ import math
 import keras
 import numpy as np
 import tensorflow as tf
-import tensorflow_probability as tfp
+from tensorflow_probability import distributions as tfd
 
 from vae_rd.catalogue import NORMAL_SCALE
-
-tfd = tfp.distributions
 
 ENTROPY_BLOCK = 4096  # images per block: 12.6 million pixels, 50 MB of float32
 MIN_LOGISTIC_SCALE = 1e-4  # 1/40 of a grey level: the level at the mean has probability 1 in float32
@@ -26,11 +24,11 @@ class Likelihood(keras.layers.Layer):
     `vae_rd.catalogue` says how many parameters per pixel the decoder returns, and whether it is a density.
     """
 
-    def distribution(self, parameters):
+    def distribution(self, parameters: tf.Tensor) -> tfd.Distribution:
         """p(x|z) for the decoder's output [..., height, width, channels * parameters per pixel]: batch [...]."""
         return tfd.Independent(self._pixels(parameters), 3)
 
-    def picture(self, parameters):
+    def picture(self, parameters: tf.Tensor) -> tf.Tensor:
         """The mean [..., height, width, channels], cut to [0, 1]: what to draw."""
         return tf.clip_by_value(self.distribution(parameters).mean(), 0, 1)
 
@@ -39,7 +37,7 @@ class Likelihood(keras.layers.Layer):
         """Lowest distortion that any parameters reach on uint8 images [num, ...]: [num] nats, or None if unbounded."""
         return None
 
-    def _pixels(self, parameters):
+    def _pixels(self, parameters: tf.Tensor) -> tfd.Distribution:
         """The distribution of single pixels, batch [..., height, width, channels]."""
         raise NotImplementedError
 
@@ -48,11 +46,11 @@ class Bernoulli(Likelihood):
     """The paper's: parameters are logits, and grey targets count as probabilities (no density; a cross-entropy)."""
 
     @staticmethod
-    def floor(images):
+    def floor(images: np.ndarray) -> np.ndarray:
         """The entropy of the pixels: see `entropy_floor`."""
         return entropy_floor(images)
 
-    def _pixels(self, parameters):
+    def _pixels(self, parameters: tf.Tensor) -> tfd.Distribution:
         return BernoulliPixel(parameters, dtype=parameters.dtype)  # else grey NumPy values are cut to 0
 
 
@@ -62,7 +60,7 @@ class ContinuousBernoulli(Likelihood):
         log p(x) = x * logit - log((exp(logit) - 1) / logit)
     """
 
-    def _pixels(self, parameters):
+    def _pixels(self, parameters: tf.Tensor) -> tfd.Distribution:
         return ContinuousBernoulliPixel(parameters, dtype=parameters.dtype)
 
 
@@ -73,11 +71,11 @@ class Normal(Likelihood):
     """
 
     @staticmethod
-    def floor(images):
+    def floor(images: np.ndarray) -> np.ndarray:
         """The distortion at mean = image: pixels * log(scale * sqrt(2 pi)), below zero."""
         return np.full(len(images), np.prod(images.shape[1:]) * (math.log(NORMAL_SCALE) + 0.5 * math.log(2 * math.pi)))
 
-    def _pixels(self, parameters):
+    def _pixels(self, parameters: tf.Tensor) -> tfd.Distribution:
         return tfd.Normal(parameters, tf.constant(NORMAL_SCALE, parameters.dtype))
 
 
@@ -92,7 +90,7 @@ class NormalLearnedScale(Likelihood):
         super().__init__(**kwargs)
         self.log_scale = self.add_weight(name="log_scale", shape=(), initializer=_constant(math.log(NORMAL_SCALE)))
 
-    def _pixels(self, parameters):
+    def _pixels(self, parameters: tf.Tensor) -> tfd.Distribution:
         return tfd.Normal(parameters, tf.exp(tf.convert_to_tensor(self.log_scale)))
 
 
@@ -103,11 +101,11 @@ class DiscretizedLogistic(Likelihood):
     """
 
     @staticmethod
-    def floor(images):
+    def floor(images: np.ndarray) -> np.ndarray:
         """Zero: probabilities are at most 1."""
         return np.zeros(len(images))
 
-    def _pixels(self, parameters):
+    def _pixels(self, parameters: tf.Tensor) -> tfd.Distribution:
         means, log_scales = tf.split(parameters, 2, axis=-1)
         return DiscretizedLogisticPixel(means, MIN_LOGISTIC_SCALE + NORMAL_SCALE * tf.exp(log_scales))
 
@@ -165,7 +163,7 @@ class DiscretizedLogisticPixel(tfd.Logistic):
         return tf.clip_by_value(tf.round(super()._sample_n(n, seed) * 255) / 255, 0, 1)
 
 
-def log_sinhc(u):
+def log_sinhc(u: tf.Tensor) -> tf.Tensor:
     """log(sinh(u) / u): even, 0 at 0."""
     small = tf.abs(u) < SERIES_BELOW
     squares = tf.square(tf.where(small, u, tf.zeros_like(u)))  # both sides stay finite, and so do their gradients
@@ -174,7 +172,7 @@ def log_sinhc(u):
     return tf.where(small, series, size + tf.math.log1p(-tf.exp(-2 * size)) - tf.math.log(2 * size))
 
 
-def langevin(u):
+def langevin(u: tf.Tensor) -> tf.Tensor:
     """coth(u) - 1 / u, the derivative of log(sinh(u) / u): odd, from -1 to 1."""
     small = tf.abs(u) < SERIES_BELOW
     near = tf.where(small, u, tf.zeros_like(u))

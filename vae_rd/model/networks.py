@@ -21,20 +21,21 @@ class Network:
         seed: of the initial weights.
     """
 
-    def __init__(self, *, image_shape, per_pixel, num_layers, width, latent_dim, precision, seed):
+    def __init__(self, *, image_shape: tuple[int, int, int], per_pixel: int, num_layers: int, width: int,
+                 latent_dim: int, precision: str, seed: int):
         self.image_shape, self.channels = tuple(image_shape), image_shape[-1] * per_pixel
         self.num_layers, self.width, self.latent_dim = num_layers, width, latent_dim
         self._precision, self._seed = precision, seed
 
-    def encoder(self):
-        """Network from images [batch, height, width, channels] to two [batch, latent_dim]: posterior mean, log scale."""
+    def encoder(self) -> keras.Model:
+        """Network from images [batch, height, width, channels] to posterior mean and log scale, [batch, latent_dim]."""
         layers = _Layers(self._precision, self._seed, stream=0)
         images = keras.Input(self.image_shape, dtype=layers.dtype.variable_dtype)  # else float32 rounds float64 here
         hidden = self._encoded(layers, images)
         heads = [layers.make(keras.layers.Dense, self.latent_dim, name=name)(hidden) for name in ("mean", "log_scale")]
         return keras.Model(images, heads, name="encoder")
 
-    def decoder(self):
+    def decoder(self) -> keras.Model:
         """Network from codes [batch, latent_dim] to parameters [batch, height, width, channels * per_pixel]."""
         layers = _Layers(self._precision, self._seed, stream=1)
         codes = keras.Input((self.latent_dim,), dtype=layers.dtype.variable_dtype)

@@ -3,14 +3,15 @@
 A distribution built in `__init__` would hold copies that get no gradient; built in the method, from weights, it does.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import keras
 import numpy as np
 import tensorflow as tf
-import tensorflow_probability as tfp
+from tensorflow_probability import distributions as tfd
 
 from vae_rd.catalogue import COMPONENTS, COUPLING_UNITS, COUPLINGS, PSEUDO_INPUTS
-
-tfd = tfp.distributions
 
 MAX_LOG_SCALE = 2.0  # of one coupling of the flow; two of them act on each dimension
 
@@ -26,12 +27,13 @@ class Prior(keras.layers.Layer):
         seed: the run's; of the initial weights.
     """
 
-    def __init__(self, latent_dim, *, image_shape=None, posterior=None, seed=0, **kwargs):
+    def __init__(self, latent_dim: int, *, image_shape: tuple[int, int, int] | None = None,
+                 posterior: Callable[[tf.Tensor], tfd.Distribution] | None = None, seed: int = 0, **kwargs: Any):
         super().__init__(**kwargs)
         self.latent_dim, self._image_shape, self._posterior = latent_dim, image_shape, posterior
         self._seeds = iter(np.random.SeedSequence([seed, 2]).generate_state(100))
 
-    def distribution(self):
+    def distribution(self) -> tfd.Distribution:
         """`tfd.Distribution` over codes, event [latent_dim], batch []."""
         raise NotImplementedError
 
@@ -44,7 +46,7 @@ class Prior(keras.layers.Layer):
 class StandardNormal(Prior):
     """The paper's prior, N(0, I)."""
 
-    def distribution(self):
+    def distribution(self) -> tfd.Distribution:
         """N(0, I)."""
         zeros = tf.zeros([self.latent_dim], self.variable_dtype)
         return tfd.Independent(tfd.Normal(zeros, tf.ones_like(zeros)), 1)
@@ -53,12 +55,12 @@ class StandardNormal(Prior):
 class LearnedNormal(Prior):
     """A diagonal Gaussian whose mean and scales are learned; N(0, I) at first."""
 
-    def __init__(self, latent_dim, **kwargs):
+    def __init__(self, latent_dim: int, **kwargs: Any):
         super().__init__(latent_dim, **kwargs)
         self.mean = self.add_weight(name="mean", shape=(latent_dim,), initializer="zeros")
         self.log_scale = self.add_weight(name="log_scale", shape=(latent_dim,), initializer="zeros")
 
-    def distribution(self):
+    def distribution(self) -> tfd.Distribution:
         """N(mean, scale^2)."""
         return tfd.Independent(tfd.Normal(tf.convert_to_tensor(self.mean), tf.exp(self.log_scale)), 1)
 
@@ -66,14 +68,14 @@ class LearnedNormal(Prior):
 class GaussianMixture(Prior):
     """A mixture of diagonal Gaussians whose weights, means and scales are learned."""
 
-    def __init__(self, latent_dim, *, num_components=COMPONENTS, **kwargs):
+    def __init__(self, latent_dim: int, *, num_components: int = COMPONENTS, **kwargs: Any):
         super().__init__(latent_dim, **kwargs)
         shape = (num_components, latent_dim)
         self.means = self._add_normal("means", shape)
         self.log_scales = self.add_weight(name="log_scales", shape=shape, initializer="zeros")
         self.logits = self.add_weight(name="logits", shape=(num_components,), initializer="zeros")
 
-    def distribution(self):
+    def distribution(self) -> tfd.Distribution:
         """The mixture."""
         means, scales, logits = (tf.convert_to_tensor(weight)
                                  for weight in (self.means, tf.exp(self.log_scales), self.logits))
@@ -87,16 +89,16 @@ class VampPrior(Prior):
     vanishes at the ends of a clipped range.
     """
 
-    def __init__(self, latent_dim, *, num_pseudo_inputs=PSEUDO_INPUTS, **kwargs):
+    def __init__(self, latent_dim: int, *, num_pseudo_inputs: int = PSEUDO_INPUTS, **kwargs: Any):
         super().__init__(latent_dim, **kwargs)
         self.pseudo_logits = self._add_normal("pseudo_logits", (num_pseudo_inputs, *self._image_shape))
 
     @property
-    def pseudo_inputs(self):
+    def pseudo_inputs(self) -> tf.Tensor:
         """[K, height, width, channels] in [0, 1]."""
         return tf.sigmoid(tf.convert_to_tensor(self.pseudo_logits))
 
-    def distribution(self):
+    def distribution(self) -> tfd.Distribution:
         """The mixture; it encodes the pseudo-inputs once."""
         weights = tfd.Categorical(tf.zeros(self.pseudo_logits.shape[:1], self.variable_dtype))
         return tfd.MixtureSameFamily(weights, self._posterior(self.pseudo_inputs))
@@ -108,7 +110,7 @@ class Flow(Prior):
     A coupling shifts and scales one half of the code by functions of the other half, and the halves take turns.
     """
 
-    def __init__(self, latent_dim, **kwargs):
+    def __init__(self, latent_dim: int, **kwargs: Any):
         super().__init__(latent_dim, **kwargs)
         self.couplings = []
         for layer in range(COUPLINGS):
@@ -121,11 +123,11 @@ class Flow(Prior):
                 self._add_normal(name, shape, stddevs[name]) if name in stddevs
                 else self.add_weight(name=name, shape=shape, initializer="zeros") for name, shape in sizes.items()])
 
-    def distribution(self):
+    def distribution(self) -> tfd.Distribution:
         """p(z) = N(noise; 0, I) |d noise / d z|."""
         return FlowDistribution(self)
 
-    def codes(self, noise):
+    def codes(self, noise: tf.Tensor) -> tf.Tensor:
         """Codes [..., latent_dim] that the noise [..., latent_dim] is carried to."""
         for layer in range(COUPLINGS):
             kept, moved = self._halves(noise, layer)
@@ -133,7 +135,7 @@ class Flow(Prior):
             noise = self._joined(kept, moved * tf.exp(log_scale) + shift, layer)
         return noise
 
-    def noise(self, codes):
+    def noise(self, codes: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """The inverse of `codes`, and log |d noise / d codes| [...]."""
         log_det = tf.zeros_like(codes[..., 0])
         for layer in reversed(range(COUPLINGS)):

@@ -4,14 +4,12 @@ from typing import NamedTuple
 
 import keras
 import tensorflow as tf
-import tensorflow_probability as tfp
+from tensorflow_probability import distributions as tfd
 
 from vae_rd import catalogue
 from vae_rd.config import ConfigError
 from vae_rd.model import likelihoods, networks, priors
 from vae_rd.storage import files
-
-tfd = tfp.distributions
 
 
 class Coded(NamedTuple):
@@ -87,7 +85,7 @@ class VAE(keras.Model):
         """p(x|z) for codes [..., latent_dim]: batch [...], event [height, width, channels]."""
         return self.likelihood_layer.distribution(self._decoded(codes))
 
-    def picture(self, codes):
+    def picture(self, codes: tf.Tensor) -> tf.Tensor:
         """The likelihood's mean in [0, 1] at codes [..., latent_dim]: [..., height, width, channels]."""
         return self.likelihood_layer.picture(self._decoded(codes))
 

@@ -21,7 +21,7 @@ class PerExample(NamedTuple):
     rate: np.ndarray  # [num]
     distortion: np.ndarray  # [num]
     objective: np.ndarray  # [num], what the run minimises; under `rate_terms` with the exact part of the rate
-    entropy_floor: np.ndarray  # [num], lowest distortion that the image allows
+    entropy_floor: np.ndarray  # [num], lowest distortion that the likelihood allows; NaN if it has no lowest
     mean: np.ndarray  # [num, latent_dim], of the posterior
 
     def rows(self, chosen: np.ndarray) -> "PerExample":
@@ -50,7 +50,9 @@ class Evaluator:
         self._whole = {name: getattr(split, name) for name in ("train", "test")}
         if config.binarization == "dynamic":
             self._whole = {name: splits.binarized(partition) for name, partition in self._whole.items()}
-        self._floor = {name: likelihoods.entropy_floor(partition.images) for name, partition in self._whole.items()}
+        floor = likelihoods.LIKELIHOODS[config.likelihood].floor
+        self._floor = {name: np.full(len(partition.index), np.nan) if (lowest := floor(partition.images)) is None
+                       else lowest for name, partition in self._whole.items()}
         self._select = random_streams.select_half(split.test.index)
         seen = self._rows("test", whole=False)
         self._selecting = split.test.index[seen][self._select[seen]]
