@@ -12,6 +12,7 @@ import pathlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from vae_rd import cli
 from vae_rd.config import Config, ConfigError
 
 if TYPE_CHECKING:
@@ -40,14 +41,14 @@ def train(configs: Config | Sequence[Config], *, data_dir: str | os.PathLike = "
         ConfigError, RecordsError, RunError: in words; RunError also names runs that diverged.
     """
     from vae_rd.datasets import splits
-    from vae_rd.measures import finished_run
     from vae_rd.storage import runs
     from vae_rd.sweeps.columns import columns
-    from vae_rd.training.train_and_measure import train_and_measure
     configs = _configs(configs)
     folders = {config: runs.run_dir(runs_dir, config) for config in configs}
     pending = [config for config in folders if folders[config].status() not in (runs.FINISHED, runs.DIVERGED)]
     _set_up(_one_precision(pending) if pending else "float32")
+    from vae_rd.measures import finished_run
+    from vae_rd.training.train_and_measure import train_and_measure
     for column in columns(pending):
         _make_data(column[0], data_dir, raw_dir, progress)
         train_and_measure(column, runs_dir=runs_dir, data_dir=data_dir, progress=progress)
@@ -69,8 +70,8 @@ def open_run(path: str | os.PathLike, data_dir: str | os.PathLike = "data", chec
     Raises:
         RunError, RecordsError: if the run has not finished, lacks its model, or the data are not its own.
     """
-    from vae_rd.measures import finished_run
     _set_up("float32")
+    from vae_rd.measures import finished_run
     return finished_run.open_run(path, data_dir, checkpoint)
 
 
@@ -206,7 +207,9 @@ def _by_measure(names: list[str], values: dict[str, Any]) -> dict[str, dict[str,
 
 def _set_up(precision: str) -> None:
     """Arithmetic and determinism as in the commands; threads and memory stay where TensorFlow runs already."""
-    from vae_rd.training import devices
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", cli.QUIET)  # as the commands do
+    with cli.quietly():
+        from vae_rd.training import devices  # imports TensorFlow: seconds
     with contextlib.suppress(RuntimeError):  # for threads and memory, which come last: too late to change them
         devices.configure(precision)
 
