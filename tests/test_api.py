@@ -1,5 +1,7 @@
 """The Python interface on tiny data: train, open, measure, table, drawings; and its refusals, by their words."""
 
+import pathlib
+import re
 import subprocess
 import sys
 
@@ -164,3 +166,21 @@ def test_refusals_in_words(opened, table, tmp_path):
     with pytest.raises(ConfigError, match="settings must be among .*query_images with information .got samples"):
         vae_rd.measure(opened[0], ["information"], samples=3)
     assert isinstance(table, pd.DataFrame)
+
+
+def test_snippets_of_the_page_run(data_dir, opened, tmp_path, monkeypatch):
+    """Every snippet of docs/python.md but the module, which tests/test_imports.py runs; and its names are all."""
+    page = (pathlib.Path(vae_rd.__file__).parents[1] / "docs/python.md").read_text()
+    (tmp_path / "data").symlink_to(data_dir)
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    for code in re.findall(r"```python\n(.*?)```", page, re.DOTALL):
+        if "my_parts" not in page[:page.index(code)]:
+            exec(compile(code, "docs/python.md", "exec"), names)
+    assert names["reconstructions"].shape == names["images"].shape == (8, 8, 8, 3)
+    assert len(names["test_rows"]) == 2 and (tmp_path / "rd.png").is_file()
+    described = set(re.findall(r"^\| `(\w+)\(", page, re.MULTILINE))
+    assert described == set(vae_rd.__all__)
+    columns = set(re.findall(r"`(\w+)`", page[page.index("| columns |"):page.index("## Your own")]))
+    leading = set(tables._LEADING) - set(tables.CONFIG_COLUMNS)
+    assert leading <= columns
