@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-_RUNS_DIR = cli.runs_dir()
+_RUNS_DIR, _IMPORT = cli.runs_dir(), cli.modules()
 _OUT_DIR = flags.DEFINE_string("out_dir", "figures", "folder to write tables and figures to")
 _WHERE = flags.DEFINE_list("where", [], "keep the runs that meet all conditions column=value (columns of runs.csv, as "
                            "in split=cv_16k,num_layers=3); several values of one column are alternatives")
@@ -46,6 +46,7 @@ _PAGE = flags.DEFINE_bool("page", False, "Write pages to explore in a browser in
 def main(argv: list[str]) -> None:
     """Reads the flags and exports."""
     with cli.opened(argv):
+        cli.import_modules(_IMPORT.value)
         from vae_rd.analysis.tables import collect, left_out, remarks, where
         for name in _EXPERIMENT.value:
             experiments.experiment(name)  # refuses unknown names before any work

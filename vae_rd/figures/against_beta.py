@@ -182,7 +182,8 @@ def draw_quantity(axes: Axes, curves: pd.DataFrame, quantity: str, hue: Sequence
             _draw(axes, points, quantity, colour, marker=marker, label=label)
         axes.set(xscale="log", xlabel="\u03b2", ylabel=quantity.replace("_", " "))
         axes.xaxis.set_major_formatter(matplotlib.ticker.StrMethodFormatter("{x:g}"))
-        axes.legend()
+        if axes.get_legend_handles_labels()[0]:
+            axes.legend()
     return axes
 
 

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from vae_rd import schema
-from vae_rd.config import Config
+from vae_rd.config import Config, NotImported
 from vae_rd.storage import contents, files, manifest
 from vae_rd.storage.contents import DIVERGED, FINISHED, METRICS, PARTITIONS  # noqa: F401  the words of a run
 from vae_rd.storage.files import FileError
@@ -263,5 +263,7 @@ def _damage_named(path: pathlib.Path, remedy: str) -> Iterator[None]:
     """Turns what reading a damaged file raises into a RunError that names the file."""
     try:
         yield
+    except NotImported as error:
+        raise RunError(f"{path}: {error}") from error
     except (ValueError, TypeError, AttributeError) as error:
         raise RunError(f"{path} is damaged, or was not written by vae_rd ({error}): {remedy}.") from error
