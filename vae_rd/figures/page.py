@@ -151,10 +151,11 @@ def _curves(rows: pd.DataFrame, runs: pd.DataFrame) -> tuple[list[models.ColumnD
             lines.append([line, source, place, list(own.values()), x, y, [betas.index(beta) for beta in curve["beta"]]])
             legend.setdefault(label or "all runs", []).append(line)
         sources.append(models.ColumnDataSource(_points(rows, runs, partition, names, looks)))
+        fill = "colour" if partition == "test" else "white"
         drawn.append(plot.scatter("rate", "distortion", source=sources[-1], view=view, size=9, line_color="colour",
-                                  fill_color="colour" if partition == "test" else "white", line_width=1.4,
-                                  fill_alpha=0.9, nonselection_alpha=0.9, selection_line_color="black",
-                                  selection_line_width=3, selection_size=15, name=partition))
+                                  fill_color=fill, fill_alpha=0.9, line_width=1.4, nonselection_alpha=0.9,
+                                  name=partition))
+        drawn[-1].selection_glyph = drawn[-1].glyph.clone(size=15, line_color="black", line_width=3)
     _tools(plot, drawn, legend)
     partitions = _buttons("partition", [naming.PARTITIONS[name] for name in PARTITIONS])
     columns = [[values[name].index(value) for value in runs[name]] for name in fields]
