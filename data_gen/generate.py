@@ -21,7 +21,7 @@ import tqdm
 from data_gen import randomness
 from data_gen.builders import DATASETS
 from data_gen.dataset import Dataset
-from vae_rd.config import BINARIZATIONS, SPLIT_SIZES, ConfigError, canonical_split
+from vae_rd.config import BINARIZATIONS, SPLIT_SIZES, ConfigError, DataSpec, canonical_split
 from vae_rd.datasets import records
 
 _SHARD_IMAGES = 8192  # images in a shard unless --num_shards says otherwise
@@ -33,31 +33,31 @@ class _Piece(NamedTuple):
 
     partition: str
     file: str
-    index: np.ndarray
+    index: np.ndarray  # type: ignore[assignment]  # hides the search that tuples have
 
 
-def check(dataset: str, split: str, image_size: int = 32, binarization: str = "none") -> None:
+def check(spec: DataSpec) -> None:
     """Refuses a data set that is not known, or a split or size that it cannot have, before anything is written.
 
     Raises:
         ConfigError: with the known ones, or with the reason.
     """
-    if dataset not in DATASETS:
-        raise ConfigError(f"dataset={dataset!r} is not known. The known ones are {', '.join(DATASETS)}.")
-    if binarization not in BINARIZATIONS:
-        raise ConfigError(f"binarization={binarization!r}: must be one of {', '.join(BINARIZATIONS)}.")
-    DATASETS[dataset].check(split, image_size)
+    if spec.dataset not in DATASETS:
+        raise ConfigError(f"dataset={spec.dataset!r} is not known. The known ones are {', '.join(DATASETS)}.")
+    if spec.binarization not in BINARIZATIONS:
+        raise ConfigError(f"binarization must be one of {', '.join(BINARIZATIONS)} (got {spec.binarization!r}).")
+    DATASETS[spec.dataset].check(spec.split, spec.image_size)
 
 
 def all_splits(dataset: str, image_size: int = 32) -> list[str]:
     """Every named split that a data set can have: what `--split=all` makes."""
-    check(dataset, "default", image_size)
+    check(DataSpec(dataset, "default", image_size))
     names = ["default", "checkerboard", "official", *(f"cd_{size}" for size in SPLIT_SIZES if size != "82k"),
              *(f"cv_{size}" for size in SPLIT_SIZES)]
     possible = []
     for name in names:
         with contextlib.suppress(ConfigError):
-            check(dataset, name, image_size)
+            check(DataSpec(dataset, name, image_size))
             possible.append(name)
     return possible
 
@@ -69,27 +69,24 @@ def open_dataset(dataset: str, data_seed: int, image_size: int, raw_dir: str | o
         ConfigError: if there is no such data set, or not at this size.
         RecordsError: if its original files are missing and cannot be downloaded, or are not the ones they should be.
     """
-    check(dataset, "default", image_size)
+    check(DataSpec(dataset, "default", image_size))
     data = DATASETS[dataset](data_seed, image_size, str(raw_dir))
     data.prepare()
     return data
 
 
-def generate(data_dir: str | os.PathLike, dataset: str, split: str, *, data_seed: int = 0, image_size: int = 32,
-             binarization: str = "none", raw_dir: str | os.PathLike | None = None, num_shards: int | None = None,
-             num_workers: int | None = None, overwrite: bool = False, progress: bool = True) -> pathlib.Path:
+def generate(data_dir: str | os.PathLike, spec: DataSpec, *, raw_dir: str | os.PathLike | None = None,
+             num_shards: int | None = None, num_workers: int | None = None, overwrite: bool = False,
+             progress: bool = True) -> pathlib.Path:
     """Makes one split, unless it is there.
 
-    The bytes depend on the arguments up to `raw_dir` and on `num_shards`, never on the number of workers. Everything is
-    written beside and renamed when complete. A second process that makes the same split waits for the first.
+    The bytes depend on `spec` and `num_shards`, never on the number of workers. Everything is written beside and
+    renamed when complete. A second process that makes the same split waits for the first.
 
     Args:
         data_dir: folder of all data sets.
-        dataset: name in DATASETS.
-        split: name of the split.
-        data_seed: seed of factor draws, splits and static binarization.
-        image_size: height and width in pixels.
-        binarization: `static` draws every pixel once, with its grey value as probability; else grey values stay.
+        spec: data set (a name in DATASETS), split, size and seed; `static` binarization draws every pixel once, with
+            its grey value as probability, and with any other the grey values stay.
         raw_dir: folder of the original files; default `<data_dir>/raw`.
         num_shards: files per partition; default one for every 8192 images.
         num_workers: processes; default the CPUs that this process may use.
@@ -104,25 +101,25 @@ def generate(data_dir: str | os.PathLike, dataset: str, split: str, *, data_seed
         RecordsError: if a split is there and is damaged, or original files cannot be used.
         OSError: if the disk is full or the folder cannot be written.
     """
-    check(dataset, split, image_size, binarization)
-    split = canonical_split(split)
-    destination = records.split_path(data_dir, dataset, split, data_seed, image_size, binarization)
+    check(spec)
+    spec = spec._replace(split=canonical_split(spec.split))
+    destination = spec.path(data_dir)
     if not overwrite and _is_complete(destination):
         return destination
-    data = open_dataset(dataset, data_seed, image_size, raw_dir or pathlib.Path(data_dir) / "raw")
-    pieces = _pieces(data.split(split), num_shards)
+    data = open_dataset(spec.dataset, spec.data_seed, spec.image_size, raw_dir or pathlib.Path(data_dir) / "raw")
+    pieces = _pieces(data.split(spec.split), num_shards)
     _check_memory(pieces, data.image_shape)
     destination.parent.mkdir(parents=True, exist_ok=True)
     with _alone(destination, progress):
         if overwrite or not _is_complete(destination):
             with _beside(destination) as folder:
-                _write(folder, data, split, pieces, binarization == "static", num_workers, progress)
+                _write(folder, data, spec.split, pieces, spec.binarization == "static", num_workers, progress)
                 _publish(folder, destination, overwrite)
     return destination
 
 
 def _is_complete(destination: pathlib.Path) -> bool:
-    """Whether the split is there; one that is there and disagrees with its info.json is an error, never overwritten."""
+    """Whether the split exists; one that disagrees with its info.json is an error, and never overwritten."""
     if not destination.exists():
         return False
     records.check_contents(destination, records.read_info(destination))
@@ -137,8 +134,8 @@ def _pieces(partitions: tuple[np.ndarray, np.ndarray], num_shards: int | None) -
             raise ConfigError(f"the {partition} set of this split has no images. Ask for a larger one.")
         count = num_shards or math.ceil(len(index) / _SHARD_IMAGES)
         if not 1 <= count <= len(index):
-            raise ConfigError(f"num_shards={num_shards}: must be from 1 to the {len(index)} images of the {partition} "
-                              "set.")
+            raise ConfigError(f"num_shards must be from 1 to the {len(index)} images of the {partition} set "
+                              f"(got {num_shards}).")
         pieces += [_Piece(partition, records.shard_name(partition, number, count), part)
                    for number, part in enumerate(np.array_split(index, count))]
     return pieces
@@ -210,17 +207,23 @@ def _mapper(workers: int) -> Iterator[Callable[[Callable, Iterable], Iterator[An
         try:
             yield pool.map
         except concurrent.futures.process.BrokenProcessPool as error:
-            raise records.RecordsError("a worker process died: killed for want of memory, or started from a script "
+            raise records.RecordsError("a worker process died: it ran out of memory, or was started from a script "
                                        "without `if __name__ == \"__main__\":`. num_workers=1 starts none.") from error
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _start_worker() -> None:
-    """Leaves Ctrl-C to the parent, and ends with it: a worker whose parent was killed would wait for work for ever."""
+    """Leaves Ctrl-C to the parent, and ends when the parent does: orphaned workers would wait for work forever."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
-    threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
+
+    def end_with_parent() -> None:
+        if parent is not None:
+            parent.join()
+        os._exit(1)
+
+    threading.Thread(target=end_with_parent, daemon=True).start()
 
 
 @contextlib.contextmanager
@@ -248,7 +251,7 @@ def _locked(file: TextIO, waiting: str | None) -> bool:
 
 @contextlib.contextmanager
 def _beside(destination: pathlib.Path) -> Iterator[pathlib.Path]:
-    """A new folder beside the split, gone when the block ends."""
+    """A new folder beside the split, removed when the block ends."""
     parent = destination.parent
     folder = pathlib.Path(tempfile.mkdtemp(".unfinished", f".{destination.name}.", parent))
     try:

@@ -9,6 +9,7 @@ import pytest
 
 from data_gen import generate
 from tests import commands
+from vae_rd.config import DataSpec
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 # A suite that is started in the background has Ctrl-C ignored, and so would every process that it starts.
@@ -21,7 +22,7 @@ def data_dir(tmp_path_factory) -> pathlib.Path:
     """A folder of data sets with 8 x 8 Tetrominoes: `cd_300` (300 training and 300 test images) and `cd_40`."""
     folder = tmp_path_factory.mktemp("data")
     for name in ("cd_300", "cd_40"):
-        generate.generate(folder, "tetrominoes", name, image_size=IMAGE_SIZE, num_workers=1, progress=False)
+        generate.generate(folder, DataSpec("tetrominoes", name, image_size=IMAGE_SIZE), num_workers=1, progress=False)
     return folder
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from data_gen import generate
+from vae_rd.config import DataSpec
 from vae_rd.datasets import records
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -45,7 +46,7 @@ def test_the_data_set_of_the_page_about_extending_can_be_made(tmp_path, monkeypa
     code = re.search(r"## A data set\n.*?```python\n(.*?)```", (ROOT / "docs/extending.md").read_text(), re.DOTALL)
     (tmp_path / "squares.py").write_text(code.group(1))
     monkeypatch.setitem(generate.DATASETS, "squares", runpy.run_path(str(tmp_path / "squares.py"))["Squares"])
-    folder = generate.generate(tmp_path, "squares", "cv_100", num_workers=1, progress=False)
+    folder = generate.generate(tmp_path, DataSpec("squares", "cv_100"), num_workers=1, progress=False)
     images, index, factors = records.load_partition(folder, records.read_info(folder), "train")
     np.testing.assert_array_equal(images.sum(axis=(1, 2, 3), dtype=int),
                                   factors[:, 0] ** 2 * np.where(factors[:, 2] == 1, 255, 128))

@@ -64,11 +64,11 @@ def test_the_door_measures_what_it_can_and_names_the_rest(run, data_dir, tmp_pat
 
 
 @pytest.mark.parametrize("flags, words", [
-    (["--run=x", "--measures=mi"], "measures=mi is not known; choose among information"),
+    (["--run=x", "--measures=mi"], "measures must be among information"),
     ([], "no run is named"),
-    (["--run=x", "extra"], "'extra' is no flag"),
+    (["--run=x", "extra"], "'extra' is not a flag"),
     (["--run=x", "--num_samples=0"], "num_samples=0: must be 1 or more"),
-    (["--run=x", "--checkpoint=first"], "last|best")])
+    (["--run=x", "--checkpoint=first"], "checkpoint must be one of last, best")])
 def test_the_door_refuses_by_words(tmp_path, flags, words):
     command = _evaluate(tmp_path, *flags)
     assert command.status == 1 and words in command.text and "Traceback" not in command.text

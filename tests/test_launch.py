@@ -13,7 +13,7 @@ import pytest
 from packaging.requirements import Requirement
 
 import vae_rd
-from vae_rd.sweeps import experiments
+from vae_rd.sweeps import cost, experiments
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 COMMANDS = sorted([*ROOT.glob("launch/*.sh"), *ROOT.glob("launch/*.sbatch"), ROOT / ".ci/run"])
@@ -192,7 +192,7 @@ def test_the_costs_in_the_documentation_are_those_of_the_experiments():
     expected = {}
     for name in experiments.names():
         if configs := experiments.experiment(name, "paper").configs:
-            runs, hours, gigabytes = experiments.cost(configs)
+            runs, hours, gigabytes = cost.cost(configs)
             million_steps = sum(config.train_steps for config in configs) / 1e6
             expected[name] = f"| {runs:,} | {million_steps:.0f} | {hours:,.0f} | {gigabytes:.0f}"
     assert rows == expected
@@ -203,7 +203,7 @@ def test_the_costs_of_the_figures_in_the_documentation_are_those_of_the_experime
     rows = dict(re.findall(r"^\| (\w+) \| [^|]+ \| ([\d,]+, [\d.]+ \| .*) \|$", page, re.MULTILINE))
     expected = {}
     for name in experiments.names():
-        costs = [experiments.cost(experiments.experiment(name, scale).configs)
+        costs = [cost.cost(experiments.experiment(name, scale).configs)
                  for scale in ("laptop", "tenth", "paper")]
         if costs[0].runs:
             cells = [f"{runs:,}, {hours:,.{0 if hours >= 10 else 1}f}" for runs, hours, _ in costs]
@@ -213,7 +213,7 @@ def test_the_costs_of_the_figures_in_the_documentation_are_those_of_the_experime
 
 @pytest.mark.slow
 def test_quickstart_draws_a_curve_and_a_second_run_repeats_nothing(tmp_path):
-    settings = {"SPLIT": "cd_256", "BETAS": "0.1,1", "TRAIN_STEPS": "20", "VIRTUAL_ENV": sys.prefix,
+    settings = {"SPLIT": "cd_256", "LAYERS": "1 3", "BETAS": "0.1,1", "TRAIN_STEPS": "20", "VIRTUAL_ENV": sys.prefix,
                 "DATA_DIR": f"{tmp_path}/data", "RUNS_DIR": f"{tmp_path}/runs", "FIGURES_DIR": f"{tmp_path}/figures"}
     first = bash("bash launch/quickstart.sh", **settings)
     assert first.returncode == 0, first.stderr
@@ -221,7 +221,7 @@ def test_quickstart_draws_a_curve_and_a_second_run_repeats_nothing(tmp_path):
         assert (tmp_path / "figures" / name).stat().st_size > 0
     trained = {path: path.stat().st_mtime_ns for path in tmp_path.glob("runs/*/results.json")}
     made = {path: path.stat().st_mtime_ns for path in tmp_path.glob("data/**/*.gz")}
-    assert len(trained) == 2 and len(made) >= 2
+    assert len(trained) == 4 and len(made) >= 2
     second = bash("bash launch/quickstart.sh", **settings)
     assert second.returncode == 0, second.stderr
     assert trained == {path: path.stat().st_mtime_ns for path in tmp_path.glob("runs/*/results.json")}

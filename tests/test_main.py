@@ -1,5 +1,6 @@
 """The training door: killed, stopped, refused and continued, as whole processes."""
 
+import dataclasses
 import functools
 import json
 import os
@@ -13,6 +14,7 @@ import time
 import pytest
 
 from tests.conftest import IMAGE_SIZE
+from tests.fabricate import fabricate_run
 from tests.outcomes import differences, leftovers, outcome
 from vae_rd.config import Config
 from vae_rd.storage import files, runs
@@ -229,23 +231,36 @@ def test_a_run_that_diverges_is_reported_and_tried_again_only_if_asked(train, tm
 # Refused
 
 
+def test_the_parts_take_plain_arguments(tmp_path):
+    """What the flags are turned into, and which runs of it are left."""
+    from vae_rd import main
+    values = dataclasses.asdict(Config(split="cd_8k")) | {"beta": ["0.1", "1"], "seed": ["3"]}
+    column = main.configs(values)
+    assert column == [Config(split="cd_8k", beta=beta, seed=3) for beta in (0.1, 1.0)]
+    fabricate_run(tmp_path, column[0], measures={"last": {"information": {}}})
+    assert main.pending(column, tmp_path) == main.pending(column, tmp_path, ["information"]) == column[1:]
+    assert main.pending(column, tmp_path, ["pictures"]) == column
+    lines = list(main.report(column, tmp_path))
+    assert column[0].run_name in lines[1] and "finished" in lines[1] and "missing" in lines[2] and "-" in lines[2]
+
+
 @pytest.mark.parametrize("flags, words", [
     (["--split=cv_9k"], ["split='cv_9k' is not known", "default", "checkerboard", "cv_<size>", "8k, 16k"]),
     (["--dataset=tetris"], ["dataset='tetris' is not known", "tetrominoes", "mnist"]),
-    (["--architecture=rnn"], ["architecture='rnn': must be one of mlp, cnn"]),
-    (["--beta=-1"], ["beta=-1.0: must be a finite number, 0 or more"]),
-    (["--beta=1,nan"], ["beta=nan: must be a finite number"]),
-    (["--beta=one"], ["beta='one': must be a number, or several separated by commas"]),
+    (["--architecture=rnn"], ["architecture must be one of mlp, cnn"]),
+    (["--beta=-1"], ["beta must be a finite number, 0 or more"]),
+    (["--beta=1,nan"], ["beta must be a finite number"]),
+    (["--beta=one"], ["beta must be a number, or several separated by commas"]),
     (["--beta="], ["beta", "must be a number"]),
-    (["--seed=1.5"], ["seed='1.5': must be a whole number"]),
-    (["--batch_size=0"], ["batch_size=0: must be a whole number, 1 or more"]),
+    (["--seed=1.5"], ["seed must be a whole number"]),
+    (["--batch_size=0"], ["batch_size must be a whole number, 1 or more"]),
     (["--split=cv_200000"], ["cv_200000", "163840"]),
     (["--split=official"], ["official"]),
-    (["--beta", "1", "2"], ["'2' is no flag"]),
-    (["--measures=luck"], ["measures=luck: must be among"]),
+    (["--beta", "1", "2"], ["'2' is not a flag"]),
+    (["--measures=luck"], ["measures must be among", "or all (got luck)"]),
     (["--strategy=multi_worker"], ["needs TF_CONFIG with several workers"]),
-    (["--betas=1"], ["Unknown command line flag 'betas'"]),
-    (["--train_steps=many"], ["train_steps", "many"]),
+    (["--betas=1"], ["--betas is not a flag. Did you mean --beta?"]),
+    (["--train_steps=many"], ["train_steps must be a whole number (got 'many')"]),
 ])
 def test_bad_flags_are_refused_and_nothing_is_written(train, tmp_path, flags, words):
     refused(train(*flags), *words)
@@ -288,7 +303,8 @@ def damage_no_info(folder, shard):
     (damage_missing, ["train-00000-of-00001.tfrecord.gz", "missing"]),
     (damage_cut, ["train-00000", "cut short or damaged"]),
     (damage_flip, ["train-00000", "sha256"]), (damage_foreign, ["train-00001-of-00002", "does not list"]),
-    (damage_swapped, ["train-00000", "bytes where info.json says"]), (damage_info, ["info.json is damaged", "its sha256 is not"]),
+    (damage_swapped, ["train-00000", "bytes where info.json says"]),
+    (damage_info, ["info.json is damaged", "its sha256 is not"]),
     (damage_no_info, ["info.json is damaged"])])
 def test_damaged_data_are_named(train, tmp_path, data_dir, damage, words):
     shutil.copytree(data_dir, tmp_path / "data")
@@ -336,7 +352,7 @@ def test_damage_in_a_run_directory_is_named(train, tmp_path):
     for path, content, words in ((run.last_checkpoint, good[run.last_checkpoint][:1000],
                                   ["last.npz cannot be read", "remove the folder checkpoints"]),
                                  (run.config, Config().to_json().encode(), ["does not hold the Config of this run"]),
-                                 (run.config, b"{", ["config.json is damaged or not ours"])):
+                                 (run.config, b"{", ["config.json is damaged, or was not written by vae_rd"])):
         path.write_bytes(content)
         refused(train("--train_steps=100000"), *words)
         path.write_bytes(good[path])
@@ -377,7 +393,7 @@ def test_a_full_disk_is_named_and_what_is_written_is_whole(train, small_disk, si
     """At the first checkpoint, a later one, the final files; with room again, the run ends as if nothing had been."""
     folder = small_disk(f"size={size}")
     flags = [f"--runs_dir={folder}", "--eval_every=20", "--hidden_units=24"]
-    command = refused(train(*flags), "No space left on device", "make room")
+    command = refused(train(*flags), "No space left on device", "Make room")
     run = runs.find_runs(folder)[0]
     assert run.status() == "unfinished" and leftovers(run) == [], command.text
     subprocess.run(["mount", "-o", "remount,size=10m", folder], check=True)

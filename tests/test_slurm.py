@@ -15,6 +15,7 @@ import pytest
 from data_gen import generate
 from tests.conftest import IMAGE_SIZE
 from tests.slurm_cluster import NODES, SlurmCluster, processes, wait_for, why_not
+from vae_rd.config import DataSpec
 from vae_rd.storage import runs
 from vae_rd.sweeps import experiments
 
@@ -93,7 +94,7 @@ def test_tasks_that_are_stopped_come_back_and_those_that_failed_do_not(cluster, 
 def smoke_data(tmp_path_factory):
     """A folder with the one split of the swept experiment at its smallest scale."""
     folder = tmp_path_factory.mktemp("smoke")
-    generate.generate(folder, "tetrominoes", "cv_500", image_size=16, progress=False)
+    generate.generate(folder, DataSpec("tetrominoes", "cv_500", image_size=16), progress=False)
     return folder
 
 

@@ -8,11 +8,14 @@ import dataclasses
 import hashlib
 import json
 import math
+import os
+import pathlib
 import re
-from typing import Any
+import sys
+from typing import Any, NamedTuple
 
-ARCHITECTURES = ("mlp", "cnn")
-PRIORS = ("standard_normal", "mixture")
+from vae_rd.catalogue import LIKELIHOODS, NETWORKS, PRIORS, described
+
 RATE_TERMS = ("both", "mutual_information", "marginal_kl")
 BINARIZATIONS = ("none", "static", "dynamic")
 PRECISIONS = ("float32", "tensorfloat32", "bfloat16", "float64")
@@ -30,6 +33,10 @@ SPLIT_KINDS = {"default": "random halves",
 
 class ConfigError(ValueError):
     """A value that cannot identify a run; the message says rule, value and remedy."""
+
+
+class NotImported(ConfigError):
+    """A Config names modules of the user's that this process has not imported; reading one never imports them."""
 
 
 def canonical_split(name: str) -> str:
@@ -57,6 +64,37 @@ def split_size(name: str) -> int | None:
     return SPLIT_SIZES.get(size) or int(size) if kind in ("cd", "cv") else None
 
 
+class DataSpec(NamedTuple):
+    """What names a data set on disk: the fields of Config that decide which images there are."""
+
+    dataset: str = "tetrominoes"
+    split: str = "cv_16k"
+    image_size: int = 32
+    binarization: str = "none"
+    data_seed: int = 0
+
+    @property
+    def folder(self) -> str:
+        """Folder of the data set; what differs from the defaults is part of it, so one path never has two meanings.
+
+        Dynamic binarization happens in training and shares the grey images.
+
+        >>> DataSpec("mnist", image_size=28, binarization="static").folder
+        'mnist-size28-static'
+        """
+        default = DataSpec()
+        return "-".join([self.dataset] + [f"seed{self.data_seed}"] * (self.data_seed != default.data_seed)
+                        + [f"size{self.image_size}"] * (self.image_size != default.image_size)
+                        + ["static"] * (self.binarization == "static"))
+
+    def path(self, data_dir: str | os.PathLike) -> pathlib.Path:
+        """Folder of the split: `<data_dir>/<folder>/<split>`; it need not exist."""
+        return pathlib.Path(data_dir) / self.folder / self.split
+
+
+_DATA = DataSpec()
+
+
 def _field(default: Any, text: str) -> Any:
     return dataclasses.field(default=default, metadata={"help": text})
 
@@ -69,19 +107,21 @@ class Config:
         ConfigError: if a value is out of its range, with the rule, the value and the remedy.
     """
 
-    dataset: str = _field("tetrominoes", "data set: a folder in --data_dir, or one that data_gen can make")
-    data_seed: int = _field(0, "seed of the data: factor draws and splits (not the restart: that is --seed)")
-    image_size: int = _field(32, "height and width of the images in pixels")
-    binarization: str = _field("none", "targets: none (grey, as in the paper), static (one draw when the data are "
-                                       "generated) or dynamic (a fresh draw in each step)")
-    split: str = _field("cv_16k", "pair of training and test set: default, checkerboard, official, cd_<size>, "
-                                  "cv_<size>")
-    architecture: str = _field("mlp", "encoder and decoder: mlp or cnn")
+    dataset: str = _field(_DATA.dataset, "data set: a folder in --data_dir, or one that data_gen can make")
+    data_seed: int = _field(_DATA.data_seed, "seed of the data: factor draws and splits (not the restart: that is "
+                                             "--seed)")
+    image_size: int = _field(_DATA.image_size, "height and width of the images in pixels")
+    binarization: str = _field(_DATA.binarization, "targets: none (grey, as in the paper), static (one draw when the "
+                                                   "data are generated) or dynamic (a fresh draw in each step)")
+    split: str = _field(_DATA.split, "pair of training and test set: default, checkerboard, official, cd_<size>, "
+                                     "cv_<size>")
+    architecture: str = _field("mlp", f"encoder and decoder: {described(NETWORKS)}")
     num_layers: int = _field(1, "hidden layers in the encoder, and as many in the decoder")
     hidden_units: int = _field(512, "units in each hidden layer (mlp)")
     channels: int = _field(64, "channels in each convolution (cnn)")
     latent_dim: int = _field(10, "dimensions of the latent space")
-    prior: str = _field("standard_normal", "p(z): standard_normal (as in the paper) or mixture (16 learned Gaussians)")
+    prior: str = _field("standard_normal", f"p(z): {described(PRIORS)}")
+    likelihood: str = _field("bernoulli", f"p(x|z): {described(LIKELIHOODS)}")
     beta: float = _field(1.0, "weight of the rate in the objective distortion + beta * rate, both in nats per image")
     rate_terms: str = _field("both", "part of the rate that is penalised: both (the whole rate), mutual_information or "
                                      "marginal_kl (the minibatch estimate of that part)")
@@ -93,13 +133,15 @@ class Config:
     eval_every: int | None = _field(None, "steps between evaluations (default: train_steps / 20)")
     eval_images: int | None = _field(None, "images per partition in all evaluations but the last: a fixed seeded "
                                            "subset (default: all)")
+    imports: str = _field("", "modules of your own that the run needs, separated by commas, imported already")
 
     def __post_init__(self):
         for field in dataclasses.fields(self):
             object.__setattr__(self, field.name, _typed(field, getattr(self, field.name)))
+        object.__setattr__(self, "imports", _imported(self.imports))
         object.__setattr__(self, "split", canonical_split(self.split))
-        for name, known in (("architecture", ARCHITECTURES), ("prior", PRIORS), ("rate_terms", RATE_TERMS),
-                            ("binarization", BINARIZATIONS), ("precision", PRECISIONS)):
+        for name, known in (("architecture", NETWORKS), ("prior", PRIORS), ("likelihood", LIKELIHOODS),
+                            ("rate_terms", RATE_TERMS), ("binarization", BINARIZATIONS), ("precision", PRECISIONS)):
             _check(getattr(self, name) in known, name, f"one of {', '.join(known)}", getattr(self, name))
         _check(re.fullmatch("[a-z][a-z0-9_]*", self.dataset), "dataset",
                "a name of small letters, digits and underscores", self.dataset)
@@ -115,16 +157,24 @@ class Config:
                    getattr(self, name))
         if self.eval_every == self._default_eval_every:
             object.__setattr__(self, "eval_every", None)
-        unused = "hidden_units" if self.architecture == "cnn" else "channels"
-        _check(getattr(self, unused) == _defaults()[unused], unused,
-               f"left at {_defaults()[unused]} with architecture={self.architecture}, which does not use it",
-               getattr(self, unused))
-        _check(self.architecture == "mlp" or self.image_size % 2**self.num_layers == 0, "image_size",
-               f"a multiple of 2**num_layers = {2**self.num_layers} for the cnn, whose every layer halves it",
-               self.image_size)
+        network = NETWORKS[self.architecture]
+        for unused in {other.width for other in NETWORKS.values()} - {network.width}:
+            _check(getattr(self, unused) == _defaults()[unused], unused,
+                   f"left at {_defaults()[unused]} with architecture={self.architecture}, which does not use it",
+                   getattr(self, unused))
+        _check(not network.halves or self.image_size % 2**self.num_layers == 0, "image_size",
+               f"a multiple of 2**num_layers = {2**self.num_layers} with architecture={self.architecture}, whose every "
+               "layer halves it", self.image_size)
+        least = PRIORS[self.prior].min_latent_dim
+        _check(self.latent_dim >= least, "latent_dim", f"{least} or more with prior={self.prior}", self.latent_dim)
         _check(self.rate_terms == "both" or self.batch_size >= 2, "batch_size",
                f"2 or more with rate_terms={self.rate_terms}, whose estimator compares the images of a batch",
                self.batch_size)
+
+    @property
+    def data(self) -> DataSpec:
+        """What names the run's data set on disk."""
+        return DataSpec(**{name: getattr(self, name) for name in DataSpec._fields})
 
     @property
     def _default_eval_every(self) -> int:
@@ -178,16 +228,26 @@ def _defaults() -> dict[str, Any]:
     return {field.name: field.default for field in dataclasses.fields(Config)}
 
 
+def _imported(names: str) -> str:
+    """Names of modules in one spelling: in order, each once."""
+    wanted = sorted(set(names.split(","))) if names else []
+    missing = [name for name in wanted if name not in sys.modules]
+    if missing:
+        raise NotImported(f"imports must be modules that are imported already (got {', '.join(missing)!r}). Try "
+                          f"--import={','.join(wanted)}; in Python, import {', '.join(wanted)} first.")
+    return ",".join(wanted)
+
+
 def _check(holds: Any, name: str, rule: str, value: Any) -> None:
     if not holds:
-        raise ConfigError(f"{name}={value!r}: must be {rule}.")
+        raise ConfigError(f"{name} must be {rule} (got {value!r}).")
 
 
 def _typed(field: dataclasses.Field, value: Any) -> Any:
     """The value in its field's own type (1 becomes 1.0 for a float), so that equal Configs hash alike."""
     if value is None and field.type == (int | None):
         return None
-    kind = int if field.type == (int | None) else field.type
+    kind: Any = int if field.type == (int | None) else field.type
     good = {str: isinstance(value, str),
             int: isinstance(value, int) and not isinstance(value, bool),
             float: isinstance(value, (int, float)) and not isinstance(value, bool)}[kind]

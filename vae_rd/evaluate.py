@@ -15,7 +15,6 @@ from absl import flags
 
 from vae_rd import cli
 from vae_rd.config import ConfigError
-from vae_rd.datasets.records import split_path
 from vae_rd.measures import MEASURES, measure_run
 from vae_rd.measures.measure import Value
 from vae_rd.storage import runs
@@ -27,9 +26,8 @@ _MEASURES = flags.DEFINE_list("measures", [name for name, measure in MEASURES.it
                               f"measures to make, or all. {_TEXTS}")
 _CHECKPOINT = flags.DEFINE_enum("checkpoint", "last", runs.CHECKPOINT_NAMES, "weights to measure: of the last step, or "
                                 "of the best evaluation (early stopping)")
-_DATA_DIR = flags.DEFINE_string("data_dir", "data", "folder of the data sets")
+_DATA_DIR, _PROGRESS, _IMPORT = cli.data_dir(), cli.progress(), cli.modules()
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "make measures again that are there")
-_PROGRESS = flags.DEFINE_bool("progress", True, "show progress bars")
 
 
 def _define_settings() -> dict[str, flags.FlagHolder]:
@@ -90,8 +88,7 @@ def measure_runs(paths: Iterable[str], names: Iterable[str], settings: Mapping[s
     for path in paths:
         try:
             config = runs.RunDir(pathlib.Path(path)).read_config()
-            folder = split_path(pathlib.Path(data_dir), config.dataset, config.split, config.data_seed,
-                                config.image_size, config.binarization)
+            folder = config.data.path(data_dir)
             if folder not in loaded:
                 loaded = {folder: splits.load(folder)}  # one at a time in memory
             opened = finished_run.open_run(path, data_dir, checkpoint, loaded[folder])
@@ -106,17 +103,15 @@ def measure_runs(paths: Iterable[str], names: Iterable[str], settings: Mapping[s
 def main(argv: list[str]) -> None:
     """Does what the flags ask."""
     with cli.opened(argv):
-        names = list(MEASURES) if _MEASURES.value == ["all"] else _MEASURES.value
-        unknown = [name for name in names if name not in MEASURES]
-        if unknown:
-            raise ConfigError(f"measures={','.join(unknown)} is not known; choose among {', '.join(MEASURES)}, or all.")
+        cli.import_modules(_IMPORT.value)
+        names = cli.measures(_MEASURES.value, MEASURES)
         paths = separate(_RUN.value)
         if not paths:
             raise ConfigError("no run is named: give --run=DIR, the directory of a finished run; for several, separate "
                               "them by commas or give --run again.")
         settings = settings_by_measure({name: flag.value for name, flag in _SETTINGS.items()})
-        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-        from vae_rd.training import devices  # imports TensorFlow: seconds
+        with cli.quietly():
+            from vae_rd.training import devices  # imports TensorFlow: seconds
         devices.configure("float32")
         failures = measure_runs(paths, names, settings, checkpoint=_CHECKPOINT.value, data_dir=_DATA_DIR.value,
                                 progress=_PROGRESS.value, overwrite=_OVERWRITE.value)

@@ -7,7 +7,10 @@ images to each run's generalisation gap. Reads config.json, history.csv, results
 beside them, never event files, and needs no TensorFlow.
 """
 
+import os
 import pathlib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from absl import flags
 
@@ -16,109 +19,159 @@ from vae_rd.storage.files import whole_file, write_text
 from vae_rd.storage.runs import CHECKPOINT_NAMES
 from vae_rd.sweeps import experiments
 
-_RUNS_DIR = flags.DEFINE_string("runs_dir", "runs", "Folder with the run directories.")
-_OUT_DIR = flags.DEFINE_string("out_dir", "figures", "Folder to write tables and figures to.")
-_WHERE = flags.DEFINE_list("where", [], "Keep the runs that meet all conditions column=value (columns of runs.csv, as "
-                           "in split=cv_16k,num_layers=3); several values of one column are alternatives.")
-_FACET = flags.DEFINE_list("facet", ["dataset", "split"], "A panel for each combination of these columns.")
-_CHECKPOINT = flags.DEFINE_enum("checkpoint", "last", CHECKPOINT_NAMES, "State of the runs to draw: after the last "
-                                "step, or early-stopped (its test curve is over the half that did not select).")
-_RATE_AXIS = flags.DEFINE_enum("rate_axis", "auto", ("auto", "linear", "log"), "Scale of the rate axis; auto: log "
-                               "where the rates span too much to be read.")
-_EXPERIMENT = flags.DEFINE_list("experiment", [], f"Draw these instead: {', '.join(experiments.names())}.")
-_SCALE = flags.DEFINE_enum("scale", None, list(experiments.SCALES), "Scale of --experiment and --claims (default: "
-                           "the one with the most finished runs).")
-_CLAIMS = flags.DEFINE_bool("claims", False, "Test the paper's claims instead, and write claims.csv.")
-_GAPS = flags.DEFINE_bool("gaps", False, "Also write gaps.csv: each run's test minus training distortion with its 95% "
-                          "interval over images (about 2 s a run).")
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+_RUNS_DIR, _IMPORT = cli.runs_dir(), cli.modules()
+_OUT_DIR = flags.DEFINE_string("out_dir", "figures", "folder to write tables and figures to")
+_WHERE = flags.DEFINE_list("where", [], "keep the runs that meet all conditions column=value (columns of runs.csv, as "
+                           "in split=cv_16k,num_layers=3); several values of one column are alternatives")
+_FACET = flags.DEFINE_list("facet", ["dataset", "split"], "a panel for each combination of these columns")
+_CHECKPOINT = flags.DEFINE_enum("checkpoint", "last", CHECKPOINT_NAMES, "state of the runs to draw: after the last "
+                                "step, or early-stopped (its test curve is over the half that did not select)")
+_RATE_AXIS = flags.DEFINE_enum("rate_axis", "auto", ("auto", "linear", "log"), "scale of the rate axis; auto: log "
+                               "where the rates span too much to be read")
+_EXPERIMENT = flags.DEFINE_list("experiment", [], f"draw these instead: {', '.join(experiments.names())}")
+_SCALE = flags.DEFINE_enum("scale", None, list(experiments.SCALES), "scale of --experiment and --claims (default: "
+                           "the one with the most finished runs)")
+_CLAIMS = flags.DEFINE_bool("claims", False, "test the paper's claims instead, and write claims.csv")
+_GAPS = flags.DEFINE_bool("gaps", False, "also write gaps.csv: each run's test minus training distortion with its 95% "
+                          "interval over images (about 2 s a run)")
+
+_PAGE = flags.DEFINE_bool("page", False, "Write pages to explore in a browser instead: one HTML file for each of "
+                          "--experiment (default: for every experiment that has finished runs).")
 
 
 def main(argv: list[str]) -> None:
     """Reads the flags and exports."""
     with cli.opened(argv):
+        cli.import_modules(_IMPORT.value)
         from vae_rd.analysis.tables import collect, left_out, remarks, where
         for name in _EXPERIMENT.value:
             experiments.experiment(name)  # refuses unknown names before any work
-        table = where(collect(_RUNS_DIR.value), _WHERE.value)
+        runs_dir, out_dir = pathlib.Path(_RUNS_DIR.value), pathlib.Path(_OUT_DIR.value)
+        table = where(collect(runs_dir), _WHERE.value)
         for line in left_out(table):
             print(f"left out: {line}")
         for line in remarks(table):
             print(f"note: {line}")
-        if _CLAIMS.value:
-            _test_claims(table)
+        if _PAGE.value:
+            export_pages(table, runs_dir, out_dir, _EXPERIMENT.value, _SCALE.value)
+        elif _CLAIMS.value:
+            export_claims(table, runs_dir, out_dir, _SCALE.value)
         elif _EXPERIMENT.value:
             for name in _EXPERIMENT.value:
-                _draw_experiment(table, name)
+                export_experiment(table, name, runs_dir, out_dir, _SCALE.value, _RATE_AXIS.value)
         else:
-            _export(table)
+            export_curves(table, runs_dir, out_dir, _FACET.value, _CHECKPOINT.value, _RATE_AXIS.value)
         if _GAPS.value:
-            _bootstrap_gaps(table)
+            export_gaps(table, runs_dir, out_dir)
 
 
-def _export(table) -> None:
-    """The tables of all runs, and their curves in one figure."""
+def export_curves(table: "pd.DataFrame", runs_dir: str | os.PathLike, out_dir: str | os.PathLike,
+                  facet: Sequence[str] = ("dataset", "split"), checkpoint: str = "last", rate_axis: str = "auto"
+                  ) -> None:
+    """Writes the tables of all runs and their curves in one figure; prints the curves.
+
+    Args:
+        table: what `tables.collect` returned.
+        runs_dir: the folder it was collected from.
+        out_dir: gets runs.csv, rd_curves.csv, rd.png and rd.pdf.
+        facet: columns whose combinations get a panel each.
+        checkpoint: `last`, or `best`: early-stopped.
+        rate_axis: linear, log or auto.
+
+    Raises:
+        TableError: for a column that there is not, or if no run has finished.
+    """
     from vae_rd.analysis import tables
     from vae_rd.figures import paper, rd_curves
-    unknown = [name for name in _FACET.value if name not in tables.POINT_COLUMNS]
+    unknown = [name for name in facet if name not in tables.POINT_COLUMNS]
     if unknown:
-        raise tables.TableError(f"--facet={','.join(unknown)}: must be one or more of "
-                                f"{', '.join(tables.POINT_COLUMNS)}.")
+        raise tables.TableError(f"facet must be one or more of {', '.join(tables.POINT_COLUMNS)} "
+                                f"(got {', '.join(unknown)}).")
     points = paper.in_order(tables.curves(table))
-    out = _out_dir()
+    out = pathlib.Path(out_dir)
     write_text(out / "runs.csv", tables.csv_text(table))
     write_text(out / "rd_curves.csv", tables.csv_text(points))
     if points.empty:
-        raise tables.TableError(f"{_RUNS_DIR.value} holds no finished run, so there is no curve to draw. Train some "
-                                "with vae_rd.main or vae_rd.sweep, or name another folder with --runs_dir.")
-    partitions = ("train", "test" if _CHECKPOINT.value == "last" else "test_compare")
-    chosen = points[points["checkpoint"] == _CHECKPOINT.value]
+        raise tables.TableError(f"{runs_dir} holds no finished run, so there is no curve to draw. Train some with "
+                                "vae_rd.main or vae_rd.sweep, or name another folder with --runs_dir.")
+    partitions = ("train", "test" if checkpoint == "last" else "test_compare")
+    chosen = points[points["checkpoint"] == checkpoint]
     print(tables.as_text(chosen, partitions))
-    _write_figure(rd_curves.rd_figure(chosen, _FACET.value, partitions=partitions, rate_axis=_RATE_AXIS.value), "rd")
+    _write_figure(rd_curves.rd_figure(chosen, facet, partitions=partitions, rate_axis=rate_axis), out, "rd")
     print(f"{tables.finished(table)['run'].nunique()} finished runs; see {out / 'rd.png'}, {out / 'rd.pdf'}, "
           f"{out / 'rd_curves.csv'} and {out / 'runs.csv'}")
 
 
-def _draw_experiment(table, name: str) -> None:
-    """The figures of one experiment, and what is missing for the rest of it."""
+def export_experiment(table: "pd.DataFrame", name: str, runs_dir: str | os.PathLike, out_dir: str | os.PathLike,
+                      scale: str | None = None, rate_axis: str = "auto") -> None:
+    """Writes the figures of one experiment, as its entry says; prints what is missing for the rest of it.
+
+    Args:
+        table: what `tables.collect` returned.
+        name: of the experiment.
+        runs_dir: the folder it was collected from.
+        out_dir: gets the figures, as .png and .pdf, and <name>.csv.
+        scale: of the experiment; None: the one with the most finished runs.
+        rate_axis: linear, log or auto.
+
+    Raises:
+        TableError: if none of its runs has finished.
+    """
+    from vae_rd.analysis import tables
     from vae_rd.figures import paper
-    wanted = experiments.experiment(name, _SCALE.value or paper.fullest_scale(table, name))
-    drawn = paper.draw(table, wanted, _RUNS_DIR.value, _RATE_AXIS.value)
+    wanted = experiments.experiment(name, scale or paper.fullest_scale(table, name))
+    drawn = paper.draw(table, wanted, runs_dir, rate_axis)
     lacking = paper.missing(table, wanted)
-    total = len(wanted.configs)
+    total, out = len(wanted.configs), pathlib.Path(out_dir)
     print(f"{name} at scale {wanted.scale}: {total - len(lacking)} of {total} runs finished")
     for line in [*(f"missing: {run}" for run in lacking), *drawn.notes]:
         print(line)
     for stem, figure in drawn.figures.items():
-        _write_figure(figure, stem)
-        print(f"see {_out_dir() / stem}.png and .pdf")
-    write_text(_out_dir() / f"{name}.csv", drawn.curves.to_csv(index=False))
+        _write_figure(figure, out, stem)
+        print(f"see {out / stem}.png and .pdf")
+    write_text(out / f"{name}.csv", tables.csv_text(drawn.curves))
 
 
-def _test_claims(table) -> None:
+def export_pages(table: "pd.DataFrame", runs_dir: str | os.PathLike, out_dir: str | os.PathLike,
+                 names: Sequence[str] = (), scale: str | None = None) -> None:
+    """Writes a page to explore in a browser for each experiment; `scale` as in `export_experiment`."""
+    from vae_rd.figures import page
+    for name, text in page.pages(table, runs_dir, names, scale):
+        path = pathlib.Path(out_dir) / f"{name}.html"
+        write_text(path, text)
+        print(f"see {path}")
+
+
+def export_claims(table: "pd.DataFrame", runs_dir: str | os.PathLike, out_dir: str | os.PathLike,
+                  scale: str | None = None) -> None:
+    """Writes claims.csv, the verdicts on the paper's claims, and prints them; `scale` as in `export_experiment`."""
     from vae_rd.analysis import paired, verdicts
     from vae_rd.figures import paper
-    scale = _SCALE.value or paper.fullest_scale(table, *experiments.names())
-    judged = verdicts.evaluate(table, scale, paired.images_of(_RUNS_DIR.value))
-    write_text(_out_dir() / "claims.csv", judged.to_csv(index=False))
+    scale = scale or paper.fullest_scale(table, *experiments.names())
+    judged = verdicts.evaluate(table, scale, paired.images_of(runs_dir))
+    path = pathlib.Path(out_dir) / "claims.csv"
+    write_text(path, judged.to_csv(index=False))
     print(f"claims on the runs of scale {scale}")
     print(verdicts.as_text(judged))
-    print(f"see {_out_dir() / 'claims.csv'}")
+    print(f"see {path}")
 
 
-def _bootstrap_gaps(table) -> None:
+def export_gaps(table: "pd.DataFrame", runs_dir: str | os.PathLike, out_dir: str | os.PathLike) -> None:
+    """Writes gaps.csv: the generalisation gap of each run with its interval over images."""
     from vae_rd.analysis import tables
-    write_text(_out_dir() / "gaps.csv", tables.csv_text(tables.gaps(table, _RUNS_DIR.value)))
-    print(f"see {_out_dir() / 'gaps.csv'}")
+    path = pathlib.Path(out_dir) / "gaps.csv"
+    write_text(path, tables.csv_text(tables.gaps(table, runs_dir)))
+    print(f"see {path}")
 
 
-def _write_figure(figure, stem: str) -> None:
+def _write_figure(figure: "Figure", out_dir: pathlib.Path, stem: str) -> None:
     for suffix in (".png", ".pdf"):
-        with whole_file(_out_dir() / f"{stem}{suffix}") as beside:
+        with whole_file(out_dir / f"{stem}{suffix}") as beside:
             figure.savefig(beside, dpi=300)
-
-
-def _out_dir() -> pathlib.Path:
-    return pathlib.Path(_OUT_DIR.value)
 
 
 if __name__ == "__main__":

@@ -5,23 +5,26 @@ import itertools
 import os
 import pathlib
 import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 from absl import flags
 
 from data_gen import generate
 from vae_rd import cli
 from vae_rd.config import Config, ConfigError
-from vae_rd.datasets.records import split_path
 from vae_rd.measures import MEASURES
 from vae_rd.storage import runs
 from vae_rd.training import cluster
 
 _LISTS = {"beta": float, "seed": int}  # fields that take several values, separated by commas
+FIELDS = [field for field in dataclasses.fields(Config) if field.name != "imports"]  # that one is --import
 
 
 def _define_config_flags() -> None:
-    define = {str: flags.DEFINE_string, int: flags.DEFINE_integer, float: flags.DEFINE_float}
-    for field in dataclasses.fields(Config):
+    define: dict[Any, Callable[..., Any]] = {
+        str: flags.DEFINE_string, int: flags.DEFINE_integer, float: flags.DEFINE_float}
+    for field in FIELDS:
         text = field.metadata["help"]
         if field.name in _LISTS:
             flags.DEFINE_list(field.name, [str(field.default)], f"{text}; several, separated by commas, train together")
@@ -30,46 +33,95 @@ def _define_config_flags() -> None:
 
 
 _define_config_flags()
-_DATA_DIR = flags.DEFINE_string("data_dir", "data", "folder of the data sets; a missing split is generated")
-_RUNS_DIR = flags.DEFINE_string("runs_dir", "runs", "folder that gets one directory per run")
-_RAW_DIR = flags.DEFINE_string("raw_dir", None, "folder of original data files (default: <data_dir>/raw)")
 _STRATEGY = flags.DEFINE_enum("strategy", "auto", ["auto", "one_device", "mirrored", "multi_worker"],
                               "devices: one, all GPUs of this machine, or all tasks of an srun step or TF_CONFIG")
 _JIT = flags.DEFINE_enum("jit", "auto", ["auto", "on", "off"],
                          "compile the step by XLA (auto: where it was measured faster)")
 _THREADS = flags.DEFINE_integer("num_threads", None, "threads per operation (default: the cores of this process)", 1)
-_MEASURES = flags.DEFINE_list("measures", [], f"measures to make at the end, among {', '.join(MEASURES)}")
-_RETRY = flags.DEFINE_bool("retry", False, "start diverged runs again")
+_MEASURES = flags.DEFINE_list("measures", [], f"measures to make at the end, among {', '.join(MEASURES)}, or all")
 _CONTINUE = flags.DEFINE_string("continue_from", None, "directory of a finished run to continue to more --train_steps")
-_PROGRESS = flags.DEFINE_bool("progress", True, "show progress bars")
+_DATA_DIR, _RAW_DIR, _RUNS_DIR = cli.data_dir(), cli.raw_dir(), cli.runs_dir()
+_RETRY, _PROGRESS, _IMPORT = cli.retry(), cli.progress(), cli.modules()
 
 
-def configs_from_flags() -> list[Config]:
-    """The product of the listed betas and seeds, each with the other flags' values."""
-    values = {field.name: flags.FLAGS[field.name].value for field in dataclasses.fields(Config)}
-    lists = [[_parsed(name, text) for text in values[name] or [""]] for name in _LISTS]
-    return [Config(**(values | dict(zip(_LISTS, combination)))) for combination in itertools.product(*lists)]
+def configs(values: Mapping[str, Any]) -> list[Config]:
+    """The product of the listed betas and seeds, each with the other fields' values.
+
+    Args:
+        values: by field of Config; for beta and seed a list of texts.
+
+    Raises:
+        ConfigError: for a value that cannot be.
+    """
+    lists = [[_number(name, text) for text in values[name] or [""]] for name in _LISTS]
+    return [Config(**(dict(values) | dict(zip(_LISTS, combination)))) for combination in itertools.product(*lists)]
 
 
-def _parsed(name: str, text: str):
+def _number(name: str, text: str) -> float:
     try:
         return _LISTS[name](text)
     except ValueError as error:
         kind = "a number" if _LISTS[name] is float else "a whole number"
-        raise ConfigError(f"{name}={text!r}: must be {kind}, or several separated by commas.") from error
+        raise ConfigError(f"{name} must be {kind}, or several separated by commas (got {text!r}).") from error
 
 
-def _ensure_data(config: Config) -> None:
+def pending(column: Sequence[Config], runs_dir: str | os.PathLike, measures: Sequence[str] = (), retry: bool = False
+            ) -> list[Config]:
+    """Runs with something left to do: training, or a measure."""
+    def complete(run: runs.RunDir) -> bool:
+        status, made = run.status(), run.read_measures().get("last", {})
+        return (status == runs.FINISHED and all(name in made for name in measures)
+                or status == runs.DIVERGED and not retry)
+    return [config for config in column if not complete(runs.run_dir(runs_dir, config))]
+
+
+def train(column: Sequence[Config], *, data_dir: str | os.PathLike = "data", raw_dir: str | os.PathLike | None = None,
+          runs_dir: str | os.PathLike = "runs", strategy: str = "auto", jit: bool | None = None,
+          num_threads: int | None = None, measures: Sequence[str] = (), retry: bool = False,
+          continue_from: str | os.PathLike | None = None, progress: bool = True) -> None:
+    """Trains and measures the runs of one column; missing data are made first.
+
+    Args:
+        column: Configs that differ in beta and seed only.
+        data_dir, raw_dir, runs_dir: folders of data sets, of original files and of runs.
+        strategy: one of `devices.STRATEGIES`.
+        jit: compile by XLA; None: where it was measured faster.
+        num_threads: per operation; None: the cores of this process.
+        measures: to make at the end.
+        retry: start diverged runs again.
+        continue_from: directory of a finished run that goes on to more steps.
+        progress: show bars.
+
+    Raises:
+        ConfigError, RecordsError, RunError: in words.
+    """
+    shared = column[0]
+    _ensure_data(shared, data_dir, raw_dir, strategy, progress)
+    with cli.quietly():
+        from vae_rd.training import devices, preparation, train_and_measure  # imports TensorFlow: seconds
+    devices.configure(shared.precision, num_threads)
+    if continue_from:
+        if len(column) > 1:
+            raise ConfigError("--continue_from continues one run: give one beta and one seed.")
+        run = runs.run_dir(runs_dir, shared)
+        if cluster.is_chief(strategy):
+            preparation.continue_run(runs.RunDir(pathlib.Path(continue_from)), shared, run)
+        _wait_for(run.config)  # the last file that it writes
+    wanted = [train_and_measure.Wanted("last", name) for name in measures]
+    train_and_measure.train_and_measure(
+        list(column), runs_dir=runs_dir, data_dir=data_dir, strategy=strategy, jit=jit,
+        wanted=dict.fromkeys(column, wanted), retry=retry, progress=progress)
+
+
+def _ensure_data(config: Config, data_dir: str | os.PathLike, raw_dir: str | os.PathLike | None, strategy: str,
+                 progress: bool) -> None:
     """Generates a missing split; of several workers the chief does, and the others wait for its info.json."""
-    variant = (config.dataset, config.split, config.data_seed, config.image_size, config.binarization)
-    path = split_path(_DATA_DIR.value, *variant)
+    path = config.data.path(data_dir)
     if not (path / "info.json").is_file():
-        generate.check(config.dataset, config.split, config.image_size, config.binarization)
-        if cluster.is_chief(_STRATEGY.value):
+        generate.check(config.data)
+        if cluster.is_chief(strategy):
             print(f"{path} is missing: it is generated first.", flush=True)
-            generate.generate(_DATA_DIR.value, config.dataset, config.split, data_seed=config.data_seed,
-                              image_size=config.image_size, binarization=config.binarization,
-                              raw_dir=_RAW_DIR.value, progress=_PROGRESS.value)
+            generate.generate(data_dir, config.data, raw_dir=raw_dir, progress=progress)
     _wait_for(path / "info.json")
 
 
@@ -78,58 +130,33 @@ def _wait_for(path: pathlib.Path) -> None:
         time.sleep(1)
 
 
-def _train(configs: list[Config]) -> None:
-    shared = configs[0]
-    _ensure_data(shared)
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    from vae_rd.training import devices, preparation, train_and_measure  # imports TensorFlow: seconds
-    devices.configure(shared.precision, _THREADS.value)
-    if _CONTINUE.value:
-        if len(configs) > 1:
-            raise ConfigError("--continue_from continues one run: give one beta and one seed.")
-        run = runs.run_dir(_RUNS_DIR.value, shared)
-        if cluster.is_chief(_STRATEGY.value):
-            preparation.continue_run(runs.RunDir(pathlib.Path(_CONTINUE.value)), shared, run)
-        _wait_for(run.config)  # the last file that it writes
-    wanted = [train_and_measure.Wanted("last", name) for name in _MEASURES.value]
-    train_and_measure.train_and_measure(
-        configs, runs_dir=_RUNS_DIR.value, data_dir=_DATA_DIR.value, strategy=_STRATEGY.value,
-        jit={"auto": None, "on": True, "off": False}[_JIT.value], wanted=dict.fromkeys(configs, wanted),
-        retry=_RETRY.value, progress=_PROGRESS.value)
-
-
-def _report(configs: list[Config]) -> None:
-    print(f"{'run':60} {'status':10} {'train rate':>10} {'distortion':>10} {'test rate':>10} {'distortion':>10}  "
-          "(nats per image)")
-    for config in configs:
-        run = runs.run_dir(_RUNS_DIR.value, config)
+def report(column: Sequence[Config], runs_dir: str | os.PathLike) -> Iterator[str]:
+    """A table of what the runs ended with, line by line."""
+    yield (f"{'run':60} {'status':10} {'train rate':>10} {'distortion':>10} {'test rate':>10} {'distortion':>10}  "
+           "(nats per image)")
+    for config in column:
+        run = runs.run_dir(runs_dir, config)
         results = run.read_results() or {}
         numbers = [results.get(partition, {}).get(name)
                    for partition in ("train", "test") for name in ("rate", "distortion")]
-        print(f"{config.run_name:60} {run.status():10} "
-              + " ".join("-".rjust(10) if number is None else f"{number:10.2f}" for number in numbers))
-
-
-def _pending(configs: list[Config]) -> list[Config]:
-    """Runs with something left to do."""
-    def complete(run):
-        status, made = run.status(), run.read_measures().get("last", {})
-        return (status == runs.FINISHED and all(name in made for name in _MEASURES.value) and not run.leftovers()
-                or status == runs.DIVERGED and not _RETRY.value)
-    return [config for config in configs if not complete(runs.run_dir(_RUNS_DIR.value, config))]
+        yield (f"{config.run_name:60} {run.status():10} "
+               + " ".join("-".rjust(10) if number is None else f"{number:10.2f}" for number in numbers))
 
 
 def main(argv: list[str]) -> None:
     """Does what the flags ask."""
     with cli.opened(argv):
-        unknown = [name for name in _MEASURES.value if name not in MEASURES]
-        if unknown:
-            raise ConfigError(f"measures={','.join(unknown)}: must be among {', '.join(MEASURES)}.")
-        configs = configs_from_flags()
-        pending = _pending(configs)
-        if pending:
-            _train(pending)
-        _report(configs)
+        imports = cli.import_modules(_IMPORT.value)
+        measures = cli.measures(_MEASURES.value, MEASURES)
+        column = configs({field.name: flags.FLAGS[field.name].value for field in FIELDS} | {"imports": imports})
+        left = pending(column, _RUNS_DIR.value, measures, _RETRY.value)
+        if left:
+            train(left, data_dir=_DATA_DIR.value, raw_dir=_RAW_DIR.value, runs_dir=_RUNS_DIR.value,
+                  strategy=_STRATEGY.value, jit={"auto": None, "on": True, "off": False}[_JIT.value],
+                  num_threads=_THREADS.value, measures=measures, retry=_RETRY.value, continue_from=_CONTINUE.value,
+                  progress=_PROGRESS.value)
+        for line in report(column, _RUNS_DIR.value):
+            print(line)
 
 
 if __name__ == "__main__":

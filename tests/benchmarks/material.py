@@ -6,7 +6,7 @@ import pathlib
 
 import numpy as np
 
-from vae_rd.config import Config
+from vae_rd.config import Config, DataSpec
 
 BETAS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 0.5, 0.7, 1.0, 2.0, 3.0, 10.0)  # 12 members, as many as a curve has
 
@@ -53,8 +53,9 @@ class Material:
     def generate(self, split: str, data_dir: str = "data", overwrite: bool = False) -> pathlib.Path:
         """A split on disk, its folder."""
         from data_gen import generate
-        return generate.generate(self.folder / data_dir, "tetrominoes", split, overwrite=overwrite, progress=False,
-                                 image_size=self.config("mlp1").image_size)
+        return generate.generate(self.folder / data_dir,
+                                 DataSpec("tetrominoes", split, image_size=self.config("mlp1").image_size),
+                                 overwrite=overwrite, progress=False)
 
     @functools.cached_property
     def split(self):

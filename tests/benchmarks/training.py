@@ -173,7 +173,8 @@ def _reference(module: str, column, material: Material, network: str) -> Contest
     training = plain.Training(material.network_weights(column), images, config)
 
     def train(first, number):
-        return training.train(random_streams.batch_indices(len(images), config.batch_size, config.seed, first, number), first)
+        rows = random_streams.batch_indices(len(images), config.batch_size, config.seed, first, number)
+        return training.train(rows, first)
 
     return Steps(train, material.sizes.steps[network])
 

@@ -7,7 +7,8 @@ import pytest
 
 from data_gen import generate
 from data_gen.dataset import Dataset, resized
-from vae_rd.config import ConfigError
+from data_gen.raw_files import RawFile
+from vae_rd.config import ConfigError, DataSpec
 from vae_rd.datasets import records
 
 
@@ -56,7 +57,7 @@ def _load(folder, partition="train"):
 
 
 def test_a_data_set_of_ones_own(tmp_path):
-    folder = generate.generate(tmp_path, "squares", "cv_100", progress=False)
+    folder = generate.generate(tmp_path, DataSpec("squares", "cv_100"), progress=False)
     images, index, factors = _load(folder)
     assert images.shape == (100, 32, 32, 1)
     np.testing.assert_array_equal(factors, Squares().factors[index])
@@ -65,7 +66,7 @@ def test_a_data_set_of_ones_own(tmp_path):
 
 
 def test_it_can_be_split_by_its_ordered_factors(tmp_path):
-    train, test = (_load(generate.generate(tmp_path, "squares", "checkerboard", progress=False), name)[2]
+    train, test = (_load(generate.generate(tmp_path, DataSpec("squares", "checkerboard"), progress=False), name)[2]
                    for name in ("train", "test"))
     for factors, parity in ((train, 0), (test, 1)):
         # The side has 3 levels, so its lower half has 2 of them; the kind takes no part.
@@ -75,26 +76,34 @@ def test_it_can_be_split_by_its_ordered_factors(tmp_path):
 
 
 def test_cd_of_discrete_factors(tmp_path):
-    folder = generate.generate(tmp_path, "squares", "cd_4", progress=False)
+    folder = generate.generate(tmp_path, DataSpec("squares", "cd_4"), progress=False)
     factors = np.concatenate([_load(folder, name)[2] for name in ("train", "test")])
     assert set(factors[:, 0]) == {4} and set(factors[:, 1]) <= {8, 9, 10, 11} and set(factors[:, 2]) == {0, 1}
 
 
 def test_it_reaches_worker_processes(tmp_path):
-    one = generate.generate(tmp_path / "1", "squares", "cv_30", progress=False, num_workers=1, num_shards=4)
-    two = generate.generate(tmp_path / "2", "squares", "cv_30", progress=False, num_workers=2, num_shards=4)
+    one = generate.generate(tmp_path / "1", DataSpec("squares", "cv_30"), progress=False, num_workers=1, num_shards=4)
+    two = generate.generate(tmp_path / "2", DataSpec("squares", "cv_30"), progress=False, num_workers=2, num_shards=4)
     one, two = ([path.read_bytes() for path in sorted(folder.iterdir())] for folder in (one, two))
     assert one == two and len(one) == 9
 
 
 def test_without_factors(tmp_path):
-    images, index, factors = _load(generate.generate(tmp_path, "plain", "default", progress=False))
+    images, index, factors = _load(generate.generate(tmp_path, DataSpec("plain", "default"), progress=False))
     assert factors.shape == (60, 0)
     assert (images == index[:, None, None, None]).all()
 
 
+def test_an_original_file_that_has_gone_is_named(tmp_path):
+    file = RawFile("data.gz", "http://127.0.0.1:9/data.gz", 4, "0" * 64)
+    with pytest.raises(records.RecordsError, match="data.gz must be in .*Put it back"):
+        Squares(raw_dir=tmp_path).path(file)
+    (tmp_path / "data.gz").write_bytes(b"data")
+    assert Squares(raw_dir=tmp_path).path(file) == tmp_path / "data.gz"
+
+
 @pytest.mark.parametrize("arguments, words", [
-    (("plain", "cd_8"), "split=cd_8: it is made from ordered factors, and plain has none"),
+    (("plain", "cd_8"), "split=cd_8: it needs ordered factors, and plain has none"),
     (("plain", "checkerboard"), "ordered factors, and plain has none. Use default, cv_<size>"),
     (("plain", "official"), "plain is not distributed in partitions"),
     (("mnist", "cd_8k"), "and mnist has none. Use default, cv_<size> or official"),
@@ -106,14 +115,14 @@ def test_without_factors(tmp_path):
     (("smallnorb", "cd_24301"), "the largest of this kind is cd_24300")])
 def test_impossible_wishes_are_refused_before_anything_is_read(arguments, words):
     with pytest.raises(ConfigError, match=words):
-        generate.check(*arguments)
+        generate.check(DataSpec(*arguments))
 
 
 @pytest.mark.parametrize("arguments", [
     ("mnist", "official", 28), ("mnist", "cv_69999", 14), ("fashion_mnist", "default", 64),
     ("smallnorb", "checkerboard"), ("smallnorb", "official", 48), ("shapes3d", "cd_65k", 64), ("dsprites", "cv_82k")])
 def test_possible_wishes_are_not(arguments):
-    generate.check(*arguments)
+    generate.check(DataSpec(*arguments))
 
 
 def test_every_data_set_fits_its_splits_and_default_size():

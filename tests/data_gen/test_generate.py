@@ -11,14 +11,15 @@ import pytest
 
 from data_gen import drawing, generate
 from data_gen.builders.tetrominoes import Tetrominoes
-from vae_rd.config import ConfigError
+from vae_rd.config import ConfigError, DataSpec
 from vae_rd.datasets import records
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 
 def _make(data_dir, split="cd_50", **options):
-    return generate.generate(data_dir, "tetrominoes", split, progress=False, **options)
+    fields = {name: options.pop(name) for name in DataSpec._fields if name in options}
+    return generate.generate(data_dir, DataSpec("tetrominoes", split, **fields), progress=False, **options)
 
 
 def _bytes(folder):
@@ -222,17 +223,17 @@ def test_dynamic_binarization_shares_the_grey_images(tmp_path, no_drawing):
     (("tetrominoes", "cv_163840"), "has 163840 images, so the largest of this kind is cv_163839"),
     (("tetrominoes", "cd_81921"), "the largest of this kind is cd_81920"),
     (("tetrominoes", "default", 7), "image_size=7: must be 8 or more"),
-    (("tetrominoes", "default", 32, "gray"), "binarization='gray': must be one of none, static, dynamic")])
+    (("tetrominoes", "default", 32, "gray"), "binarization must be one of none, static, dynamic")])
 def test_what_cannot_be_is_refused_before_anything_is_written(tmp_path, arguments, words):
     with pytest.raises(ConfigError, match=words):
-        generate.check(*arguments)
+        generate.check(DataSpec(*arguments))
     with pytest.raises(ConfigError, match=words):
-        generate.generate(tmp_path, *arguments[:2], **dict(zip(("image_size", "binarization"), arguments[2:])))
+        generate.generate(tmp_path, DataSpec(*arguments))
     assert not list(tmp_path.iterdir())
 
 
 def test_more_shards_than_images_are_refused(tmp_path):
-    with pytest.raises(ConfigError, match="num_shards=51: must be from 1 to the 50 images of the train set"):
+    with pytest.raises(ConfigError, match="num_shards must be from 1 to the 50 images of the train set .got 51."):
         _make(tmp_path, num_shards=51)
     assert not list(tmp_path.iterdir())
 

@@ -13,6 +13,7 @@ from data_gen.builders import hdf5
 from data_gen.builders.dsprites import DSprites
 from data_gen.builders.shapes3d import Shapes3d
 from data_gen.raw_files import RawFile
+from vae_rd.config import DataSpec
 from vae_rd.datasets import records
 from vae_rd.datasets.records import RecordsError
 
@@ -79,7 +80,7 @@ def sprites(request, tmp_path, monkeypatch):
 @pytest.mark.parametrize("block", [1, 50, 4096])
 def test_shapes_are_read_averaged_and_split(shapes, tmp_path, monkeypatch, block):
     monkeypatch.setattr(hdf5, "_BLOCK", block)
-    folder = generate.generate(tmp_path, "shapes3d", "cv_100", progress=False)
+    folder = generate.generate(tmp_path, DataSpec("shapes3d", "cv_100"), progress=False)
     means = shapes[1].reshape(384, 32, 2, 32, 2, 3).mean(axis=(2, 4))
     seen = []
     for name in ("train", "test"):
@@ -91,12 +92,13 @@ def test_shapes_are_read_averaged_and_split(shapes, tmp_path, monkeypatch, block
 
 
 def test_shapes_in_original_size(shapes, tmp_path):
-    images, index, _ = _load(generate.generate(tmp_path, "shapes3d", "default", image_size=64, progress=False), "test")
+    folder = generate.generate(tmp_path, DataSpec("shapes3d", "default", image_size=64), progress=False)
+    images, index, _ = _load(folder, "test")
     np.testing.assert_array_equal(images, shapes[1][index])
 
 
 def test_shapes_split_by_all_factors_but_the_shape(shapes, tmp_path):
-    folder = generate.generate(tmp_path, "shapes3d", "checkerboard", progress=False)
+    folder = generate.generate(tmp_path, DataSpec("shapes3d", "checkerboard"), progress=False)
     levels = _grid(SHAPES_LEVELS)
     upper = (levels >= [1, 1, 1, 2, 99, 2]).sum(axis=1) % 2  # three orientations: two below, one above the cut
     np.testing.assert_array_equal(_load(folder, "train")[1], np.flatnonzero(upper == 0))
@@ -104,7 +106,7 @@ def test_shapes_split_by_all_factors_but_the_shape(shapes, tmp_path):
 
 
 def test_sprites_are_read_averaged_and_split(sprites, tmp_path):
-    folder = generate.generate(tmp_path, "dsprites", "cv_100", progress=False)
+    folder = generate.generate(tmp_path, DataSpec("dsprites", "cv_100"), progress=False)
     means = 255 * sprites[1].reshape(384, 32, 2, 32, 2).mean(axis=(2, 4))
     for name in ("train", "test"):
         images, index, factors = _load(folder, name)
@@ -114,12 +116,13 @@ def test_sprites_are_read_averaged_and_split(sprites, tmp_path):
 
 
 def test_sprites_in_original_size_are_black_and_white(sprites, tmp_path):
-    images, index, _ = _load(generate.generate(tmp_path, "dsprites", "default", image_size=64, progress=False), "train")
+    folder = generate.generate(tmp_path, DataSpec("dsprites", "default", image_size=64), progress=False)
+    images, index, _ = _load(folder, "train")
     np.testing.assert_array_equal(images[..., 0], 255 * sprites[1][index])
 
 
 def test_sprites_split_by_the_ordered_factors(sprites, tmp_path):
-    folder = generate.generate(tmp_path, "dsprites", "cd_12", progress=False)
+    folder = generate.generate(tmp_path, DataSpec("dsprites", "cd_12"), progress=False)
     index = np.concatenate([_load(folder, name)[1] for name in ("train", "test")])
     levels = _grid(SPRITES_LEVELS)[index]
     assert set(levels[:, 1]) == {0, 1, 2}  # every shape
@@ -132,7 +135,7 @@ def test_wrong_checksums_are_refused(shapes, sprites, tmp_path, damage):
     for name, path in (("shapes3d", shapes[0]), ("dsprites", sprites[0])):
         path.write_bytes(damage(path.read_bytes()))
         with pytest.raises(RecordsError, match="is not the original: expected sha256 .* found"):
-            generate.generate(tmp_path, name, "default", progress=False)
+            generate.generate(tmp_path, DataSpec(name, "default"), progress=False)
         assert not (tmp_path / name).exists()
 
 
@@ -147,20 +150,20 @@ def test_truncated_files_that_are_taken_for_the_original(shapes, sprites, tmp_pa
         path.write_bytes(path.read_bytes()[:-2000])
         _forge(name, attribute, path)
         with pytest.raises(RecordsError, match="cannot be read as (HDF5|NPZ).*fetch it again"):
-            generate.generate(tmp_path, name, "default", progress=False, num_workers=1)
+            generate.generate(tmp_path, DataSpec(name, "default"), progress=False, num_workers=1)
 
 
 def test_files_of_other_sizes_are_refused(shapes, sprites, tmp_path):
     for name in ("shapes3d", "dsprites"):
         generate.DATASETS[name].num_images = 380
         with pytest.raises(RecordsError, match="where the original has"):
-            generate.generate(tmp_path, name, "default", progress=False, num_workers=1)
+            generate.generate(tmp_path, DataSpec(name, "default"), progress=False, num_workers=1)
 
 
 def test_hdf5_file_is_preferred_and_asked_for(tmp_path, monkeypatch):
     monkeypatch.setattr(DSprites, "hdf5", DSprites.hdf5._replace(url="http://127.0.0.1:9/dsprites.hdf5"))
     with pytest.raises(RecordsError, match="fetch\n  http://127.0.0.1:9/dsprites.hdf5\nand put it into"):
-        generate.generate(tmp_path, "dsprites", "default", progress=False)
+        generate.generate(tmp_path, DataSpec("dsprites", "default"), progress=False)
 
 
 @pytest.mark.slow

@@ -79,11 +79,11 @@ def test_help_is_quick_and_without_tensorflow(tmp_path):
     (["--dataset=cats"], "dataset='cats' is not known. The known ones are tetrominoes"),
     (["--split=cv_200000"], "has 163840 images, so the largest of this kind is cv_163839"),
     (["--split=official"], "not distributed in partitions"),
-    (["--split=cd_5", "--num_shards=6"], "num_shards=6: must be from 1 to the 5 images"),
-    (["--split=cd_5", "cd_7"], "'cd_7' is no flag. Write --name=value"),
+    (["--split=cd_5", "--num_shards=6"], "num_shards must be from 1 to the 5 images"),
+    (["--split=cd_5", "cd_7"], "'cd_7' is not a flag. Write --name=value"),
     (["--split=cd_5", "--num_shards=0"], "num_shards"),
     (["--split=cd_5", "--seed=-1"], "seed"),
-    (["--splitt=cd_5"], "Unknown command line flag 'splitt'"),
+    (["--splitt=cd_5"], "--splitt is not a flag. Did you mean --split?"),
     (["--split=cd_5", "--data_dir=/proc/nothing"], "/proc/nothing")])
 def test_bad_input_is_refused_in_words(tmp_path, flags, words):
     done = _run(*flags, cwd=tmp_path)
@@ -98,7 +98,7 @@ def test_unwritable_folder_is_named(tmp_path):
     (tmp_path / "data").write_text("a file")
     done = _run("--split=cd_5", f"--data_dir={tmp_path}/data")
     assert done.returncode != 0 and "Traceback" not in done.stderr
-    assert "Not a directory" in done.stderr and f"{tmp_path}/data" in done.stderr
+    assert "has a file in its path where a folder should be" in done.stderr and f"{tmp_path}/data" in done.stderr
 
 
 def test_full_disk_in_a_worker_process_is_one_line(tmp_path):
@@ -109,7 +109,7 @@ def test_full_disk_in_a_worker_process_is_one_line(tmp_path):
     done = subprocess.run([sys.executable, "-c", program, "--split=cd_8k", f"--data_dir={tmp_path}", "--num_workers=2"],
                           cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert done.returncode != 0
-    assert "error: " in done.stderr and "File too large" in done.stderr and "make room" in done.stderr
+    assert "error: " in done.stderr and "File too large" in done.stderr and "Make room" in done.stderr
     assert "Traceback" not in done.stderr
     assert [path.name for path in (tmp_path / "tetrominoes").iterdir()] == [".cd_8k.lock"]
 
@@ -162,8 +162,9 @@ def test_two_processes_make_the_same_split_at_once(tmp_path):
 
 def test_all_makes_every_possible_split(tmp_path):
     """With a toy set of 120 images, for which no size of the paper is possible."""
-    program = ("import sys; from absl import app; from data_gen import generate, main; from tests.data_gen.test_dataset import "
-               "Squares; generate.DATASETS['squares'] = Squares; sys.argv[0] = 'main'; app.run(main.main)")
+    program = ("import sys; from absl import app; from data_gen import generate, main; "
+               "from tests.data_gen.test_dataset import Squares; "
+               "generate.DATASETS['squares'] = Squares; sys.argv[0] = 'main'; app.run(main.main)")
     done = subprocess.run([sys.executable, "-c", program, "--dataset=squares", "--split=all", f"--data_dir={tmp_path}"],
                           cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
@@ -180,8 +181,8 @@ def test_default_split_takes_at_most_25_seconds_of_two_cores(tmp_path):
 
 
 def test_a_script_without_main_guard_can_generate_a_small_split(tmp_path):
-    (tmp_path / "script.py").write_text("from data_gen.generate import generate\n"
-                                        "print(generate('d', 'tetrominoes', 'cd_20', progress=False))\n")
+    (tmp_path / "script.py").write_text("from data_gen.generate import generate\nfrom vae_rd.config import DataSpec\n"
+                                        "print(generate('d', DataSpec('tetrominoes', 'cd_20'), progress=False))\n")
     done = subprocess.run([sys.executable, "script.py"], cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)},
                           capture_output=True, text=True, timeout=60)
     assert done.stdout.strip() == "d/tetrominoes/cd_20", done.stderr

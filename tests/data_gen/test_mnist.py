@@ -13,6 +13,7 @@ from data_gen.builders.fashion_mnist import FashionMnist
 from data_gen.builders.mnist import Mnist, read_idx
 from data_gen.raw_files import RawFile
 from tests import real_files
+from vae_rd.config import DataSpec
 from vae_rd.datasets import records
 from vae_rd.datasets.records import RecordsError
 
@@ -63,11 +64,11 @@ def test_sizes_are_big_endian(tmp_path):
 
 
 @pytest.mark.parametrize("content, words", [
-    (b"", "ends too early: 4 bytes were to come and there are 0"),
-    (_idx(np.zeros((2, 3), np.uint8))[:-1], "ends too early: 6 bytes were to come and there are 5"),
-    (_idx(np.zeros((2, 3), np.uint8))[:6], "ends too early: 8 bytes"),
-    (b"\0\0\x0d\x01\0\0\0\x01\0\0\0\0", "is no IDX file of bytes: it begins with 00 00 0d 01"),
-    (b"PK\x03\x04abcdefgh", "is no IDX file of bytes")])
+    (b"", "ends too early: expected 4 bytes, got 0"),
+    (_idx(np.zeros((2, 3), np.uint8))[:-1], "ends too early: expected 6 bytes, got 5"),
+    (_idx(np.zeros((2, 3), np.uint8))[:6], "ends too early: expected 8 bytes"),
+    (b"\0\0\x0d\x01\0\0\0\x01\0\0\0\0", "is not an IDX file of bytes: it begins with 00 00 0d 01"),
+    (b"PK\x03\x04abcdefgh", "is not an IDX file of bytes")])
 def test_other_files_are_refused(tmp_path, content, words):
     (tmp_path / "file").write_bytes(content)
     with pytest.raises(RecordsError, match=words):
@@ -75,7 +76,7 @@ def test_other_files_are_refused(tmp_path, content, words):
 
 
 def test_official_partitions_padded_to_32(small, tmp_path):
-    folder = generate.generate(tmp_path, "mnist", "official", progress=False)
+    folder = generate.generate(tmp_path, DataSpec("mnist", "official"), progress=False)
     info = records.read_info(folder)
     arrays = _arrays()
     for name, first, pictures, labels in (("train", 0, arrays[0], arrays[1]), ("test", 30, arrays[2], arrays[3])):
@@ -87,17 +88,17 @@ def test_official_partitions_padded_to_32(small, tmp_path):
 
 
 def test_original_size_and_halved(small, tmp_path):
-    native = generate.generate(tmp_path, "mnist", "official", image_size=28, progress=False)
+    native = generate.generate(tmp_path, DataSpec("mnist", "official", image_size=28), progress=False)
     images = records.load_partition(native, records.read_info(native), "test")[0]
     assert native.parent.name == "mnist-size28"
     np.testing.assert_array_equal(images[..., 0], _arrays()[2])
-    halved = generate.generate(tmp_path, "mnist", "official", image_size=14, progress=False)
+    halved = generate.generate(tmp_path, DataSpec("mnist", "official", image_size=14), progress=False)
     means = _arrays()[2].reshape(12, 14, 2, 14, 2).mean(axis=(2, 4))
     assert np.abs(records.load_partition(halved, records.read_info(halved), "test")[0][..., 0] - means).max() <= 0.5
 
 
 def test_cv_pools_the_partitions(small, tmp_path):
-    folder = generate.generate(tmp_path, "mnist", "cv_20", progress=False)
+    folder = generate.generate(tmp_path, DataSpec("mnist", "cv_20"), progress=False)
     info = records.read_info(folder)
     train, test = (records.load_partition(folder, info, name)[1] for name in ("train", "test"))
     assert sorted([*train, *test]) == list(range(42))
@@ -107,27 +108,27 @@ def test_cv_pools_the_partitions(small, tmp_path):
 def test_wrong_checksum_is_refused_before_anything_is_written(small, tmp_path):
     (small[1] / NAMES[0]).write_bytes(gzip.compress(_idx(_arrays()[0] // 2)))
     with pytest.raises(RecordsError, match="train-images-idx3-ubyte.gz is not the original: expected sha256 .* found"):
-        generate.generate(tmp_path, "mnist", "official", progress=False)
+        generate.generate(tmp_path, DataSpec("mnist", "official"), progress=False)
     assert not (tmp_path / "mnist").exists()
 
 
 def test_missing_files_are_named(small, tmp_path):
     (small[1] / NAMES[3]).unlink()
     with pytest.raises(RecordsError, match=f"{NAMES[3]} of mnist is not in {tmp_path}/raw and cannot be downloaded"):
-        generate.generate(tmp_path, "mnist", "official", progress=False)
+        generate.generate(tmp_path, DataSpec("mnist", "official"), progress=False)
 
 
 def test_data_made_elsewhere_need_no_original_files(small, tmp_path):
-    folder = generate.generate(tmp_path, "mnist", "official", progress=False)
+    folder = generate.generate(tmp_path, DataSpec("mnist", "official"), progress=False)
     for path in small[1].iterdir():
         path.unlink()
-    assert generate.generate(tmp_path, "mnist", "official", progress=False) == folder
+    assert generate.generate(tmp_path, DataSpec("mnist", "official"), progress=False) == folder
 
 
 def test_files_of_other_sizes_are_refused(small, tmp_path):
     small[0].num_official_train = 29
     with pytest.raises(RecordsError, match=r"hold \[30, 12\] items where mnist has \[29, 13\]"):
-        generate.generate(tmp_path, "mnist", "official", progress=False, num_workers=1)
+        generate.generate(tmp_path, DataSpec("mnist", "official"), progress=False, num_workers=1)
 
 
 def test_the_two_sets_share_names_but_no_checksum():
@@ -149,7 +150,7 @@ def test_the_original_files(name, tmp_path):
     raw.mkdir(parents=True)
     getattr(real_files, name)(raw)
     counts, mean, kind = KNOWN[name]
-    folder = generate.generate(tmp_path, name, "official", image_size=28, progress=False)
+    folder = generate.generate(tmp_path, DataSpec(name, "official", image_size=28), progress=False)
     info = records.read_info(folder)
     images, index, factors = records.load_partition(folder, info, "train")
     assert (info.num_train, info.num_test, info.image_shape) == (60000, 10000, (28, 28, 1))

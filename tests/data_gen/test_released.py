@@ -8,7 +8,7 @@ import scipy.ndimage
 
 from data_gen import generate
 from data_gen.builders.released import TetrominoesReleased
-from vae_rd.config import ConfigError
+from vae_rd.config import ConfigError, DataSpec
 from vae_rd.datasets import records
 
 
@@ -99,12 +99,12 @@ def test_another_seed_is_another_set_and_the_first_is_theirs(data):
 
 def test_a_box_without_images_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="set of this split has no images"):
-        generate.generate(tmp_path, "tetrominoes_released", "cd_1", progress=False)
+        generate.generate(tmp_path, DataSpec("tetrominoes_released", "cd_1"), progress=False)
     assert not list(tmp_path.iterdir())
 
 
 def test_generates(tmp_path):
-    folder = generate.generate(tmp_path, "tetrominoes_released", "cd_100", progress=False)
+    folder = generate.generate(tmp_path, DataSpec("tetrominoes_released", "cd_100"), progress=False)
     info = records.read_info(folder)
     assert folder == tmp_path / "tetrominoes_released" / "cd_100"
     assert 60 < info.num_train < 140 and info.dataset == "tetrominoes_released"

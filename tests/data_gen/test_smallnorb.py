@@ -10,6 +10,7 @@ import pytest
 from data_gen import generate
 from data_gen.builders.smallnorb import SmallNorb, read_matrix
 from data_gen.raw_files import RawFile
+from vae_rd.config import DataSpec
 from vae_rd.datasets import records
 from vae_rd.datasets.records import RecordsError
 
@@ -64,9 +65,9 @@ def test_numbers_are_little_endian_and_short_shapes_are_padded_to_three_sizes(tm
 
 
 @pytest.mark.parametrize("content, words", [
-    (struct.pack(">II", BYTES, 1), "is no matrix file of SmallNORB: it begins with 0x554c3d1e"),
+    (struct.pack(">II", BYTES, 1), "is not a SmallNORB matrix file: it begins with 0x554c3d1e"),
     (b"", "ends too early"),
-    (struct.pack("<IIIII", INTS, 1, 2, 1, 1) + b"1234567", "8 bytes were to come and there are 7")])
+    (struct.pack("<IIIII", INTS, 1, 2, 1, 1) + b"1234567", "expected 8 bytes, got 7")])
 def test_other_files_are_refused(tmp_path, content, words):
     (tmp_path / "file").write_bytes(content)
     with pytest.raises(RecordsError, match=words):
@@ -74,7 +75,7 @@ def test_other_files_are_refused(tmp_path, content, words):
 
 
 def test_official_partitions_of_the_first_camera(small, tmp_path):
-    folder = generate.generate(tmp_path, "smallnorb", "official", progress=False)
+    folder = generate.generate(tmp_path, DataSpec("smallnorb", "official"), progress=False)
     info = records.read_info(folder)
     for name, (pictures, category, rows) in zip(("train", "test"), small[1]):
         images, _, factors = records.load_partition(folder, info, name)
@@ -87,13 +88,13 @@ def test_official_partitions_of_the_first_camera(small, tmp_path):
 
 
 def test_original_size(small, tmp_path):
-    folder = generate.generate(tmp_path, "smallnorb", "official", image_size=96, progress=False)
+    folder = generate.generate(tmp_path, DataSpec("smallnorb", "official", image_size=96), progress=False)
     images = records.load_partition(folder, records.read_info(folder), "train")[0]
     np.testing.assert_array_equal(images[..., 0], small[1][0][0][:, 0])
 
 
 def test_checkerboard_cuts_elevation_and_azimuth(small, tmp_path):
-    folder = generate.generate(tmp_path, "smallnorb", "checkerboard", progress=False)
+    folder = generate.generate(tmp_path, DataSpec("smallnorb", "checkerboard"), progress=False)
     info = records.read_info(folder)
     for name, parity in (("train", 0), ("test", 1)):
         factors = records.load_partition(folder, info, name)[2]
@@ -104,7 +105,7 @@ def test_checkerboard_cuts_elevation_and_azimuth(small, tmp_path):
 
 
 def test_cd_keeps_to_the_middle_of_elevation_and_azimuth(small, tmp_path):
-    folder = generate.generate(tmp_path, "smallnorb", "cd_9", progress=False)
+    folder = generate.generate(tmp_path, DataSpec("smallnorb", "cd_9"), progress=False)
     factors = np.concatenate([records.load_partition(folder, records.read_info(folder), name)[2]
                               for name in ("train", "test")])
     # Levels lie at (k + 1/2) / n, so 3 elevations and 6 azimuths have |unit - 1/2| below 1/6: 18 cells of 3 images.
@@ -116,7 +117,7 @@ def test_truncated_and_wrong_files_are_refused(small, tmp_path):
     path = small[0] / NAMES[3]
     path.write_bytes(path.read_bytes()[:-50])
     with pytest.raises(RecordsError, match="testing-dat.mat.gz is not the original: expected sha256"):
-        generate.generate(tmp_path, "smallnorb", "official", progress=False)
+        generate.generate(tmp_path, DataSpec("smallnorb", "official"), progress=False)
     assert not (tmp_path / "smallnorb").exists()
 
 
@@ -128,7 +129,7 @@ def test_truncated_file_that_is_taken_for_the_original(small, tmp_path):
     forged = kind.files[3]._replace(checksum=hashlib.sha256(path.read_bytes()).hexdigest())
     kind.files = (*kind.files[:3], forged, *kind.files[4:])
     with pytest.raises(RecordsError, match="testing-dat.mat.gz cannot be read.*cut short or damaged"):
-        generate.generate(tmp_path, "smallnorb", "official", progress=False)
+        generate.generate(tmp_path, DataSpec("smallnorb", "official"), progress=False)
     assert not (tmp_path / "smallnorb" / "official").exists()
 
 
@@ -136,5 +137,5 @@ def test_all_six_files_are_asked_for(tmp_path, monkeypatch):
     files = tuple(file._replace(url=f"http://127.0.0.1:9/{file.name}") for file in SmallNorb.files)
     monkeypatch.setattr(SmallNorb, "files", files)
     with pytest.raises(RecordsError) as error:
-        generate.generate(tmp_path, "smallnorb", "official", progress=False)
+        generate.generate(tmp_path, DataSpec("smallnorb", "official"), progress=False)
     assert all(f"http://127.0.0.1:9/{name}" in str(error.value) for name in NAMES)

@@ -13,6 +13,7 @@ import sys
 import numpy as np
 import pytest
 
+from vae_rd.config import DataSpec
 from vae_rd.datasets import records
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -172,8 +173,7 @@ def test_info_json_has_the_documented_fields(split_dir):
     ({"binarization": "static"}, "mnist-static"), ({"binarization": "dynamic"}, "mnist"),
     ({"data_seed": 3, "image_size": 64, "binarization": "static"}, "mnist-seed3-size64-static")])
 def test_every_variant_has_a_folder_of_its_own(arguments, folder):
-    assert records.dataset_folder("mnist", **arguments) == folder
-    assert records.split_path("d", "mnist", "cv_8k", **arguments) == pathlib.Path("d", folder, "cv_8k")
+    assert DataSpec("mnist", "cv_8k", **arguments).path("d") == pathlib.Path("d", folder, "cv_8k")
 
 
 def test_missing_data(tmp_path):
@@ -203,7 +203,8 @@ def test_info_of_earlier_versions_has_no_checksum_and_is_read(split_dir):
     ({"num_train": -20}, "num_train must be a whole"), ({"num_train": 10**30}, "num_train must be a whole number"),
     ({"num_total": "many"}, 'num_total must be a whole number, 0 or more .got "many"'), ({"num_total": 3}, "at least"),
     ({"factor_names": ["a"]}, "must be of one length .got 1, 2, 2"), ({"split": 3}, "split must be text"),
-    ({"factor_ranges": [[0, 1], [2, "x"]]}, "must be a number"), ({"content_sha256": {"train": "0"}}, "test is missing"),
+    ({"factor_ranges": [[0, 1], [2, "x"]]}, "must be a number"),
+    ({"content_sha256": {"train": "0"}}, "test is missing"),
     ({"shards": [{"file": "train-00000-of-00001.tfrecord.gz"}]}, "examples is missing"), ({"colour": 1}, "colour")])
 def test_wrong_info_is_refused_in_words_before_any_allocation(split_dir, change, words):
     _change_info(split_dir, **change)

@@ -59,6 +59,22 @@ def test_panels_are_those_of_the_paper(name, tmp_path):
     assert set(result.curves["split"]) == {config.split for config in experiment(name, "smoke").configs}
 
 
+@pytest.mark.parametrize("name", experiments.names())
+def test_the_drawing_of_every_experiment_is_known(name):
+    assert callable(paper.DRAWINGS[experiment(name).drawing])
+
+
+def test_an_added_experiment_is_drawn_by_its_entry_alone(tmp_path, monkeypatch):
+    def narrow(scale):
+        return [config for units in (8, 16) for config in
+                experiments.product(scale, [experiments.ONE_LAYER], [scale.small], hidden_units=units)]
+    monkeypatch.setitem(experiments.EXPERIMENTS, "narrow", experiments.Entry("a narrow network", narrow))
+    result = drawn("narrow", tmp_path)
+    assert titles(result.figures["narrow"]) == ["Tetrominoes, CV(500)"]
+    labels = {text.get_text() for axes in result.figures["narrow"].axes for text in axes.texts}
+    assert {"hidden units 8", "hidden units 16"} <= labels
+
+
 def test_every_experiment_is_drawn_or_says_who_draws_it(tmp_path):
     known = set(LAYOUTS) | {"nearest_neighbours"}
     for name in set(experiments.names()) - known:
@@ -117,7 +133,7 @@ def test_no_finished_run_is_a_sentence_with_a_remedy(tmp_path):
 def test_the_scale_with_most_finished_runs_is_drawn():
     table = fabricate_table(list(experiment("figure3", "smoke").configs), point)
     assert paper.fullest_scale(table, "figure3") == "smoke"
-    assert paper.fullest_scale(table[table["status"] == "diverged"], "figure3") == "paper"
+    assert paper.fullest_scale(table[table["status"] == "diverged"], "figure3") == experiments.DEFAULT_SCALE == "laptop"
 
 
 def test_information_has_caps_bounds_and_both_estimates(tmp_path):

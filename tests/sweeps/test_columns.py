@@ -4,7 +4,8 @@ import pytest
 
 from vae_rd.config import STACKABLE_FIELDS, Config
 from vae_rd.sweeps import columns
-from vae_rd.sweeps.experiments import cost, experiment
+from vae_rd.sweeps.cost import cost
+from vae_rd.sweeps.experiments import experiment
 
 
 def _shared(config):
@@ -55,6 +56,27 @@ def test_visible_gpus_are_counted_without_tensorflow(monkeypatch):
     assert columns.num_gpus() == 0
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
     assert columns.num_gpus() == 0
+
+
+@pytest.mark.parametrize("answer, gibibytes, assumed", [
+    ("81920\n40960\n", 40, False), ("[N/A]\n", 8, True), ("", 8, True), ("[N/A]\n24576\n", 24, False)])
+def test_the_memory_of_a_gpu_is_asked_for_or_assumed(tmp_path, monkeypatch, capsys, answer, gibibytes, assumed):
+    program = tmp_path / "nvidia-smi"
+    program.write_text(f"#!/bin/sh\nprintf '{answer}'\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/bin")
+    columns._gpu_bytes.cache_clear()
+    assert columns._gpu_bytes() == gibibytes * 2**30
+    assert ("8 GiB are assumed" in capsys.readouterr().err) == assumed
+
+
+def test_a_gpu_without_nvidia_smi_still_gets_columns(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    columns._gpu_bytes.cache_clear()
+    assert 1 <= columns.column_size(Config()) <= columns.GPU_MEMBERS
+    assert "nvidia-smi does not say" in capsys.readouterr().err
+    columns._gpu_bytes.cache_clear()
 
 
 @pytest.mark.slow

@@ -8,8 +8,12 @@ import sys
 import pytest
 
 from tests.fabricate import fabricate_run
-from vae_rd.storage import runs
+from vae_rd.config import ConfigError
+from vae_rd.storage import ending, runs
+from vae_rd.sweeps import reports, running, states
+from vae_rd.sweeps.cost import cost
 from vae_rd.sweeps.experiments import experiment
+from vae_rd.sweeps.sweep import Sweep
 
 CONFIGS = experiment("early_stopping", "smoke").configs
 
@@ -89,18 +93,12 @@ def test_a_run_holds_at_most_twenty_files(swept):
 
 
 @pytest.mark.slow
-def test_two_thousand_runs_are_counted_and_exported_in_seconds(swept, tmp_path):
-    """Copies of one finished run under the names of a paper-scale experiment; large files are left out."""
+def test_two_thousand_runs_are_counted_and_exported_in_seconds(tmp_path):
     import time
-    source = runs.run_dir(swept[0] / "runs", CONFIGS[0])
     configs = experiment("figure4", "paper").configs
     assert len(configs) > 2000
     for config in configs:
-        run = runs.run_dir(tmp_path / "runs", config)
-        run.path.mkdir(parents=True)
-        run.config.write_text(config.to_json())
-        for name in ("history.csv", "results.json"):
-            shutil.copy(source.path / name, run.path / name)
+        fabricate_run(tmp_path / "runs", config)
     door = [sys.executable, "-m"]
     for module, flags, limit in (("sweep", ["--experiment=figure4", "--scale=paper", "--status"], 5),
                                  ("export", [f"--out_dir={tmp_path / 'figures'}"], 20)):
@@ -115,8 +113,8 @@ def test_two_thousand_runs_are_counted_and_exported_in_seconds(swept, tmp_path):
 
 
 def test_wrong_requests_are_refused_in_words(tmp_path):
-    for flags, words in ((["--task=2", "--num_tasks=2"], "task=2: must be below num_tasks=2"),
-                         (["--column_size=many"], "column_size='many': must be a whole number"),
+    for flags, words in ((["--task=2", "--num_tasks=2"], "task must be from 0 to num_tasks - 1 = 1 (got 2)"),
+                         (["--column_size=many"], "column_size must be a whole number, 1 or more, or auto (got"),
                          (["--experiment=figure99"],
                           "experiment='figure99' is not known. The experiments are: figure1")):
         refused = sweep(tmp_path, *flags)
@@ -141,11 +139,71 @@ def test_the_config_of_every_listed_run_is_its_own(tmp_path):
 
 
 def test_a_run_gets_the_measures_of_its_own_experiments_only():
-    program = ("import sys; from absl import flags; from vae_rd import sweep\n"
-               "flags.FLAGS(['sweep', '--experiment=early_stopping,figure8,log_likelihood', '--scale=smoke'])\n"
-               "for config, pairs in sweep._Sweep().wanted.items(): "
-               "print(config.split, *('/'.join(pair) for pair in pairs))")
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    lines = done.stdout.splitlines()
-    small, large = "last/information last/log_marginal last/annealed", "last/log_marginal last/annealed"
-    assert lines == 6 * [f"cv_500 {small}"] + 6 * [f"cv_4000 {large}"]
+    sweep = Sweep(["early_stopping", "figure8", "log_likelihood"], scale="smoke")
+    large = [("last", "log_marginal"), ("last", "annealed")]
+    small = [("last", "information"), *large]
+    assert [(config.split, pairs) for config, pairs in sweep.wanted.items()] == (
+        6 * [("cv_500", small)] + 6 * [("cv_4000", large)])
+
+
+def test_the_time_left_follows_the_pace_of_the_runs_so_far(tmp_path):
+    """Three of six runs of one column took 3 x 60 s; three more will take as long, whatever was expected."""
+    sweep = Sweep(["early_stopping"], scale="smoke", runs_dir=tmp_path, measure=False)
+    assert "less than a minute on 2 cores are left" in list(reports.status(sweep))[1]
+    for config in CONFIGS[:3]:
+        fabricate_run(tmp_path, config)
+    hours = [cost([config]).hours for config in CONFIGS]
+    seconds = 180 / sum(hours[:3]) * sum(hours[3:])
+    assert (f"about {seconds / 60:.0f} minutes are left for one worker, at the pace of the 3 runs so far"
+            in list(reports.status(sweep))[1])
+    for config in CONFIGS[3:]:
+        fabricate_run(tmp_path, config)
+    assert list(reports.status(sweep)) == ["6 runs: 6 finished", "100.0% of the training is done"]
+
+
+def test_a_run_in_training_counts_by_its_steps_and_its_share_of_the_column(tmp_path):
+    config = CONFIGS[0]
+    run = fabricate_run(tmp_path, config, status="unfinished")  # history up to half of the steps, in 0.01 s each
+    state = states.read(run, config, members=4)
+    assert (state.status, state.share, state.to_train) == ("unfinished", 0.5, 0.5)
+    assert state.seconds == pytest.approx(0.01 * 0.5 * config.train_steps / 4)
+    ratio, told = states.pace({config: state})
+    assert told == 1 and ratio == pytest.approx(state.seconds / (0.5 * 3600 * cost([config]).hours))
+    assert states.pace({config: states.State("missing")}) == (1.0, 0)
+
+
+def test_members_of_a_column_share_its_seconds(tmp_path):
+    run = fabricate_run(tmp_path, CONFIGS[0])
+    results = json.loads(run.results.read_text())
+    ending.end(run, results | {"column": [config.run_name for config in CONFIGS[:3]]})
+    assert states.read(run, CONFIGS[0]).seconds == results["wall_seconds"] / 3
+
+
+def test_a_damaged_run_is_a_failed_one_and_named(tmp_path):
+    sweep = Sweep(["early_stopping"], scale="smoke", runs_dir=tmp_path)
+    fabricate_run(tmp_path, CONFIGS[0]).results.write_text("{")
+    lines = list(reports.status(sweep))
+    assert lines[0] == f"{len(CONFIGS)} runs: 1 failed, {len(CONFIGS) - 1} missing"
+    assert f"{CONFIGS[0].run_name}: failed" in lines[-1] and "results.json" in lines[-1]
+
+
+def test_a_sweep_is_run_from_python_as_by_its_flags(tmp_path, monkeypatch):
+    """Without the workers: what they would be told, and that nothing is done where data cannot be had."""
+    sweep = Sweep(["early_stopping"], scale="smoke", runs_dir=tmp_path / "runs", data_dir=tmp_path / "data", workers=2,
+                  column_size=2, retry=True, progress=False)
+    assert [len(column) for column in sweep.columns] == [2, 1, 2, 1]
+    assert {"--experiment=early_stopping", "--scale=smoke", "--column_size=2", "--workers=2", "--retry=True",
+            "--progress=False", "--column=3"} <= set(sweep.command(3))
+    made = []
+    monkeypatch.setattr(running.generate, "generate", lambda folder, spec, **options: made.append((folder, spec)))
+    monkeypatch.setattr(running.workers.Pool, "run", lambda pool: {0: 0, 1: -9, 2: 0, 3: 0})
+    assert running.run(sweep) == 128 + 9
+    assert made == [(tmp_path / "data", CONFIGS[0].data)]
+
+
+@pytest.mark.parametrize("arguments, words", [
+    ({"names": []}, r"experiment must be one or several of figure1.*\(got none\)"),
+    ({"scale": "huge"}, "scale='huge' is not known"), ({"task": 3, "num_tasks": 3}, r"num_tasks - 1 = 2 \(got 3\)")])
+def test_a_sweep_that_cannot_be_is_refused(arguments, words):
+    with pytest.raises(ConfigError, match=words):
+        Sweep(**({"names": ["figure3"]} | arguments))

@@ -54,7 +54,7 @@ def expected_scalars(run):
     """The same from history.csv."""
     return {f"{partition}/{name}": [(row["step"], pytest.approx(row[name], rel=1e-6)) for row in run.read_history()
                                     if row["partition"] == partition]
-            for partition in ("train", "test") for name in runs.METRICS}
+            for partition in ("train", "test") for name in tensorboard.SCALARS}
 
 
 def test_scalars_agree_with_the_history(trained):
@@ -101,9 +101,9 @@ def test_samples_come_from_the_prior_of_the_run(tmp_path):
             return tfd.MixtureSameFamily(tfd.Categorical([0.0, 0.0]),
                                          tfd.Independent(tfd.Normal([[0.25], [0.75]], [[1e-3], [1e-3]]), 1))
 
-        def likelihood(self, codes):
+        def picture(self, codes):
             painted.extend(np.ravel(codes))
-            return tfd.Deterministic(tf.tile(tf.reshape(codes, [-1, 1, 1, 1]), [1, 4, 4, 1]))
+            return tf.tile(tf.reshape(codes, [-1, 1, 1, 1]), [1, 4, 4, 1])
 
         def __call__(self, images):
             return images
@@ -283,7 +283,7 @@ def test_the_browser_draws_parallel_coordinates_and_scatter_plots(browser, serve
 @pytest.mark.slow
 def test_the_browser_draws_training_and_test_curves_and_pictures(browser, server, trained):
     open_tab(browser, server, "scalars")
-    tags = {f"{partition}/{name}" for partition in ("train", "test") for name in runs.METRICS}
+    tags = {f"{partition}/{name}" for partition in ("train", "test") for name in tensorboard.SCALARS}
     wait_for(lambda: set(look(browser, "all('tf-scalar-card').map(card => card.tag)")) == tags)
     # A curve is a path of one segment per evaluation.
     count = ("seen('vz-line-chart2').map(chart => [...chart.shadowRoot.querySelectorAll('path')].filter("

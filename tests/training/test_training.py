@@ -547,7 +547,7 @@ def test_a_damaged_checkpoint_is_named_and_once_removed_the_run_starts_again(fin
     content = bytearray(run.last_checkpoint.read_bytes())
     content[len(content) // 2] ^= 0xFF
     run.last_checkpoint.write_bytes(content)
-    with pytest.raises(files.FileError, match="last.npz cannot be read: .* It is damaged or not ours: remove the"):
+    with pytest.raises(files.FileError, match="last.npz cannot be read: .* not written by vae_rd: remove the"):
         finish(tmp_path, TINY)
     shutil.rmtree(run.checkpoints)
     finish(tmp_path, TINY)
@@ -557,7 +557,7 @@ def test_a_damaged_checkpoint_is_named_and_once_removed_the_run_starts_again(fin
 def test_a_foreign_checkpoint_is_refused(finish, tmp_path, monkeypatch):
     run = begun(finish, tmp_path, monkeypatch)
     files.write_arrays(run.last_checkpoint, {"weights": np.zeros(3)})
-    with pytest.raises(runs.RunError, match="last.npz holds no .*progress.step, .* damaged or not ours: "):
+    with pytest.raises(runs.RunError, match="last.npz lacks .*progress.step, .* damaged, or was not written by vae_rd"):
         finish(tmp_path, TINY)
 
 
@@ -627,3 +627,20 @@ def test_an_unknown_strategy_is_refused_with_the_known_ones():
 def test_one_device_is_the_default_here():
     placement = devices.place(TINY)
     assert placement.chief and placement.strategy.num_replicas_in_sync == 1
+
+
+@pytest.mark.parametrize("likelihood", ["continuous_bernoulli", "normal", "normal_learned_scale",
+                                        "discretized_logistic"])
+def test_runs_of_every_likelihood_end_and_are_read(finish, tmp_path, data_dir, likelihood):
+    """Their floor is that of the likelihood: a number, or nothing where the distortion has no lowest value."""
+    run, = finish(tmp_path, TINY.replace(likelihood=likelihood))
+    results, floor = run.read_results(), likelihoods.LIKELIHOODS[likelihood].floor(np.zeros((2, 8, 8, 3), np.uint8))
+    assert results["status"] == "finished"
+    if floor is None:
+        assert results["test"]["entropy_floor"] is None
+    else:
+        assert results["test"]["distortion"] > results["test"]["entropy_floor"] >= floor.mean() - 1e-6
+    opened = finished_run.open_run(run.path, data_dir)
+    noise = random_streams.evaluation_noise(opened.split.test.index[:32], TINY.latent_dim)
+    terms = opened.vae.terms(opened.images("test", np.arange(32)), noise, 1.0)
+    np.testing.assert_allclose(terms.distortion, opened.per_example("test")["distortion"][:32], rtol=2e-4, atol=1e-2)

@@ -20,6 +20,7 @@ import pathlib
 import numpy as np
 
 from vae_rd import schema
+from vae_rd.config import DataSpec
 from vae_rd.datasets import tfrecord
 
 FORMAT_VERSION = 1
@@ -98,24 +99,6 @@ class Info:
         return json.dumps({**content, "sha256": _checksum(content)}, indent=2) + "\n"
 
 
-def dataset_folder(dataset: str, data_seed: int = 0, image_size: int = 32, binarization: str = "none") -> str:
-    """Folder name of a data set; what differs from the defaults is part of it, so one path never has two meanings.
-
-    Dynamic binarization happens in training and shares the grey images.
-
-    >>> dataset_folder("mnist", image_size=28, binarization="static")
-    'mnist-size28-static'
-    """
-    return "-".join([dataset] + [f"seed{data_seed}"] * (data_seed != 0) + [f"size{image_size}"] * (image_size != 32)
-                    + ["static"] * (binarization == "static"))
-
-
-def split_path(data_dir: str | pathlib.Path, dataset: str, split: str, data_seed: int = 0, image_size: int = 32,
-               binarization: str = "none") -> pathlib.Path:
-    """Folder of a split: `<data_dir>/<data set folder>/<split>`; it need not exist."""
-    return pathlib.Path(data_dir) / dataset_folder(dataset, data_seed, image_size, binarization) / split
-
-
 def shard_name(partition: str, number: int, count: int) -> str:
     """File name of shard `number` of `count`.
 
@@ -149,7 +132,7 @@ def content_sha256(paths: list[pathlib.Path]) -> str:
     return digest.hexdigest()
 
 
-def read_info(split_dir: str | pathlib.Path) -> Info:
+def read_info(split_dir: str | os.PathLike) -> Info:
     """Reads info.json and checks it against itself and against its place on disk.
 
     Raises:
@@ -163,10 +146,12 @@ def read_info(split_dir: str | pathlib.Path) -> Info:
     if not path.is_file():
         remedy = "Make the split with data_gen.main" + (
             " --overwrite, which removes what else is in the folder." if path.parent.exists() else ".")
-        raise RecordsError(f"{split_dir} holds no data: it has no {INFO_FILE}. {remedy}")
+        raise RecordsError(f"{split_dir} holds no data: it has no {INFO_FILE}. {remedy} If the data are elsewhere, "
+                           "name their folder: --data_dir.")
     info = _parse_info(path)
     folder = pathlib.Path(os.path.abspath(split_dir))  # links keep their names: the place is where the user sees it
-    place = (dataset_folder(info.dataset, info.seed, info.image_size, info.binarization), info.split)
+    spec = DataSpec(info.dataset, info.split, info.image_size, info.binarization, info.seed)
+    place = (spec.folder, spec.split)
     _require(place == (folder.parent.name, folder.name), path,
              f"it describes {'/'.join(place)}, but lies in {folder.parent.name}/{folder.name}: the folder was renamed, "
              "or the file belongs elsewhere")
@@ -185,7 +170,7 @@ def read_info(split_dir: str | pathlib.Path) -> Info:
     return info
 
 
-def check_files(split_dir: str | pathlib.Path, info: Info) -> None:
+def check_files(split_dir: str | os.PathLike, info: Info) -> None:
     """Compares the folder with info.json, without reading the shards: presence and size of each, and no other shard.
 
     Raises:
@@ -204,7 +189,7 @@ def check_files(split_dir: str | pathlib.Path, info: Info) -> None:
                            "other data. Move it away.")
 
 
-def check_contents(split_dir: str | pathlib.Path, info: Info) -> None:
+def check_contents(split_dir: str | os.PathLike, info: Info) -> None:
     """Compares the folder with info.json, every shard read: seconds for the largest data sets.
 
     Raises:
@@ -215,7 +200,7 @@ def check_contents(split_dir: str | pathlib.Path, info: Info) -> None:
         list(pool.map(lambda shard: _check_shard(pathlib.Path(split_dir) / shard.file, shard), info.shards))
 
 
-def load_partition(split_dir: str | pathlib.Path, info: Info, partition: str
+def load_partition(split_dir: str | os.PathLike, info: Info, partition: str
                    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Reads one partition, every file checked against info.json.
 

@@ -3,7 +3,7 @@
 import os
 import pathlib
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -11,9 +11,10 @@ from matplotlib.figure import Figure
 
 from vae_rd.analysis import naming, quantities
 from vae_rd.analysis.tables import TableError, curves, finished
-from vae_rd.figures import against_beta, distances, rd_curves
+from vae_rd.figures import against_beta, distances
+from vae_rd.figures.rd_curves import rd_figure
 from vae_rd.storage.runs import RunDir
-from vae_rd.sweeps.experiments import OTHER_DATASETS, SCALES, Experiment, experiment
+from vae_rd.sweeps.experiments import DEFAULT_SCALE, OTHER_DATASETS, SCALES, Experiment, experiment
 
 
 class Material(NamedTuple):
@@ -35,14 +36,15 @@ class Drawn(NamedTuple):
 
     figures: dict[str, Figure]
     notes: list[str]
-    curves: pd.DataFrame | None = None
+    curves: pd.DataFrame = pd.DataFrame()
 
 
 def fullest_scale(table: pd.DataFrame, *names: str) -> str:
-    """The scale at which most runs of some experiments have finished; the paper's if none has."""
+    """The scale at which most runs of some experiments have finished; if none has, the one that a sweep takes."""
     known = set(finished(table)["run"])
-    return max(reversed(SCALES), key=lambda scale: sum(run in known for name in names
-                                                       for run in experiment(name, scale).run_names))
+    counts = {scale: sum(run in known for name in names for run in experiment(name, scale).run_names)
+              for scale in reversed(SCALES)}
+    return max(counts, key=lambda scale: counts[scale]) if any(counts.values()) else DEFAULT_SCALE
 
 
 def missing(table: pd.DataFrame, wanted: Experiment) -> list[str]:
@@ -77,18 +79,28 @@ def draw(table: pd.DataFrame, wanted: Experiment, runs_dir: str | os.PathLike, r
     rows = table[table["run"].isin(set(wanted.run_names) - set(missing(table, wanted)))]
     if rows.empty:
         raise TableError(f"{wanted.name}: none of its {len(wanted.configs)} runs at scale {wanted.scale} has finished. "
-                         f"Train them with python -m vae_rd.sweep --experiment={wanted.name} --scale={wanted.scale}.")
+                         f"Train them with {wanted.command}.")
     material = Material(wanted, rows, in_order(curves(rows)), pathlib.Path(runs_dir), rate_axis)
-    return _DRAW[wanted.name](material)._replace(curves=material.curves)
+    return DRAWINGS[wanted.drawing](material)._replace(curves=material.curves)
 
 
-def _rd(material: Material, points: pd.DataFrame | None = None, **layout) -> Drawn:
-    points = material.checkpoint() if points is None else points
-    figure = rd_curves.rd_figure(points, across=2, rate_axis=material.rate_axis, **layout)
-    return Drawn({material.experiment.name: figure}, [])
+def rd_curves(material: Material) -> Drawn:
+    """The RD plane in the experiment's own layout; panels by the kind of split come with constant volume first."""
+    layout = material.experiment.layout
+    columns = {*layout.get("facet", ()), *(layout.get("hue") or ())}
+    points = material.curves if "checkpoint" in columns else material.checkpoint()
+    if "kind" in columns:
+        points = points.assign(kind=points["split"].str.partition("_")[0])
+        points = points[["kind", *points.columns.drop("kind")]].sort_values(
+            ["kind", "num_layers"], ascending=[False, True], kind="stable")
+    return _rd(material, points, **layout)
 
 
-def _large_and_small(material: Material) -> Drawn:
+def _rd(material: Material, points: pd.DataFrame, **layout: Any) -> Drawn:
+    return Drawn({material.experiment.name: rd_figure(points, across=2, rate_axis=material.rate_axis, **layout)}, [])
+
+
+def curves_with_reconstructions(material: Material) -> Drawn:
     """Figure 3: a panel per split and network, with the reconstructions of one test image at each beta above it."""
     points = material.checkpoint()
     split = points["split"].map(naming.split_order)
@@ -103,7 +115,7 @@ def _large_and_small(material: Material) -> Drawn:
 def _reconstructions(material: Material, split: str, num_layers: int) -> dict[str, np.ndarray]:
     """Input and reconstruction by beta, from the first restart that has them."""
     rows = material.table[(material.table["split"] == split) & (material.table["num_layers"] == num_layers)]
-    pictures = {}
+    pictures: dict[str, np.ndarray] = {}
     for row in rows.drop_duplicates("run").sort_values(["beta", "seed"]).itertuples():
         run = RunDir(material.runs_dir / row.run)
         path = run.arrays("reconstruction")
@@ -114,48 +126,15 @@ def _reconstructions(material: Material, split: str, num_layers: int) -> dict[st
     return pictures
 
 
-def _sizes(material: Material) -> Drawn:
-    """Figure 4: test curves by training-set size; constant volume above, constant density below."""
-    points = material.checkpoint()
-    points = points.assign(kind=points["split"].str.partition("_")[0])
-    points = points[["kind", *points.columns.drop("kind")]].sort_values(["kind", "num_layers"], ascending=[False, True],
-                                                                        kind="stable")
-    return _rd(material, points, facet=("kind", "num_layers"), hue=("num_train",), partitions=("test",))
-
-
-def _kinds(material: Material) -> Drawn:
-    """Figure 5: a panel per network, a curve per split."""
-    return _rd(material, facet=("num_layers",), hue=("split",))
-
-
-def _networks(material: Material) -> Drawn:
-    """Figure 6: a panel per architecture, a curve per number of layers."""
-    return _rd(material, facet=("architecture",), hue=("num_layers",))
-
-
-def _others(material: Material) -> Drawn:
-    """Figure 7: a panel per data set, each with axes of its own."""
-    return _rd(material, facet=("dataset",), hue=("num_layers",), share=False)
-
-
-def _other_sizes(material: Material) -> Drawn:
-    return _rd(material, facet=("dataset", "num_layers"), hue=("num_train",), partitions=("test",), share=False)
-
-
-def _information(material: Material) -> Drawn:
-    """Figure 8."""
+def information(material: Material) -> Drawn:
+    """Figure 8: mutual information and marginal KL against beta."""
     lacking = _lacking(material, quantities.MUTUAL_INFORMATION)
     if lacking:
         return Drawn({}, lacking)
     return Drawn({material.experiment.name: against_beta.information_figure(material.checkpoint())}, [])
 
 
-def _early_stopping(material: Material) -> Drawn:
-    """Last against early-stopped, both over the half of the test set that did not select."""
-    return _rd(material, material.curves, facet=("num_layers",), hue=("checkpoint",), partitions=("test_compare",))
-
-
-def _log_px(material: Material) -> Drawn:
+def log_px(material: Material) -> Drawn:
     """log p(x) against beta, and against the number of importance samples."""
     lacking = _lacking(material, quantities.LOG_PX)
     if lacking:
@@ -165,7 +144,7 @@ def _log_px(material: Material) -> Drawn:
                   "log_px_samples": against_beta.samples_figure(points)}, [])
 
 
-def _distances(material: Material) -> Drawn:
+def nearest_distances(material: Material) -> Drawn:
     """Histograms of distances by split, and the gap of the same runs against distance."""
     groups = {}
     for row in material.table[material.table["checkpoint"] == "last"].drop_duplicates("split").itertuples():
@@ -183,11 +162,8 @@ def _distances(material: Material) -> Drawn:
     return Drawn({material.experiment.name: histograms, "gap_by_distance": distances.gap_figure(groups)}, [])
 
 
-def _rate_terms(material: Material) -> Drawn:
-    return _rd(material, facet=("num_layers",), hue=("rate_terms",))
-
-
-def _memorisation(material: Material) -> Drawn:
+def memorisation(material: Material) -> Drawn:
+    """Shares of memorised images and the perplexity of the weights against beta."""
     lacking = _lacking(material, quantities.MEMORISED_AT_MEAN)
     labels = {quantities.MEMORISED_AT_MEAN: "share nearer to\na training image",
               quantities.MEMORISED_AT_MEAN_CONTROL: "share nearer to\nanother test image",
@@ -199,10 +175,6 @@ def _memorisation(material: Material) -> Drawn:
     return Drawn({material.experiment.name: against_beta.measures_figure(material.checkpoint(), labels)}, [strips])
 
 
-def _latent_dim(material: Material) -> Drawn:
-    return _rd(material, facet=("num_layers",), hue=("latent_dim",), partitions=("test",))
-
-
 def _lacking(material: Material, column: str) -> list[str]:
     has = column in material.table and material.table[column].notna().any()
     return [] if has else [_unmeasured(material, column)]
@@ -212,9 +184,6 @@ def _unmeasured(material: Material, what: str) -> str:
     return f"no run has {what}; made by {material.experiment.command}"
 
 
-_DRAW: dict[str, Callable[[Material], Drawn]] = {
-    "figure3": _large_and_small, "figure4": _sizes, "figure5": _kinds, "figure6": _networks, "figure7": _others,
-    "figure7_sizes": _other_sizes, "figure8": _information, "early_stopping": _early_stopping,
-    "log_likelihood": _log_px, "nearest_neighbours": _distances, "rate_terms": _rate_terms,
-    "memorisation": _memorisation, "latent_dim": _latent_dim,
-}
+# By the names that the entries of sweeps/experiments.py use.
+DRAWINGS: dict[str, Callable[[Material], Drawn]] = {drawing.__name__: drawing for drawing in (
+    rd_curves, curves_with_reconstructions, information, log_px, nearest_distances, memorisation)}

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from vae_rd.config import Config
-from vae_rd.datasets import random_streams, records, splits
+from vae_rd.datasets import random_streams, splits
 from vae_rd.measures import split_neighbours
 from vae_rd.storage import checkpoints, runs
 
@@ -121,9 +121,9 @@ class FinishedRun:
             for block, chosen in zip(_blocks(codes), _blocks(rows))])
 
     def decode(self, codes: np.ndarray) -> np.ndarray:
-        """The likelihood's mean at codes [..., latent_dim]: images [..., height, width, channels] in [0, 1]."""
+        """The mean pictures at codes [..., latent_dim]: images [..., height, width, channels] in [0, 1]."""
         flat = codes.reshape(-1, codes.shape[-1])
-        images = np.concatenate([np.asarray(self.vae.likelihood(block).mean()) for block in _blocks(flat)])
+        images = np.concatenate([np.asarray(self.vae.picture(block)) for block in _blocks(flat)])
         return images.reshape(*codes.shape[:-1], *images.shape[1:])
 
     @property
@@ -142,7 +142,8 @@ def open_run(path: str | os.PathLike, data_dir: str | os.PathLike = "data", chec
     Args:
         path: its directory.
         data_dir: the folder of the data sets.
-        checkpoint: `last`, or `best`: the evaluation with the lowest objective on the selecting half of the test set.
+        checkpoint: `last`, or `best`: the evaluation with the lowest distortion + beta * rate on the selecting half of
+            the test set.
         split: its data, if they are loaded already.
 
     Raises:
@@ -160,8 +161,7 @@ def open_run(path: str | os.PathLike, data_dir: str | os.PathLike = "data", chec
     if checkpoint not in runs.CHECKPOINT_NAMES:
         raise runs.RunError(f"checkpoint={checkpoint!r} is not known; choose one of "
                             f"{', '.join(runs.CHECKPOINT_NAMES)}.")
-    split_dir = records.split_path(pathlib.Path(data_dir), config.dataset, config.split, config.data_seed,
-                                   config.image_size, config.binarization)
+    split_dir = config.data.path(data_dir)
     split = split or splits.load(split_dir)
     if split.info.content_sha256 != results["content_sha256"]:
         raise runs.RunError(f"{run.path} was trained on other data than {data_dir} holds for {config.dataset}/"

@@ -47,16 +47,19 @@ class LogMarginalSettings(Settings):
 def measure(run: FinishedRun, settings: LogMarginalSettings) -> Outcome:
     """The bound with all samples and with fewer (the K-curve), and how far it can be trusted."""
     from vae_rd.model import likelihoods  # imports Keras with its package: not before it is needed
+    lowest = likelihoods.LIKELIHOODS[run.config.likelihood].floor
     scalars, per_example = {}, {}
     for name in run.partitions:
         rows = run.rows(name, settings.query_images)
         log_weights = weights_of(run, name, rows, settings)
         log_px, judged = importance_bound(log_weights), reliability(log_weights)
-        floor = likelihoods.entropy_floor(run.partition(name).images[rows])
+        floor = lowest(run.partition(name).images[rows])
         curve = {f"{LOG_PX_SAMPLES}{size}": float(importance_bound(log_weights, size).mean())
                  for size in curve_sizes(settings.num_samples)}
         scalars[name] = {**means_with_errors(**{LOG_PX: log_px}), "ess": float(np.median(judged.ess)),
-                         UNRELIABLE: float(judged.unreliable.mean()), "log_px_ceiling": float(-floor.mean()), **curve}
+                         UNRELIABLE: float(judged.unreliable.mean()), **curve}
+        if floor is not None:
+            scalars[name]["log_px_ceiling"] = float(-floor.mean())
         per_example[name] = run.spread(name, rows, ess=judged.ess, tail_index=judged.tail_index, **{LOG_PX: log_px})
     return Outcome(scalars, per_example)
 

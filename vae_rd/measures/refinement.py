@@ -101,7 +101,8 @@ def measure(run: FinishedRun, settings: RefinementSettings) -> Outcome:
 MEASURE = Measure(
     "refinement", measure, "the best posterior of each image for the decoder as it is, and which part of the gap "
     "between test and train is the encoder's (half a minute for 1 layer, 2 for 3 convolutional ones)",
-    RefinementSettings, (f"test/{REFINED}objective", f"run/{GAP_ENCODER}", f"run/{GAP_DECODER}"))
+    RefinementSettings,
+    (f"test/{REFINED}objective", f"run/{GAP_ENCODER}", f"run/{GAP_DECODER}"))
 
 
 def gap_parts(train: dict[str, float], test: dict[str, float]) -> dict[str, float]:

@@ -3,6 +3,7 @@
 from vae_rd.measures import (
     annealed,
     distortion,
+    gallery,
     information,
     log_marginal,
     memorisation,
@@ -14,4 +15,5 @@ from vae_rd.measures import (
 from vae_rd.measures.measure import Measure
 
 MEASURES: dict[str, Measure] = {module.MEASURE.name: module.MEASURE for module in (
-    information, log_marginal, annealed, neighbours, memorisation, distortion, refitted_prior, refinement, pictures)}
+    information, log_marginal, annealed, neighbours, memorisation, distortion, refitted_prior, refinement, pictures,
+    gallery)}

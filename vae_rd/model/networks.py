@@ -3,44 +3,93 @@
 import keras
 import numpy as np
 
-KERNEL_SIZE = 4
+from vae_rd.catalogue import KERNEL_SIZE
+
 STRIDE = 2
 
 
-def build_encoder(*, image_shape, architecture, num_layers, hidden_units, channels, latent_dim, precision, seed):
-    """Network from images [batch, height, width, channels] to two [batch, latent_dim]: posterior mean and log scale."""
-    layers = _Layers(precision, seed, stream=0)
-    images = keras.Input(image_shape, dtype=layers.dtype.variable_dtype)  # else float32: float64 would be rounded here
-    hidden = images
-    if architecture == "cnn":
-        for _ in range(num_layers):
-            hidden = layers.make(keras.layers.Conv2D, channels, KERNEL_SIZE, STRIDE, "same", activation="relu")(hidden)
-    hidden = keras.layers.Flatten(dtype=layers.dtype)(hidden)
-    if architecture == "mlp":
-        for _ in range(num_layers):
-            hidden = layers.make(keras.layers.Dense, hidden_units, activation="relu")(hidden)
-    heads = [layers.make(keras.layers.Dense, latent_dim, name=name)(hidden) for name in ("mean", "log_scale")]
-    return keras.Model(images, heads, name="encoder")
+class Network:
+    """Builds the encoder and the decoder of one architecture; a subclass adds the hidden layers of both.
+
+    Args:
+        image_shape: (height, width, channels).
+        per_pixel: parameters that the likelihood takes of each pixel and channel.
+        num_layers: hidden layers in the encoder, and as many in the decoder.
+        width: of each hidden layer.
+        latent_dim: of the codes.
+        precision: as in Config.
+        seed: of the initial weights.
+    """
+
+    def __init__(self, *, image_shape: tuple[int, int, int], per_pixel: int, num_layers: int, width: int,
+                 latent_dim: int, precision: str, seed: int):
+        self.image_shape, self.channels = tuple(image_shape), image_shape[-1] * per_pixel
+        self.num_layers, self.width, self.latent_dim = num_layers, width, latent_dim
+        self._precision, self._seed = precision, seed
+
+    def encoder(self) -> keras.Model:
+        """Network from images [batch, height, width, channels] to posterior mean and log scale, [batch, latent_dim]."""
+        layers = _Layers(self._precision, self._seed, stream=0)
+        images = keras.Input(self.image_shape, dtype=layers.dtype.variable_dtype)  # else float32 rounds float64 here
+        hidden = self._encoded(layers, images)
+        heads = [layers.make(keras.layers.Dense, self.latent_dim, name=name)(hidden) for name in ("mean", "log_scale")]
+        return keras.Model(images, heads, name="encoder")
+
+    def decoder(self) -> keras.Model:
+        """Network from codes [batch, latent_dim] to parameters [batch, height, width, channels * per_pixel]."""
+        layers = _Layers(self._precision, self._seed, stream=1)
+        codes = keras.Input((self.latent_dim,), dtype=layers.dtype.variable_dtype)
+        return keras.Model(codes, self._decoded(layers, codes), name="decoder")
+
+    def _encoded(self, layers, images):
+        """Images to hidden units [batch, units]."""
+        raise NotImplementedError
+
+    def _decoded(self, layers, codes):
+        """Codes to the likelihood's parameters."""
+        raise NotImplementedError
 
 
-def build_decoder(*, image_shape, architecture, num_layers, hidden_units, channels, latent_dim, precision, seed):
-    """Network from codes [batch, latent_dim] to Bernoulli logits [batch, height, width, channels]: encoder's mirror."""
-    layers = _Layers(precision, seed, stream=1)
-    codes = keras.Input((latent_dim,), dtype=layers.dtype.variable_dtype)
-    hidden = codes
-    if architecture == "cnn":
-        height, width = (side // STRIDE**num_layers for side in image_shape[:2])
-        hidden = layers.make(keras.layers.Dense, height * width * channels, activation="relu")(hidden)
-        hidden = keras.layers.Reshape((height, width, channels), dtype=layers.dtype)(hidden)
-        for remaining in reversed(range(num_layers)):
-            outputs, activation = (channels, "relu") if remaining else (image_shape[-1], None)
+class Mlp(Network):
+    """Dense hidden layers, the decoder the encoder's mirror."""
+
+    def _encoded(self, layers, images):
+        return self._dense(layers, keras.layers.Flatten(dtype=layers.dtype)(images))
+
+    def _decoded(self, layers, codes):
+        shape = (*self.image_shape[:-1], self.channels)
+        hidden = self._dense(layers, codes)  # before the last layer is made: seeds go by the order of making
+        parameters = layers.make(keras.layers.Dense, int(np.prod(shape)), name="parameters")(hidden)
+        return keras.layers.Reshape(shape, dtype=layers.dtype)(parameters)
+
+    def _dense(self, layers, hidden):
+        for _ in range(self.num_layers):
+            hidden = layers.make(keras.layers.Dense, self.width, activation="relu")(hidden)
+        return hidden
+
+
+class Cnn(Network):
+    """Convolutions that halve the image, the decoder the encoder's mirror."""
+
+    def _encoded(self, layers, images):
+        hidden = images
+        for _ in range(self.num_layers):
+            hidden = layers.make(keras.layers.Conv2D, self.width, KERNEL_SIZE, STRIDE, "same",
+                                 activation="relu")(hidden)
+        return keras.layers.Flatten(dtype=layers.dtype)(hidden)
+
+    def _decoded(self, layers, codes):
+        height, width = (side // STRIDE**self.num_layers for side in self.image_shape[:2])
+        hidden = layers.make(keras.layers.Dense, height * width * self.width, activation="relu")(codes)
+        hidden = keras.layers.Reshape((height, width, self.width), dtype=layers.dtype)(hidden)
+        for remaining in reversed(range(self.num_layers)):
+            outputs, activation = (self.width, "relu") if remaining else (self.channels, None)
             hidden = layers.make(keras.layers.Conv2DTranspose, outputs, KERNEL_SIZE, STRIDE, "same",
                                  activation=activation)(hidden)
-        return keras.Model(codes, hidden, name="decoder")
-    for _ in range(num_layers):
-        hidden = layers.make(keras.layers.Dense, hidden_units, activation="relu")(hidden)
-    logits = layers.make(keras.layers.Dense, int(np.prod(image_shape)), name="logits")(hidden)
-    return keras.Model(codes, keras.layers.Reshape(image_shape, dtype=layers.dtype)(logits), name="decoder")
+        return hidden
+
+
+NETWORKS = {"mlp": Mlp, "cnn": Cnn}
 
 
 class _Layers:

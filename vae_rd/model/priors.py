@@ -1,49 +1,202 @@
-"""Priors p(z): layers that own their parameters and build a TFP distribution when called.
+"""Priors p(z): layers that own their parameters and build a distribution over codes when they are asked for one.
 
 A distribution built in `__init__` would hold copies that get no gradient; built in the method, from weights, it does.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import keras
 import numpy as np
 import tensorflow as tf
-import tensorflow_probability as tfp
+from tensorflow_probability import distributions as tfd
 
-tfd = tfp.distributions
+from vae_rd.catalogue import COMPONENTS, COUPLING_UNITS, COUPLINGS, PSEUDO_INPUTS
 
-NUM_COMPONENTS = 16
+MAX_LOG_SCALE = 2.0  # of one coupling of the flow; two of them act on each dimension
 
 
-class StandardNormal(keras.layers.Layer):
-    """The paper's prior, N(0, I)."""
+class Prior(keras.layers.Layer):
+    """A prior; a subclass adds its weights and builds the distribution.
 
-    def __init__(self, latent_dim, seed=0, **kwargs):
+    Args:
+        latent_dim: of the codes.
+        image_shape: (height, width, channels), for a prior that is made of images.
+        posterior: images -> q(z|x), for the same.
+        seed: the run's; of the initial weights.
+    """
+
+    def __init__(self, latent_dim: int, *, image_shape: tuple[int, int, int] | None = None,
+                 posterior: Callable[[tf.Tensor], tfd.Distribution] | None = None, seed: int = 0, **kwargs: Any):
         super().__init__(**kwargs)
         self.latent_dim = latent_dim
+        self._seeds = iter(np.random.SeedSequence([seed, 2]).generate_state(100))
 
-    def distribution(self):
-        """`tfd.Distribution` over codes, event [latent_dim]."""
+    def distribution(self) -> tfd.Distribution:
+        """`tfd.Distribution` over codes, event [latent_dim], batch []."""
+        raise NotImplementedError
+
+    def _add_normal(self, name, shape, stddev=1.0):
+        seed = int(next(self._seeds) % 2**31)
+        return self.add_weight(name=name, shape=shape,
+                               initializer=keras.initializers.RandomNormal(stddev=stddev, seed=seed))
+
+
+class StandardNormal(Prior):
+    """The paper's prior, N(0, I)."""
+
+    def distribution(self) -> tfd.Distribution:
+        """N(0, I)."""
         zeros = tf.zeros([self.latent_dim], self.variable_dtype)
         return tfd.Independent(tfd.Normal(zeros, tf.ones_like(zeros)), 1)
 
 
-class GaussianMixture(keras.layers.Layer):
-    """A mixture of 16 diagonal Gaussians whose weights, means and scales are learned."""
+class LearnedNormal(Prior):
+    """A diagonal Gaussian whose mean and scales are learned; N(0, I) at first."""
 
-    def __init__(self, latent_dim, seed=0, **kwargs):
-        super().__init__(**kwargs)
-        self.latent_dim = latent_dim
-        shape = (NUM_COMPONENTS, latent_dim)
-        seed = int(np.random.SeedSequence([seed, 2]).generate_state(1)[0] % 2**31)
-        self.means = self.add_weight(name="means", shape=shape,
-                                     initializer=keras.initializers.RandomNormal(stddev=1.0, seed=seed))
+    def __init__(self, latent_dim: int, **kwargs: Any):
+        super().__init__(latent_dim, **kwargs)
+        self.mean = self.add_weight(name="mean", shape=(latent_dim,), initializer="zeros")
+        self.log_scale = self.add_weight(name="log_scale", shape=(latent_dim,), initializer="zeros")
+
+    def distribution(self) -> tfd.Distribution:
+        """N(mean, scale^2)."""
+        return tfd.Independent(tfd.Normal(tf.convert_to_tensor(self.mean), tf.exp(self.log_scale)), 1)
+
+
+class GaussianMixture(Prior):
+    """A mixture of diagonal Gaussians whose weights, means and scales are learned."""
+
+    def __init__(self, latent_dim: int, *, num_components: int = COMPONENTS, **kwargs: Any):
+        super().__init__(latent_dim, **kwargs)
+        shape = (num_components, latent_dim)
+        self.means = self._add_normal("means", shape)
         self.log_scales = self.add_weight(name="log_scales", shape=shape, initializer="zeros")
-        self.logits = self.add_weight(name="logits", shape=(NUM_COMPONENTS,), initializer="zeros")
+        self.logits = self.add_weight(name="logits", shape=(num_components,), initializer="zeros")
 
-    def distribution(self):
-        """`tfd.Distribution` over codes, event [latent_dim]."""
+    def distribution(self) -> tfd.Distribution:
+        """The mixture."""
         means, scales, logits = (tf.convert_to_tensor(weight)
                                  for weight in (self.means, tf.exp(self.log_scales), self.logits))
         return tfd.MixtureSameFamily(tfd.Categorical(logits), tfd.Independent(tfd.Normal(means, scales), 1))
 
 
-PRIORS = {"standard_normal": StandardNormal, "mixture": GaussianMixture}
+class VampPrior(Prior):
+    """The mean posterior of learned pseudo-inputs, 1/K sum_k q(z|u_k) (Tomczak and Welling 2018, eq. 9).
+
+    The pseudo-inputs are sigmoids of the weights, so that they stay in [0, 1], as images do, without a gradient that
+    vanishes at the ends of a clipped range.
+    """
+
+    def __init__(self, latent_dim: int, *, image_shape: tuple[int, int, int],
+                 posterior: Callable[[tf.Tensor], tfd.Distribution], **kwargs: Any):
+        super().__init__(latent_dim, **kwargs)
+        self._posterior = posterior  # called, not kept as a part: the encoder's weights stay the encoder's
+        self.pseudo_logits = self._add_normal("pseudo_logits", (PSEUDO_INPUTS, *image_shape))
+
+    @property
+    def pseudo_inputs(self) -> tf.Tensor:
+        """[K, height, width, channels] in [0, 1]."""
+        return tf.sigmoid(tf.convert_to_tensor(self.pseudo_logits))
+
+    def distribution(self) -> tfd.Distribution:
+        """The mixture; it encodes the pseudo-inputs once."""
+        weights = tfd.Categorical(tf.zeros(self.pseudo_logits.shape[:1], self.variable_dtype))
+        return tfd.MixtureSameFamily(weights, self._posterior(self.pseudo_inputs))
+
+
+class Flow(Prior):
+    """RealNVP (Dinh et al. 2017): N(0, I) carried through invertible affine couplings.
+
+    A coupling shifts and scales one half of the code by functions of the other half, and the halves take turns.
+    """
+
+    def __init__(self, latent_dim: int, **kwargs: Any):
+        super().__init__(latent_dim, **kwargs)
+        self.couplings = []
+        for layer in range(COUPLINGS):
+            kept, moved = self._halves(range(latent_dim), layer)
+            sizes = {"inner_kernel": (len(kept), COUPLING_UNITS), "inner_bias": (COUPLING_UNITS,),
+                     "outer_kernel": (COUPLING_UNITS, 2 * len(moved)), "outer_bias": (2 * len(moved),)}
+            # Near the identity at first; at exactly zero the inner weights would get no gradient.
+            stddevs = {"inner_kernel": len(kept)**-0.5, "outer_kernel": 0.01}
+            self.couplings.append([
+                self._add_normal(name, shape, stddevs[name]) if name in stddevs
+                else self.add_weight(name=name, shape=shape, initializer="zeros") for name, shape in sizes.items()])
+
+    def distribution(self) -> tfd.Distribution:
+        """p(z) = N(noise; 0, I) |d noise / d z|."""
+        return FlowDistribution(self)
+
+    def codes(self, noise: tf.Tensor) -> tf.Tensor:
+        """Codes [..., latent_dim] that the noise [..., latent_dim] is carried to."""
+        for layer in range(COUPLINGS):
+            kept, moved = self._halves(noise, layer)
+            shift, log_scale = self._shift_and_log_scale(kept, layer)
+            noise = self._joined(kept, moved * tf.exp(log_scale) + shift, layer)
+        return noise
+
+    def noise(self, codes: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """The inverse of `codes`, and log |d noise / d codes| [...]."""
+        log_det = tf.zeros_like(codes[..., 0])
+        for layer in reversed(range(COUPLINGS)):
+            kept, moved = self._halves(codes, layer)
+            shift, log_scale = self._shift_and_log_scale(kept, layer)
+            codes = self._joined(kept, (moved - shift) * tf.exp(-log_scale), layer)
+            log_det -= tf.reduce_sum(log_scale, -1)
+        return codes, log_det
+
+    def _halves(self, values, layer):
+        """The part that a coupling keeps, and the part that it moves."""
+        cut = self.latent_dim // 2
+        first, second = (values[:cut], values[cut:]) if isinstance(values, range) else (values[..., :cut],
+                                                                                       values[..., cut:])
+        return (second, first) if layer % 2 else (first, second)
+
+    def _joined(self, kept, moved, layer):
+        return tf.concat([moved, kept] if layer % 2 else [kept, moved], -1)
+
+    def _shift_and_log_scale(self, kept, layer):
+        inner_kernel, inner_bias, outer_kernel, outer_bias = (tf.convert_to_tensor(weight)
+                                                              for weight in self.couplings[layer])
+        hidden = tf.tanh(tf.matmul(tf.reshape(kept, [-1, kept.shape[-1]]), inner_kernel) + inner_bias)
+        output = tf.matmul(hidden, outer_kernel) + outer_bias
+        shift, raw = tf.split(tf.reshape(output, tf.concat([tf.shape(kept)[:-1], [output.shape[-1]]], 0)), 2, -1)
+        return shift, MAX_LOG_SCALE * tf.tanh(raw / MAX_LOG_SCALE)
+
+
+class FlowDistribution(tfd.Distribution):
+    """The distribution of a `Flow`, with the weights that it has when it is used."""
+
+    def __init__(self, flow):
+        self._flow = flow
+        super().__init__(flow.variable_dtype, tfd.FULLY_REPARAMETERIZED, validate_args=False, allow_nan_stats=True,
+                         parameters={"flow": flow}, name="Flow")
+
+    @property
+    def _base(self):
+        zeros = tf.zeros([self._flow.latent_dim], self.dtype)
+        return tfd.Independent(tfd.Normal(zeros, tf.ones_like(zeros)), 1)
+
+    def _log_prob(self, codes):
+        noise, log_det = self._flow.noise(codes)
+        return self._base.log_prob(noise) + log_det
+
+    def _sample_n(self, n, seed=None):
+        return self._flow.codes(self._base.sample(n, seed=seed))
+
+    def _event_shape(self):
+        return tf.TensorShape([self._flow.latent_dim])
+
+    def _event_shape_tensor(self):
+        return tf.constant([self._flow.latent_dim])
+
+    def _batch_shape(self):
+        return tf.TensorShape([])
+
+    def _batch_shape_tensor(self):
+        return tf.constant([], tf.int32)
+
+
+PRIORS = {"standard_normal": StandardNormal, "learned_normal": LearnedNormal, "mixture": GaussianMixture,
+          "vamp": VampPrior, "flow": Flow}

@@ -1,17 +1,20 @@
 """Pieces of a sweep: which runs train together as a column, how many fit, and what a task of an array takes."""
 
+import functools
 import itertools
 import os
 import subprocess
+import sys
 
 from vae_rd.config import STACKABLE_FIELDS, Config
 from vae_rd.sweeps import workers
-from vae_rd.sweeps.experiments import cost, num_parameters
+from vae_rd.sweeps.cost import cost, num_parameters
 
 CPU_MEMBERS = 12  # more gain nothing where members run one after the other, and the program takes longer to compile
 GPU_MEMBERS = 60  # the paper's 12 betas x 5 restarts
 COPIES = 9  # of a member's weights at the peak: weights, gradients, Adam's two, each with a copy in flight, one to save
 FLOATS_PER_IMAGE = 4  # per latent dimension of an evaluated image: posterior mean and scale, each with a copy
+GPU_GIBIBYTES = 8  # assumed of a GPU that does not say how much memory it has
 MEMORY_SHARE = 0.5  # of what there is, free or not: so that columns are the same in every call
 
 
@@ -72,7 +75,16 @@ def _activation_bytes(config: Config) -> int:
     return 4 * 1024 * (4 * 3 * pixels + 4 * hidden)
 
 
+@functools.cache
 def _gpu_bytes() -> int:
-    answer = subprocess.run(["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits"],
-                            capture_output=True, text=True, check=False).stdout.split()
-    return min((int(megabytes) for megabytes in answer), default=8192) * 2**20
+    """Memory of the smallest GPU, as nvidia-smi says; where it does not, what is assumed is printed."""
+    query = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
+    try:
+        answer = subprocess.run(query, capture_output=True, text=True, check=False).stdout.split()
+    except OSError:  # it is not installed, as in many containers
+        answer = []
+    megabytes = [int(text) for text in answer if text.isdigit()]  # "[N/A]" where memory is shared with the machine
+    if not megabytes:
+        print(f"nvidia-smi does not say how much memory the GPU has: {GPU_GIBIBYTES} GiB are assumed. With another "
+              "number of runs in a column, give it: --column_size.", file=sys.stderr)
+    return min(megabytes) * 2**20 if megabytes else GPU_GIBIBYTES * 2**30

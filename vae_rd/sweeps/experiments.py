@@ -1,4 +1,4 @@
-"""The paper's figures and further experiments as lists of Configs, at four scales, with what they cost.
+"""The paper's figures and further experiments as lists of Configs, at four scales.
 
 An experiment is a product of small lists: networks x splits x betas x restarts. Runs that several figures share are
 equal Configs, so they are trained once.
@@ -6,7 +6,7 @@ equal Configs, so they are trained once.
 
 import itertools
 from collections.abc import Callable, Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from vae_rd.config import SPLIT_SIZES, Config, ConfigError
 
@@ -37,15 +37,28 @@ class Scale(NamedTuple):
     settings: dict[str, dict[str, int]] = {}  # of the measures, by name, that keep them within the scale
 
 
+class Entry(NamedTuple):
+    """How an experiment is written down: which runs it trains at a scale, what it measures and how it is drawn."""
+
+    text: str  # one line: what it shows
+    configs: Callable[[Scale], Iterable[Config]]
+    measures: tuple[str, ...] = ()  # names in the registry of measures
+    checkpoints: tuple[str, ...] = ("last",)  # which states of the runs the figures need
+    drawing: str = "rd_curves"  # name of a drawing in figures/paper.py
+    layout: dict[str, Any] = {}  # of the drawing, as arguments of rd_curves.rd_figure: facet, hue, partitions, share
+
+
 class Experiment(NamedTuple):
-    """Runs to train, and what to measure on them."""
+    """One experiment at one scale: runs to train, what to measure on them and how to draw them."""
 
     name: str
     scale: str
-    text: str  # one line: what it shows
+    text: str
     configs: tuple[Config, ...]
-    measures: tuple[str, ...]  # names in the table of measures
-    checkpoints: tuple[str, ...] = ("last",)  # which states of the runs the figures need
+    measures: tuple[str, ...]
+    checkpoints: tuple[str, ...]
+    drawing: str
+    layout: dict[str, Any]
 
     @property
     def command(self) -> str:
@@ -56,14 +69,6 @@ class Experiment(NamedTuple):
     def run_names(self) -> list[str]:
         """Names of the run directories, in the order of the Configs."""
         return [config.run_name for config in self.configs]
-
-
-class Cost(NamedTuple):
-    """What a set of runs is expected to take; start-up and measures come on top."""
-
-    runs: int
-    hours: float  # on 2 CPU cores
-    gigabytes: float  # of run directories
 
 
 _SMOKE = Scale("smoke", Config(train_steps=40, image_size=16, eval_images=256), {"hidden_units": 32}, {"channels": 4},
@@ -92,17 +97,7 @@ _PAPER = Scale("paper", Config(), {}, {}, betas=PAPER_BETAS, few_betas=PAPER_BET
                cd=tuple(f"cd_{size}" for size in SPLIT_SIZES if size != "82k"), other="cv_8k",
                other_sizes=("cv_8k", "cv_16k", "cv_33k"), latent_dims=(2, 5, 10, 20, 32, 64))
 SCALES = {scale.name: scale for scale in (_SMOKE, _LAPTOP, _TENTH, _PAPER)}
-
-# Milliseconds per optimizer step at the protocol's sizes (32x32x3 images, batch 128), on 2 quiet cores (Zen 5).
-STEP_MS = {("mlp", 1): 11.0, ("mlp", 3): 16.0, ("cnn", 1): 16.0, ("cnn", 3): 55.0}
-EVALUATION_SHARE = 1 / 3  # of a step's time, to evaluate as many images: forward, without backward and Adam
-COPIES = 5  # of the weights in a run directory: model.keras, best, and last with Adam's two slots
-BYTES_PER_IMAGE = 2 * 32  # of per-example values, for last and best
-# Images and channels of the data sets, as far as they are known without their files; others count as Tetrominoes.
-DATASET_SIZES = {"tetrominoes": (163_840, 3), "tetrominoes_released": (163_840, 3), "mnist": (70_000, 1),
-                 "fashion_mnist": (70_000, 1), "smallnorb": (48_600, 1), "shapes3d": (480_000, 3),
-                 "dsprites": (737_280, 1)}
-
+DEFAULT_SCALE = _LAPTOP.name  # what vae_rd.sweep takes unless told otherwise
 
 def experiment(name: str, scale: str = "paper") -> Experiment:
     """One experiment at one scale.
@@ -110,78 +105,28 @@ def experiment(name: str, scale: str = "paper") -> Experiment:
     Raises:
         ConfigError: for a name or a scale that is not known, with the known ones.
     """
-    if name not in _EXPERIMENTS:
+    if name not in EXPERIMENTS:
         raise ConfigError(f"experiment={name!r} is not known. The experiments are: "
-                          f"{'; '.join(f'{known}: {entry[0]}' for known, entry in _EXPERIMENTS.items())}.")
+                          f"{'; '.join(f'{known}: {entry.text}' for known, entry in EXPERIMENTS.items())}.")
     if scale not in SCALES:
         raise ConfigError(f"scale={scale!r} is not known. The scales are {', '.join(SCALES)}.")
-    text, make, *rest = _EXPERIMENTS[name]
-    configs = tuple(dict.fromkeys(make(SCALES[scale])))
-    return Experiment(name, scale, text, configs, *rest)
+    entry = EXPERIMENTS[name]
+    configs = tuple(dict.fromkeys(entry.configs(SCALES[scale])))
+    return Experiment(name, scale, entry.text, configs, *entry[2:])
 
 
 def names() -> list[str]:
     """The names of all experiments."""
-    return list(_EXPERIMENTS)
+    return list(EXPERIMENTS)
 
 
 def product(scale: Scale, networks: Iterable[dict], splits: Iterable[str], betas: Iterable[float] | None = None,
-            **constant) -> list[Config]:
+            **constant: Any) -> list[Config]:
     """networks x splits x betas x restarts of one scale, other fields constant; restarts of a point lie together."""
     widths = {"mlp": scale.mlp, "cnn": scale.cnn}
     points = itertools.product(splits, networks, betas or scale.betas, range(scale.restarts))
-    return [scale.base.replace(**network, **widths[network["architecture"]], **constant, split=split, beta=beta,
+    return [scale.base.replace(**(widths[network["architecture"]] | network | constant), split=split, beta=beta,
                                seed=seed) for split, network, beta, seed in points]
-
-
-def cost(configs: Iterable[Config]) -> Cost:
-    """Expected hours and disk of some runs: steps times the measured step time, evaluations, and the files written."""
-    configs = list(configs)
-    seconds = sum(step_seconds(config) * (config.train_steps + EVALUATION_SHARE * _images_evaluated(config) /
-                                          config.batch_size) for config in configs)
-    size = sum(4 * COPIES * num_parameters(config) + BYTES_PER_IMAGE * _dataset(config)[0] for config in configs)
-    return Cost(len(configs), seconds / 3600, size / 1e9)
-
-
-def step_seconds(config: Config) -> float:
-    """Expected seconds per optimizer step on 2 cores: the measured ones, scaled by parameters (mlp) or work (cnn)."""
-    protocol = Config(architecture=config.architecture, num_layers=min(config.num_layers, 3))
-    one, three = (STEP_MS[config.architecture, layers] for layers in (1, 3))
-    milliseconds = one + (three - one) / 2 * (protocol.num_layers - 1)
-    if config.architecture == "mlp":
-        share = num_parameters(config) / num_parameters(protocol)
-    else:
-        share = (config.image_size / 32) ** 2 * config.channels / protocol.channels
-    return milliseconds / 1000 * share * config.batch_size / protocol.batch_size
-
-
-def num_parameters(config: Config) -> int:
-    """Weights and biases of encoder and decoder."""
-    pixels, channels = config.image_size**2, _dataset(config)[1]
-    layers, codes = config.num_layers, config.latent_dim
-
-    def dense(inputs, outputs):
-        return inputs * outputs + outputs
-
-    if config.architecture == "mlp":
-        units = config.hidden_units
-        return (dense(pixels * channels, units) + 2 * (layers - 1) * dense(units, units) + 2 * dense(units, codes)
-                + dense(codes, units) + dense(units, pixels * channels))
-    width, kernel = config.channels, 16
-    flat = pixels // 4**layers * width
-    return (dense(kernel * channels, width) + 2 * (layers - 1) * dense(kernel * width, width) + 2 * dense(flat, codes)
-            + dense(codes, flat) + dense(kernel * width, channels))
-
-
-def _images_evaluated(config: Config) -> int:
-    """Over all evaluations of a run: whole partitions of the last state, and of the best unless that is the last."""
-    total = _dataset(config)[0]
-    before = -(-config.train_steps // config.evaluation_interval)
-    return 2 * total + before * min(total, 2 * (config.eval_images or total))
-
-
-def _dataset(config: Config) -> tuple[int, int]:
-    return DATASET_SIZES.get(config.dataset, DATASET_SIZES["tetrominoes"])
 
 
 def _small_and_large(scale: Scale) -> list[Config]:
@@ -235,24 +180,37 @@ def _no_runs(scale: Scale) -> list[Config]:
 
 
 _PREVIEW = "no runs: python -m data_gen.main --preview=samples.png draws it"
-# name: (what it shows, its Configs, measures[, checkpoints])
-_EXPERIMENTS: dict[str, tuple[str, Callable[[Scale], list[Config]], tuple[str, ...]]] = {
-    "figure1": (f"samples of the data ({_PREVIEW})", _no_runs, ()),
-    "figure2": (f"the four kinds of split ({_PREVIEW})", _no_runs, ()),
-    "figure3": ("train and test curves on a large and a small training set, with reconstructions", _small_and_large,
-                ("neighbours",)),
-    "figure4": ("test curves by training-set size, at constant volume and at constant density", _sizes, ()),
-    "figure5": ("constant volume, large and small, against the checkerboard", _kinds, ("neighbours",)),
-    "figure6": ("MLP against CNN on the small training set", _networks, ()),
-    "figure7": ("four other data sets, a small training set of each", _others, ()),
-    "figure7_sizes": ("the other data sets over a range of training-set sizes", _other_sizes, ()),
-    "figure8": ("mutual information and marginal KL against beta", _small, ("information",)),
-    "early_stopping": ("last against early-stopped models on the small training set", _small, (), ("last", "best")),
-    "log_likelihood": ("log p(x) against beta, with what cannot be trusted marked", _small_and_large,
-                       ("log_marginal", "annealed")),
-    "nearest_neighbours": ("distance of test images to the training set, by split", _one_per_split, ("neighbours",)),
-    "rate_terms": ("training without the mutual information or without the marginal KL", _rate_terms, ("information",)),
-    "memorisation": ("reconstructions against training images and the infinite-capacity decoder", _small_and_large,
-                     ("neighbours", "memorisation")),
-    "latent_dim": ("size of the latent space (beyond the paper)", _latent_dims, ("information",)),
+_BY_LAYERS = {"facet": ("num_layers",)}  # a panel per number of layers
+EXPERIMENTS: dict[str, Entry] = {
+    "figure1": Entry(f"samples of the data ({_PREVIEW})", _no_runs),
+    "figure2": Entry(f"the four kinds of split ({_PREVIEW})", _no_runs),
+    "figure3": Entry("train and test curves on a large and a small training set, with reconstructions",
+                     _small_and_large, ("neighbours",), drawing="curves_with_reconstructions"),
+    "figure4": Entry("test curves by training-set size, at constant volume and at constant density", _sizes,
+                     layout={"facet": ("kind", "num_layers"), "hue": ("num_train",), "partitions": ("test",)}),
+    "figure5": Entry("constant volume, large and small, against the checkerboard", _kinds, ("neighbours",),
+                     layout={**_BY_LAYERS, "hue": ("split",)}),
+    "figure6": Entry("MLP against CNN on the small training set", _networks,
+                     layout={"facet": ("architecture",), "hue": ("num_layers",)}),
+    "figure7": Entry("four other data sets, a small training set of each", _others,
+                     layout={"facet": ("dataset",), "hue": ("num_layers",), "share": False}),
+    "figure7_sizes": Entry("the other data sets over a range of training-set sizes", _other_sizes,
+                           layout={"facet": ("dataset", "num_layers"), "hue": ("num_train",), "partitions": ("test",),
+                                   "share": False}),
+    "figure8": Entry("mutual information and marginal KL against beta", _small, ("information",),
+                     drawing="information"),
+    # Compared on the half of the test set that did not select the early-stopped weights.
+    "early_stopping": Entry("last against early-stopped models on the small training set", _small,
+                            checkpoints=("last", "best"),
+                            layout={**_BY_LAYERS, "hue": ("checkpoint",), "partitions": ("test_compare",)}),
+    "log_likelihood": Entry("log p(x) against beta, with what cannot be trusted marked", _small_and_large,
+                            ("log_marginal", "annealed"), drawing="log_px"),
+    "nearest_neighbours": Entry("distance of test images to the training set, by split", _one_per_split,
+                                ("neighbours",), drawing="nearest_distances"),
+    "rate_terms": Entry("training without the mutual information or without the marginal KL", _rate_terms,
+                        ("information",), layout={**_BY_LAYERS, "hue": ("rate_terms",)}),
+    "memorisation": Entry("reconstructions against training images and the infinite-capacity decoder",
+                          _small_and_large, ("neighbours", "memorisation"), drawing="memorisation"),
+    "latent_dim": Entry("size of the latent space (beyond the paper)", _latent_dims, ("information",),
+                        layout={**_BY_LAYERS, "hue": ("latent_dim",), "partitions": ("test",)}),
 }

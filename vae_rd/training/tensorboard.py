@@ -15,10 +15,10 @@ from vae_rd.config import Config
 from vae_rd.measures import MEASURES
 from vae_rd.storage import files, runs
 
-SCALARS = ("rate", "distortion", "elbo", "objective", "active_units", "entropy_floor")
-HPARAMS_METRICS = ("train/rate", "test/rate", "train/distortion", "test/distortion", "test/elbo", "train/elbo")
-HPARAMS_FIELDS = ("dataset", "split", "architecture", "num_layers", "latent_dim", "prior", "beta", "rate_terms",
-                  "train_steps", "batch_size", "learning_rate", "seed", "precision")
+SCALARS = ("rate", "distortion", "elbo", "objective", "active_units")
+HPARAMS_METRICS = ("test/rate", "test/distortion", "train/rate", "train/distortion", "test/elbo", "train/elbo")
+HPARAMS_FIELDS = ("dataset", "split", "architecture", "num_layers", "latent_dim", "prior", "likelihood", "beta",
+                  "rate_terms", "train_steps", "batch_size", "learning_rate", "seed", "precision")
 SHOWN_FIELDS = ("architecture", "beta", "num_layers", "seed", "split")  # TensorBoard ticks five fields and five metrics
 NUM_PICTURES, PICTURE_COLUMNS = 16, 8
 _ROOT_FILE = "events.out.tfevents.0000000000.hparams"
@@ -47,7 +47,7 @@ class Board:
 
     def pictures(self, vae: model.VAE, images: np.ndarray, step: int) -> None:
         """Writes images [num, height, width, channels] above their reconstructions, and as many model samples."""
-        samples = vae.likelihood(vae.prior().sample(len(images), seed=[0, 0])).mean().numpy()
+        samples = vae.picture(vae.prior().sample(len(images), seed=[0, 0])).numpy()
         with self._writer.as_default():
             tf.summary.image("reconstructions", _tiled(images, vae(tf.constant(images)).numpy()), step=step)
             tf.summary.image("samples", _tiled(samples), step=step)

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from vae_rd import measures
 from vae_rd.config import Config
-from vae_rd.datasets import records, splits
+from vae_rd.datasets import splits
 from vae_rd.measures import finished_run
 from vae_rd.storage import files, runs
 from vae_rd.training import devices, loop
@@ -42,12 +42,11 @@ def train_and_measure(configs: list[Config], *, runs_dir: str | os.PathLike, dat
         progress: show bars.
 
     Raises:
-        signals.Interrupted, runs.RunError, records.RecordsError, ConfigError: as the parts do.
+        signals.Interrupted, runs.RunError, RecordsError, ConfigError: as the parts do.
     """
     shared = configs[0]
     placement = devices.place(shared, strategy, jit)
-    split_dir = records.split_path(data_dir, shared.dataset, shared.split, shared.data_seed, shared.image_size,
-                                   shared.binarization)
+    split_dir = shared.data.path(data_dir)
     split = splits.load(split_dir)
     pathlib.Path(runs_dir).mkdir(parents=True, exist_ok=True)
     loop.train(configs, split, runs_dir=runs_dir, placement=placement, retry=retry,

@@ -1,0 +1,253 @@
+"""Priors: their densities against quadrature, SciPy and autodiff, and their weights in training, columns and files."""
+
+import keras
+import numpy as np
+import pytest
+import scipy.special
+import scipy.stats
+import tensorflow as tf
+
+from tests.training.test_column import SMALL, distance, member_state, members, trained
+from vae_rd import catalogue, model
+from vae_rd.config import Config
+from vae_rd.model import priors
+from vae_rd.model.priors import PRIORS
+
+SHAPE = (8, 8, 3)
+LEARNED = [name for name in PRIORS if name != "standard_normal"]
+
+
+def make(latent_dim=2, scale=0.3, **changes):
+    """A small model in float64 whose prior's weights are drawn anew."""
+    vae = model.build(Config(**{"image_size": 8, "hidden_units": 16, "latent_dim": latent_dim, "precision": "float64"}
+                             | changes), SHAPE, 300)
+    random = np.random.default_rng(1)
+    for weight in vae.prior_layer.trainable_variables:
+        weight.assign(weight.numpy() + scale * random.standard_normal(weight.shape))
+    return vae
+
+
+def batch(latent_dim=2, size=6, dtype=np.float64):
+    """Grey images and noise."""
+    random = np.random.default_rng(2)
+    return random.uniform(size=(size, *SHAPE)).astype(dtype), random.standard_normal((size, latent_dim)).astype(dtype)
+
+
+# Densities
+
+
+@pytest.mark.parametrize("prior", PRIORS)
+def test_the_density_integrates_to_one_and_its_samples_match_it(prior):
+    """Over a 2-d grid: the mass, and five moments, which the means over samples must equal within their errors."""
+    step = 0.1
+    axis = np.arange(-12, 12 + step, step)
+    grid = np.stack(np.meshgrid(axis, axis, indexing="ij"), -1)
+    distribution = make(prior=prior, scale=0.03 if prior == "flow" else 0.15).prior()
+    density = np.exp(distribution.log_prob(grid).numpy()) * step**2
+    assert density.sum() == pytest.approx(1, abs=1e-5)
+    samples = distribution.sample(40_000, seed=[0, 1]).numpy()
+    assert samples.shape == (40_000, 2) and samples.dtype == np.float64
+    for moment in (lambda z: z[..., 0], lambda z: z[..., 1], lambda z: z[..., 0]**2, lambda z: z[..., 1]**2,
+                   lambda z: z[..., 0] * z[..., 1], lambda z: np.sin(3 * z[..., 0] + z[..., 1]),
+                   lambda z: distribution.log_prob(z).numpy()):
+        drawn, expected = moment(samples), (density * moment(grid)).sum()
+        assert abs(drawn.mean() - expected) < 4 * drawn.std() / np.sqrt(len(drawn))
+    np.testing.assert_array_equal(samples, distribution.sample(40_000, seed=[0, 1]))
+
+
+@pytest.mark.parametrize("prior", PRIORS)
+def test_a_density_takes_any_leading_axes(prior):
+    distribution, codes = make(5, prior=prior).prior(), np.random.default_rng(0).standard_normal((2, 3, 4, 5))
+    assert distribution.event_shape == (5,) and distribution.batch_shape == ()
+    flat = distribution.log_prob(codes.reshape(-1, 5)).numpy()
+    np.testing.assert_allclose(distribution.log_prob(codes), flat.reshape(2, 3, 4), rtol=1e-12)
+    assert flat.std() > 0.1 and distribution.log_prob(codes[0, 0, 0]).shape == ()
+    assert distribution.sample([2, 3], seed=[0, 0]).shape == (2, 3, 5)
+
+
+def test_the_learned_normal_is_scipys_and_starts_as_the_papers():
+    distribution = make(3, prior="learned_normal").prior()
+    mean, log_scale = (weight.numpy() for weight in make(3, prior="learned_normal").prior_layer.trainable_variables)
+    codes = np.random.default_rng(0).standard_normal((9, 3))
+    np.testing.assert_allclose(distribution.log_prob(codes),
+                               scipy.stats.norm.logpdf(codes, mean, np.exp(log_scale)).sum(1), rtol=1e-12)
+    first, papers = (make(3, scale=0.0, prior=prior).prior() for prior in ("learned_normal", "standard_normal"))
+    np.testing.assert_array_equal(first.log_prob(codes), papers.log_prob(codes))
+
+
+def test_a_mixture_of_one_component_is_the_learned_normal():
+    mixture = priors.GaussianMixture(3, num_components=1, dtype="float64")
+    normal = make(3, prior="learned_normal").prior_layer
+    mixture.means.assign(normal.mean.numpy()[None])
+    mixture.log_scales.assign(normal.log_scale.numpy()[None])
+    codes = np.random.default_rng(0).standard_normal((9, 3))
+    np.testing.assert_allclose(mixture.distribution().log_prob(codes), normal.distribution().log_prob(codes),
+                               rtol=1e-12)
+
+
+def test_the_vampprior_is_the_mean_posterior_of_its_pseudo_inputs():
+    vae = make(3, prior="vamp")
+    pseudo_inputs = scipy.special.expit(vae.prior_layer.trainable_variables[0].numpy())
+    assert pseudo_inputs.shape == (128, *SHAPE)
+    posterior = vae.posterior(pseudo_inputs)
+    codes = np.random.default_rng(0).standard_normal((9, 3))
+    pairs = scipy.stats.norm.logpdf(codes[:, None], posterior.mean(), posterior.stddev()).sum(2)
+    np.testing.assert_allclose(vae.prior().log_prob(codes), scipy.special.logsumexp(pairs, axis=1) - np.log(128),
+                               rtol=1e-10)
+
+
+def test_pseudo_inputs_stay_images_and_the_encoder_feels_them():
+    vae = make(3, prior="vamp", scale=1000.0)
+    pseudo_inputs = vae.prior_layer.pseudo_inputs.numpy()
+    assert pseudo_inputs.min() == 0 and pseudo_inputs.max() == 1
+    with tf.GradientTape() as tape:
+        log_prob = tf.reduce_sum(vae.prior().log_prob(np.ones((2, 3))))
+    assert all(np.abs(slope).max() > 0 for slope in tape.gradient(log_prob, vae.encoder.trainable_variables))
+    assert len(vae.prior_layer.trainable_variables) == 1  # the encoder is not a part of the prior
+
+
+@pytest.mark.parametrize("latent_dim", [2, 3, 5])
+def test_the_flow_is_inverted_exactly_and_its_log_determinant_is_autodiffs(latent_dim):
+    flow = make(latent_dim, prior="flow", scale=0.5).prior_layer
+    noise = tf.constant(np.random.default_rng(0).standard_normal((7, latent_dim)))
+    with tf.GradientTape() as tape:
+        tape.watch(noise)
+        codes = flow.codes(noise)
+    jacobian = tape.batch_jacobian(codes, noise).numpy()
+    back, log_det = flow.noise(codes)
+    np.testing.assert_allclose(back, noise, rtol=1e-9, atol=1e-10)
+    np.testing.assert_allclose(log_det, -np.linalg.slogdet(jacobian)[1], rtol=1e-9, atol=1e-10)
+    shifts = 1e-6 * np.eye(latent_dim)
+    numerical = np.stack([(flow.codes(noise + shift) - flow.codes(noise - shift)).numpy() / 2e-6 for shift in shifts],
+                         -1)
+    np.testing.assert_allclose(jacobian, numerical, rtol=1e-6, atol=1e-7)
+    density = scipy.stats.norm.logpdf(noise).sum(1) - np.linalg.slogdet(jacobian)[1]
+    np.testing.assert_allclose(flow.distribution().log_prob(codes), density, rtol=1e-9)
+    assert np.abs(jacobian - np.eye(latent_dim)).max(0).min() > 0.1  # every dimension is moved
+    assert np.abs(log_det).min() > 1e-3
+
+
+def test_the_flow_starts_near_the_papers_prior():
+    codes = np.random.default_rng(0).standard_normal((200, 4))
+    first = make(4, prior="flow", scale=0.0).prior().log_prob(codes).numpy()
+    ours = scipy.stats.norm.logpdf(codes).sum(1)
+    assert 0 < np.abs(first - ours).max() < 1.5
+
+
+@pytest.mark.parametrize("prior", PRIORS)
+def test_the_rate_is_exact_where_the_catalogue_says_so(prior):
+    """Then no noise changes it; else it is the log ratio at the code. Its mean over the noise is the KL in any case."""
+    vae = make(prior=prior)
+    images, _ = batch(size=3)
+    posterior = vae.posterior(images)
+    noise = np.random.default_rng(3).standard_normal((4000, 3, 2))
+    rates = np.stack([vae.terms(images, noise[draw], 1.0).rate.numpy() for draw in range(2)])
+    assert np.allclose(rates[0], rates[1], rtol=1e-12) == catalogue.PRIORS[prior].exact_rate
+    codes = posterior.mean() + posterior.stddev() * noise
+    ratios = (posterior.log_prob(codes) - vae.prior().log_prob(codes)).numpy()
+    if catalogue.PRIORS[prior].exact_rate:
+        assert (np.abs(ratios.mean(0) - rates[0]) < 4 * ratios.std(0) / np.sqrt(4000)).all()
+    else:
+        np.testing.assert_allclose(rates, ratios[:2], rtol=1e-10)
+
+
+# In training, columns and files
+
+
+def check_step(changes):
+    """One step moves every weight, those of the prior and the likelihood included."""
+    width = {"channels": 4} if changes.get("architecture") == "cnn" else {"hidden_units": 16}
+    vae = model.build(Config(image_size=8, latent_dim=4, **width, **changes), SHAPE, 300)
+    vae.compile(optimizer=keras.optimizers.Adam(1e-3))
+    before = [weight.numpy() for weight in vae.trainable_variables]
+    vae.train_step(tf.constant(batch(size=32)[0], vae.variable_dtype))
+    still = [weight.path for weight, old in zip(vae.trainable_variables, before) if np.array_equal(weight.numpy(), old)]
+    assert still == []
+    assert len(vae.named_weights()) == len(before) and all(np.isfinite(weight).all()
+                                                           for weight in vae.trainable_variables)
+
+
+def check_saved(folder, changes):
+    """model.keras holds every weight, and loads without anything but vae_rd.model."""
+    vae = make(4, **changes)
+    vae.save(folder / "model.keras")
+    loaded = model.load(folder / "model.keras")
+    images, noise = batch(4, dtype=vae.variable_dtype)
+    assert loaded.get_config() == vae.get_config() and list(loaded.named_weights()) == list(vae.named_weights())
+    for value, expected in zip(loaded.terms(images, noise, 1.0), vae.terms(images, noise, 1.0)):
+        np.testing.assert_array_equal(value, expected)
+    np.testing.assert_array_equal(loaded(images), vae(images))
+
+
+def check_column(split, changes, stacked, jit):
+    """A member trained beside another is the run trained alone, weight by weight; so are its evaluated values."""
+    configs = members(SMALL.replace(precision="float64", **changes), (0.01, 2.0), (3, 0))[::3]
+    together = trained(configs, split, 40, jit=jit, stacked=stacked)
+    alone = trained(configs[1:], split, 40, jit=jit, stacked=False)
+    assert distance(member_state(together, 1), member_state(alone, 0)) < 1e-9
+    assert distance(member_state(together, 0), member_state(alone, 0)) > 0.1  # not by all being the same
+    np.testing.assert_allclose(together.trace[:, :, 1], alone.trace[:, :, 0], rtol=1e-9)
+    ours, expected = together.evaluate(split.test), alone.evaluate(split.test)
+    single = alone.member_model(0, member_state(alone, 0))
+    np.testing.assert_allclose(ours.distortion[1], expected.distortion[0], rtol=1e-9)
+    np.testing.assert_allclose(ours.rate[1], expected.rate[0], rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(single.prior().log_prob(np.ones((2, 4))), together.member_model(
+        1, member_state(together, 1)).prior().log_prob(np.ones((2, 4))), rtol=1e-9)
+
+
+@pytest.mark.parametrize("prior", LEARNED)
+def test_every_parameter_moves_in_one_step(prior):
+    check_step({"prior": prior})
+    check_step({"prior": prior, "precision": "bfloat16", "rate_terms": "marginal_kl"})
+
+
+@pytest.mark.parametrize("prior, likelihood", [
+    ("learned_normal", "continuous_bernoulli"), ("vamp", "normal_learned_scale"),
+    pytest.param("flow", "discretized_logistic", marks=pytest.mark.slow),
+    pytest.param("mixture", "normal", marks=pytest.mark.slow)])
+def test_fit_learns_with_keras_defaults(split, prior, likelihood):
+    vae = model.build(Config(image_size=8, hidden_units=16, prior=prior, likelihood=likelihood), SHAPE, 300)
+    vae.compile(optimizer=keras.optimizers.Adam(1e-2))
+    history = vae.fit(split.train.images.astype(np.float32) / 255, batch_size=50, epochs=12, verbose=0).history
+    assert np.diff(history["objective"])[:3].max() < 0 and history["objective"][-1] < history["objective"][3]
+
+
+@pytest.mark.parametrize("prior, allowed", [("mixture", 0.02), ("flow", 0.2),
+                                            pytest.param("vamp", 0.1, marks=pytest.mark.slow)])
+def test_a_prior_learns_a_distribution_that_no_normal_fits(prior, allowed):
+    """Two clusters: the negative log density falls to their entropy, far below that of the best Gaussian."""
+    random = np.random.default_rng(0)
+    signs = random.choice([-1.0, 1.0], (4000, 1))
+    codes = signs * [2.0, 1.0] + 0.3 * random.standard_normal((4000, 2))
+    parts = [scipy.stats.multivariate_normal([2 * sign, sign], 0.09 * np.eye(2)).logpdf(codes) for sign in (-1, 1)]
+    entropy = -(np.logaddexp(*parts) - np.log(2)).mean()
+    best_normal = -scipy.stats.multivariate_normal(codes.mean(0), np.cov(codes.T)).logpdf(codes).mean()
+    vae = make(prior=prior, scale=0.0)
+    weights = vae.trainable_variables if prior == "vamp" else vae.prior_layer.trainable_variables
+    optimizer = keras.optimizers.Adam(1e-2)
+    optimizer.build(weights)
+
+    @tf.function(jit_compile=True)
+    def step():
+        with tf.GradientTape() as tape:
+            loss = -tf.reduce_mean(vae.prior().log_prob(codes))
+        gradients = tape.gradient(loss, weights, unconnected_gradients="zero")
+        optimizer.apply_gradients(zip(gradients, weights))
+        return loss
+
+    losses = [float(step()) for _ in range(400)]
+    assert entropy - 0.02 < losses[-1] < entropy + allowed < best_normal - 0.3 < losses[0]
+
+
+@pytest.mark.parametrize("prior", LEARNED)
+def test_the_saved_model_is_the_same_model(tmp_path, prior):
+    check_saved(tmp_path, {"prior": prior})
+    check_saved(tmp_path, {"prior": prior, "precision": "float32", "likelihood": "normal_learned_scale"})
+
+
+@pytest.mark.parametrize("prior, stacked, jit", [
+    ("vamp", True, False), ("flow", True, False),
+    *(pytest.param(prior, True, False, marks=pytest.mark.slow) for prior in ("learned_normal", "mixture")),
+    *(pytest.param(prior, False, True, marks=pytest.mark.slow) for prior in LEARNED)])
+def test_a_member_of_a_column_is_the_run_trained_alone(split, prior, stacked, jit):
+    check_column(split, {"prior": prior}, stacked, jit)

@@ -1,0 +1,51 @@
+"""What runs cost: parameters counted by hand, hours and bytes by plain arithmetic, and durations in words."""
+
+import pytest
+
+from data_gen.builders import DATASETS
+from vae_rd.catalogue import NETWORKS
+from vae_rd.config import Config
+from vae_rd.sweeps.cost import STEP_MS, cost, duration, num_parameters, step_seconds
+
+
+def test_parameters_against_a_count_by_hand():
+    assert num_parameters(Config()) == (3072 * 512 + 512) + 2 * (512 * 10 + 10) + (10 * 512 + 512) + (512 * 3072 + 3072)
+    assert num_parameters(Config(num_layers=3)) - num_parameters(Config()) == 4 * (512 * 512 + 512)
+    assert num_parameters(Config(architecture="cnn")) == (
+        (16 * 3 * 64 + 64) + 2 * (16384 * 10 + 10) + (10 * 16384 + 16384) + (16 * 64 * 3 + 3))
+    grey = Config(dataset="mnist")
+    assert num_parameters(grey) == (1024 * 512 + 512) + 2 * (512 * 10 + 10) + (10 * 512 + 512) + (512 * 1024 + 1024)
+
+
+def test_cost_is_steps_times_measured_time():
+    for (architecture, layers), milliseconds in STEP_MS.items():
+        config = Config(architecture=architecture, num_layers=layers)
+        assert step_seconds(config) == pytest.approx(milliseconds / 1000)
+    assert step_seconds(Config(batch_size=256)) == pytest.approx(2 * step_seconds(Config()))
+    steps, images = 1000, 2 * 163_840 + 20 * 2 * 512
+    expected = 0.011 * (steps + images / 3 / 128) / 3600
+    assert cost([Config(train_steps=steps, eval_images=512)] * 2).hours == pytest.approx(2 * expected)
+    assert cost([Config()]).gigabytes == pytest.approx((20 * 3_165_204 + 64 * 163_840) / 1e9)
+    assert cost([]) == (0, 0, 0)
+
+
+def test_image_counts_are_those_of_the_data_sets():
+    for name, images in (("mnist", 70_000), ("smallnorb", 48_600), ("shapes3d", 480_000), ("dsprites", 737_280)):
+        config = Config(dataset=name)
+        assert DATASETS[name].num_images == images
+        assert cost([config]).gigabytes == pytest.approx((20 * num_parameters(config) + 64 * images) / 1e9)
+    assert cost([Config(dataset="someones_own")]) == cost([Config()])
+
+
+@pytest.mark.parametrize("seconds, words", [
+    (20, "less than a minute"), (90, "about 2 minutes"), (600, "about 10 minutes"), (3590, "about 1.0 hours"),
+    (5400, "about 1.5 hours"), (4_320_000, "about 1,200.0 hours")])
+def test_durations_below_an_hour_are_in_minutes(seconds, words):
+    assert duration(seconds / 3600) == words
+
+
+def test_a_prior_and_an_architecture_count_with_their_weights(monkeypatch):
+    assert num_parameters(Config(prior="learned_normal")) == num_parameters(Config()) + 2 * 10
+    toy = NETWORKS["mlp"]._replace(num_parameters=lambda config, shape, channels: 2 * num_parameters(Config()))
+    monkeypatch.setitem(NETWORKS, "toy", toy)
+    assert step_seconds(Config(architecture="toy")) == pytest.approx(2 * step_seconds(Config()))

@@ -1,0 +1,80 @@
+"""What runs are expected to cost: steps, parameters, hours and bytes, from plain arithmetic and measured step times."""
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from data_gen.builders import DATASETS
+from vae_rd import catalogue
+from vae_rd.catalogue import NETWORKS
+from vae_rd.config import Config
+
+# Milliseconds per optimizer step at the protocol's sizes (32x32x3 images, batch 128), on 2 quiet cores (Zen 5).
+STEP_MS = {("mlp", 1): 11.0, ("mlp", 3): 16.0, ("cnn", 1): 16.0, ("cnn", 3): 55.0}
+EVALUATION_SHARE = 1 / 3  # of a step's time, to evaluate as many images: forward, without backward and Adam
+COPIES = 5  # of the weights in a run directory: model.keras, best, and last with Adam's two slots
+BYTES_PER_IMAGE = 2 * 32  # of per-example values, for last and best
+
+
+class Cost(NamedTuple):
+    """What a set of runs is expected to take; start-up and measures come on top."""
+
+    runs: int
+    hours: float  # on 2 CPU cores
+    gigabytes: float  # of run directories
+
+
+def cost(configs: Iterable[Config]) -> Cost:
+    """Expected hours and disk of some runs: steps times the measured step time, evaluations, and the files written."""
+    configs = list(configs)
+    seconds = sum(step_seconds(config) * (config.train_steps + EVALUATION_SHARE * _images_evaluated(config) /
+                                          config.batch_size) for config in configs)
+    size = sum(4 * COPIES * num_parameters(config) + BYTES_PER_IMAGE * _images_and_channels(config)[0]
+               for config in configs)
+    return Cost(len(configs), seconds / 3600, size / 1e9)
+
+
+def step_seconds(config: Config) -> float:
+    """Expected seconds per optimizer step on 2 cores: measured ones, scaled by parameters, or by work for convolutions.
+
+    An architecture without measurements counts as a cnn if its layers halve the image, else as an mlp.
+    """
+    network = NETWORKS[config.architecture]
+    like = "cnn" if network.halves else "mlp"
+    protocol = Config(architecture=like, num_layers=min(config.num_layers, 3))
+    one, three = (STEP_MS[like, layers] for layers in (1, 3))
+    milliseconds = one + (three - one) / 2 * (protocol.num_layers - 1)
+    if like == "mlp":
+        share = num_parameters(config) / num_parameters(protocol)
+    else:
+        share = (config.image_size / 32) ** 2 * getattr(config, network.width) / protocol.channels
+    return milliseconds / 1000 * share * config.batch_size / protocol.batch_size
+
+
+def num_parameters(config: Config) -> int:
+    """All trained weights of a model of the run's images."""
+    shape = config.image_size, config.image_size, _images_and_channels(config)[1]
+    return catalogue.num_parameters(config, shape)
+
+
+def _images_evaluated(config: Config) -> int:
+    """Over all evaluations of a run: whole partitions of the last state, and of the best unless that is the last."""
+    total = _images_and_channels(config)[0]
+    before = -(-config.train_steps // config.evaluation_interval)
+    return 2 * total + before * min(total, 2 * (config.eval_images or total))
+
+
+def _images_and_channels(config: Config) -> tuple[int, int]:
+    """Of the full data set; one that has no builder counts as Tetrominoes."""
+    builder = DATASETS.get(config.dataset, DATASETS["tetrominoes"])
+    return builder.num_images, builder.channels
+
+
+def duration(hours: float) -> str:
+    """Hours in words: minutes where they are less than one.
+
+    >>> duration(0.25), duration(30)
+    ('about 15 minutes', 'about 30.0 hours')
+    """
+    if hours < 1 / 60:
+        return "less than a minute"
+    return f"about {60 * hours:.0f} minutes" if 60 * hours < 59.5 else f"about {hours:,.1f} hours"

@@ -1,0 +1,81 @@
+"""What a sweep says of itself: its runs and their cost, how far they are, and how a call ended."""
+
+import collections
+import pathlib
+from collections.abc import Iterable, Iterator
+
+from vae_rd.config import Config
+from vae_rd.storage import runs
+from vae_rd.sweeps.cost import cost, duration
+from vae_rd.sweeps.states import FAILED, State, pace
+from vae_rd.sweeps.sweep import Sweep
+
+
+def listing(sweep: Sweep) -> Iterator[str]:
+    """A line for each run of the piece, with the number of its column, and what they cost."""
+    for number, column in enumerate(sweep.columns):
+        for config in column:
+            yield f"{number:4}  {config.run_name}"
+    yield plan(sweep.piece, len(sweep.columns))
+
+
+def plan(configs: Iterable[Config], num_columns: int) -> str:
+    """What some runs are expected to cost."""
+    expected = cost(configs)
+    return (f"{expected.runs} runs in {num_columns} columns: {duration(expected.hours)} on 2 cores and "
+            f"{expected.gigabytes:,.1f} GB on disk")
+
+
+def status(sweep: Sweep) -> Iterator[str]:
+    """How far all runs of the experiments are, wherever they are trained."""
+    found = sweep.states(sweep.configs)
+    counts = collections.Counter(state.status for state in found.values())
+    yield f"{len(found)} runs: " + ", ".join(f"{count} {state}" for state, count in sorted(counts.items()))
+    yield time_left(found)
+    unmeasured = sum(state.status == runs.FINISHED and not state.measured for state in found.values())
+    if unmeasured:
+        yield f"{unmeasured} finished runs are still to be measured"
+    yield from troubles(found)
+
+
+def time_left(found: dict[Config, State]) -> str:
+    """The share of the training that is done, and the time that is left: by the pace of the runs so far, if any."""
+    hours = {config: cost([config]).hours for config in found}
+    total, left = sum(hours.values()), sum(state.to_train * hours[config] for config, state in found.items())
+    done = f"{100 * (1 - left / total) if total else 100:.1f}% of the training is done"
+    if not left:
+        return done
+    ratio, told = pace(found)
+    if told:
+        return (f"{done}, {duration(ratio * left)} are left for one worker, at the pace of the {told} runs so "
+                "far")
+    return f"{done}, {duration(left)} on 2 cores are left"
+
+
+def troubles(found: dict[Config, State]) -> Iterator[str]:
+    """A line for each run that failed or diverged."""
+    for config, state in found.items():
+        if state.status in (FAILED, runs.DIVERGED):
+            yield f"  {config.run_name}: {state.status}, {state.trouble}"
+
+
+def end(sweep: Sweep, found: dict[Config, State], broken: dict[int, int]) -> Iterator[str]:
+    """How the piece ended.
+
+    Args:
+        sweep: the sweep.
+        found: the states of the piece's runs.
+        broken: exit statuses of the columns whose workers did not end well, by number.
+    """
+    counts = collections.Counter(state.status for state in found.values())
+    yield (f"{len(found)} runs in this piece: {counts[runs.FINISHED]} finished, {counts[runs.DIVERGED]} diverged, "
+           f"{counts[FAILED]} failed, {len(sweep.pending(found))} remaining")
+    yield from troubles(found)
+    for number, status in broken.items():
+        cause = f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
+        yield f"  column {number} {cause}: {_last_line(sweep.log(number))} (see {sweep.log(number)})"
+
+
+def _last_line(log: pathlib.Path) -> str:
+    lines = log.read_text(errors="replace").strip().splitlines() if log.is_file() else []
+    return lines[-1][:200] if lines else "nothing was printed"

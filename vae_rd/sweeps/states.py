@@ -1,0 +1,78 @@
+"""How far runs are, from the files in their directories, each read once; and the pace at which they were trained."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from vae_rd.config import Config
+from vae_rd.storage.files import FileError
+from vae_rd.storage.runs import DIVERGED, FINISHED, MISSING, UNFINISHED, RunDir
+from vae_rd.sweeps.cost import cost
+
+FAILED = "failed"
+ENDED = (FINISHED, DIVERGED)
+
+
+class State(NamedTuple):
+    """How far one run is."""
+
+    status: str  # finished, diverged, unfinished, missing or failed
+    share: float = 0.0  # of its training steps
+    seconds: float | None = None  # that its training took so far: its share of a column's; None: not known
+    measured: bool = False  # whether all its measures are made
+    trouble: str = ""  # of a run that failed or diverged: what happened
+
+    @property
+    def to_train(self) -> float:
+        """The share of the training that is left: nothing of a run that diverged."""
+        return 0.0 if self.status in ENDED else 1.0 - self.share
+
+
+def read(run: RunDir, config: Config, wanted: Iterable[tuple[str, str]] = (), members: int = 1) -> State:
+    """Reads the state of a run.
+
+    Args:
+        run: its directory; it need not exist.
+        config: the run's.
+        wanted: the measures it needs, as (checkpoint, measure).
+        members: of the column that trains it, while its results do not say so.
+    """
+    try:
+        results = run.read_results()
+        if results is None:
+            state = _in_training(run, config, members)
+        else:
+            state = _ended(run, config, results, wanted)
+    except FileError as error:
+        return State(FAILED, trouble=str(error))
+    failed = state.status == UNFINISHED or state.status == FINISHED and not state.measured
+    if failed and run.failure.is_file():
+        lines = run.failure.read_text(errors="replace").strip().splitlines() or [""]
+        return state._replace(status=FAILED, trouble=f"{lines[-1]} (see {run.failure})")
+    return state
+
+
+def pace(states: Mapping[Config, State]) -> tuple[float, int]:
+    """Measured over expected seconds of training, and the number of runs that tell; (1, 0) if none does."""
+    known = {config: state for config, state in states.items() if state.seconds and state.share}
+    expected = sum(state.share * cost([config]).hours * 3600 for config, state in known.items())
+    return (sum(state.seconds or 0 for state in known.values()) / expected, len(known)) if known else (1.0, 0)
+
+
+def _in_training(run: RunDir, config: Config, members: int) -> State:
+    if not run.config.is_file():
+        return State(MISSING)
+    rows = run.read_history()
+    if not rows:
+        return State(UNFINISHED)
+    return State(UNFINISHED, rows[-1]["step"] / config.train_steps, rows[-1]["wall_seconds"] / members)
+
+
+def _ended(run: RunDir, config: Config, results: dict[str, Any], wanted: Iterable[tuple[str, str]]) -> State:
+    members: Sequence[str] = results.get("column") or [config.run_name]
+    seconds = results["wall_seconds"] / len(members) if "wall_seconds" in results else None
+    state = State(results["status"], results["step"] / config.train_steps, seconds)
+    if state.status == DIVERGED:
+        what = results["diverged"]
+        return state._replace(trouble=f"{what['quantity']} not finite at step {what['step']}")
+    made = run.read_measures() if wanted else {}
+    return state._replace(measured=all(name in made.get(checkpoint, {}) for checkpoint, name in wanted))
