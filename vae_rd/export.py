@@ -3,8 +3,9 @@
 Writes runs.csv (every run), rd_curves.csv (mean, spread and interval over restarts), rd.png and rd.pdf (the
 rate-distortion curves), and prints the rate-distortion table. With --experiment=figure3 it draws that figure of the
 paper from the runs of that experiment, with --claims it tests the paper's claims, with --gaps it adds an interval over
-images to each run's generalisation gap. Reads config.json, history.csv, results.json, measures.json and the arrays
-beside them, never event files, and needs no TensorFlow.
+images to each run's generalisation gap. --publish=results copies the small files of finished runs to results/runs and
+makes all their tables and figures; --from=results makes them again from what is there. Reads config.json, history.csv,
+results.json, measures.json and the arrays beside them, never event files, and needs no TensorFlow.
 """
 
 import os
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING
 from absl import flags
 
 from vae_rd import cli
+from vae_rd.storage import published
 from vae_rd.storage.files import whole_file, write_text
 from vae_rd.storage.runs import CHECKPOINT_NAMES
 from vae_rd.sweeps import experiments
@@ -43,10 +45,21 @@ _PAGE = flags.DEFINE_bool("page", False, "Write pages to explore in a browser in
                           "--experiment (default: for every experiment that has finished runs).")
 
 
+_PUBLISH = flags.DEFINE_string("publish", None, "copy the small files of finished runs to <publish>/runs, and make the "
+                               "tables, figures and verdicts of all runs there, in <publish>")
+_FROM = flags.DEFINE_string("from", None, "make the tables, figures and verdicts again of the runs in <from>/runs")
+
+
 def main(argv: list[str]) -> None:
     """Reads the flags and exports."""
     with cli.opened(argv):
         cli.import_modules(_IMPORT.value)
+        if _PUBLISH.value:
+            for name in published.publish(_RUNS_DIR.value, _PUBLISH.value):
+                print(f"published: {name}")
+        if _PUBLISH.value or _FROM.value:
+            export_results(_PUBLISH.value or _FROM.value, _SCALE.value)
+            return
         from vae_rd.analysis.tables import collect, left_out, remarks, where
         for name in _EXPERIMENT.value:
             experiments.experiment(name)  # refuses unknown names before any work
@@ -134,6 +147,30 @@ def export_experiment(table: "pd.DataFrame", name: str, runs_dir: str | os.PathL
         _write_figure(figure, out, stem)
         print(f"see {out / stem}.png and .pdf")
     write_text(out / f"{name}.csv", tables.csv_text(drawn.curves))
+
+
+def export_results(results_dir: str | os.PathLike, scale: str | None = None) -> None:
+    """Makes the tables, figures and verdicts of published runs.
+
+    Args:
+        results_dir: holds `runs`; gets runs.csv, rd_curves.csv and claims.csv, and in `figures` all curves and the
+            figures of every experiment of which no curve is missing as a whole.
+        scale: as in `export_experiment`.
+    """
+    from vae_rd.analysis import tables
+    from vae_rd.figures import paper, rd_curves
+    results = pathlib.Path(results_dir)
+    runs_dir, figures_dir = results / published.RUNS, results / "figures"
+    table = tables.collect(runs_dir)
+    write_text(results / "runs.csv", tables.csv_text(table))
+    points = paper.in_order(tables.curves(table))
+    write_text(results / "rd_curves.csv", tables.csv_text(points))
+    _write_figure(rd_curves.rd_figure(points[points["checkpoint"] == "last"]), figures_dir, "rd")
+    for name in experiments.names():
+        wanted = experiments.experiment(name, scale or paper.fullest_scale(table, name))
+        if paper.has_every_curve(table, wanted):
+            export_experiment(table, name, runs_dir, figures_dir, scale)
+    export_claims(table, runs_dir, results, scale)
 
 
 def export_pages(table: "pd.DataFrame", runs_dir: str | os.PathLike, out_dir: str | os.PathLike,

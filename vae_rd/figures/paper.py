@@ -53,6 +53,15 @@ def missing(table: pd.DataFrame, wanted: Experiment) -> list[str]:
     return [name for name in wanted.run_names if name not in known]
 
 
+def has_every_curve(table: pd.DataFrame, wanted: Experiment) -> bool:
+    """Whether each of an experiment's curves, that is its Configs without beta and seed, has a finished run."""
+    lacking = set(missing(table, wanted))
+    curves_begun = {config.replace(beta=1.0, seed=0): False for config in wanted.configs}
+    for config in wanted.configs:
+        curves_begun[config.replace(beta=1.0, seed=0)] |= config.run_name not in lacking
+    return bool(curves_begun) and all(curves_begun.values())
+
+
 def in_order(points: pd.DataFrame) -> pd.DataFrame:
     """Sorted by data set, split (by size), architecture and layers, as panels are to be read."""
     datasets = {name: place for place, name in enumerate(OTHER_DATASETS)}

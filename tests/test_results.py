@@ -1,0 +1,48 @@
+"""The published results: their tables, verdicts and figures are those of the run files that lie beside them."""
+
+import pathlib
+import shutil
+
+import pandas as pd
+import pytest
+
+from vae_rd import export
+from vae_rd.config import Config
+from vae_rd.storage import published, runs
+
+RESULTS = pathlib.Path(__file__).parents[1] / "results"
+TABLES = ("runs.csv", "rd_curves.csv", "claims.csv")
+
+
+@pytest.fixture(scope="module")
+def rebuilt(tmp_path_factory):
+    """A folder of results that was made from the committed runs alone."""
+    folder = tmp_path_factory.mktemp("results")
+    shutil.copytree(RESULTS / published.RUNS, folder / published.RUNS)
+    export.export_results(folder)
+    return folder
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_tables_are_those_of_the_published_runs(rebuilt, name):
+    pd.testing.assert_frame_equal(pd.read_csv(rebuilt / name), pd.read_csv(RESULTS / name), rtol=1e-9)
+
+
+def test_figures_are_those_of_the_published_runs(rebuilt):
+    made, committed = ({path.name for path in (folder / "figures").iterdir()} for folder in (rebuilt, RESULTS))
+    assert made == committed and {"rd.png", "rd.pdf"} <= made
+
+
+def test_a_changed_number_is_found(rebuilt):
+    table = pd.read_csv(rebuilt / "runs.csv")
+    table.loc[0, "distortion"] += 0.01
+    with pytest.raises(AssertionError):
+        pd.testing.assert_frame_equal(table, pd.read_csv(RESULTS / "runs.csv"), rtol=1e-9)
+
+
+def test_published_runs_are_sealed_finished_and_carry_their_own_names():
+    found = runs.find_runs(RESULTS / published.RUNS)
+    assert found
+    for run in found:
+        assert run.status() == runs.FINISHED and run.remarks() == ""
+        assert isinstance(run.read_config(), Config) and run.read_config().run_name == run.path.name
