@@ -9,6 +9,7 @@ import numpy as np
 from data_gen import splits
 from data_gen.raw_files import RawFile, provide
 from vae_rd.config import ConfigError, canonical_split, split_size
+from vae_rd.datasets.records import RecordsError
 
 
 class Dataset(abc.ABC):
@@ -38,7 +39,7 @@ class Dataset(abc.ABC):
         self.data_seed, self.image_size, self.raw_dir = data_seed, image_size, raw_dir
 
     def __reduce__(self):
-        """Travels to worker processes as its arguments; each process opens it once."""
+        """Sent to worker processes as its arguments; each process opens it once."""
         return opened, (type(self), self.data_seed, self.image_size, self.raw_dir)
 
     @abc.abstractmethod
@@ -82,13 +83,22 @@ class Dataset(abc.ABC):
         provide(self.files, self.raw_dir, self.name)
 
     def path(self, file: RawFile) -> pathlib.Path:
-        """Where an original file lies, once `prepare` has found it."""
-        return file.locate(self.raw_dir, self.name)
+        """Where an original file lies, once `prepare` has found it.
+
+        Raises:
+            RecordsError: if it is not there.
+        """
+        located = file.locate(self.raw_dir, self.name)
+        if located is None:
+            raise RecordsError(f"{file.name} must be in {self.raw_dir} (got no such file). Put it back, or run the "
+                               "same command again.")
+        return located
 
     def split(self, name: str) -> tuple[np.ndarray, np.ndarray]:
-        """Rising (train_index, test_index) of a split that `check` lets pass; `cv_*` pools the official partitions."""
+        """Rising (train_index, test_index) of a split that `check` accepts; `cv_*` pools the official partitions."""
         if name == "official":
-            return np.split(np.arange(self.num_images), [self.num_official_train])
+            index, size = np.arange(self.num_images), self.num_official_train
+            return index[:size], index[size:]
         return splits.make_split(name, self.unit_factors, self.cells, self.num_images, self.data_seed)
 
     @classmethod
@@ -102,7 +112,7 @@ class Dataset(abc.ABC):
         if name == "official" and cls.num_official_train is None:
             raise ConfigError(f"split=official: {cls.name} is not distributed in partitions. Use default or cv_<size>.")
         if (name == "checkerboard" or name.startswith("cd_")) and not cls.ordered_factors:
-            raise ConfigError(f"split={name}: it is made from ordered factors, and {cls.name} has none. Use default, "
+            raise ConfigError(f"split={name}: it needs ordered factors, and {cls.name} has none. Use default, "
                               f"cv_<size>{' or official' if cls.num_official_train else ''}.")
         largest = cls.num_images // 2 if name.startswith("cd_") else cls.num_images - 1
         if size is not None and size > largest:

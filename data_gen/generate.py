@@ -119,7 +119,7 @@ def generate(data_dir: str | os.PathLike, spec: DataSpec, *, raw_dir: str | os.P
 
 
 def _is_complete(destination: pathlib.Path) -> bool:
-    """Whether the split is there; one that is there and disagrees with its info.json is an error, never overwritten."""
+    """Whether the split exists; one that disagrees with its info.json is an error, and never overwritten."""
     if not destination.exists():
         return False
     records.check_contents(destination, records.read_info(destination))
@@ -214,7 +214,7 @@ def _mapper(workers: int) -> Iterator[Callable[[Callable, Iterable], Iterator[An
 
 
 def _start_worker() -> None:
-    """Leaves Ctrl-C to the parent, and ends with it: a worker whose parent was killed would wait for work forever."""
+    """Leaves Ctrl-C to the parent, and ends when the parent does: orphaned workers would wait for work forever."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
 
@@ -251,7 +251,7 @@ def _locked(file: TextIO, waiting: str | None) -> bool:
 
 @contextlib.contextmanager
 def _beside(destination: pathlib.Path) -> Iterator[pathlib.Path]:
-    """A new folder beside the split, gone when the block ends."""
+    """A new folder beside the split, removed when the block ends."""
     parent = destination.parent
     folder = pathlib.Path(tempfile.mkdtemp(".unfinished", f".{destination.name}.", parent))
     try:

@@ -1,6 +1,7 @@
 """Draws what the data and the splits look like: samples, and the four kinds of split on a small set of two factors."""
 
 import pathlib
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -9,6 +10,10 @@ from data_gen.dataset import Dataset
 from data_gen.splits import make_split
 from vae_rd.config import ConfigError
 from vae_rd.storage.files import whole_file
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 FIGURE_SPLITS = {"default": "Random halves", "checkerboard": "Checkerboard", "cv_60": "Constant volume",
                  "cd_60": "Constant density"}  # of the 600 points, and the word for each
@@ -43,17 +48,18 @@ def montage(images: np.ndarray) -> np.ndarray:
     return framed.reshape(_ROWS, _COLUMNS, height, width, 3).swapaxes(1, 2).reshape(_ROWS * height, _COLUMNS * width, 3)
 
 
-def draw_split(axes, points: np.ndarray, split: dict[str, np.ndarray], title: str) -> None:
+def draw_split(axes: "Axes", points: np.ndarray, split: dict[str, np.ndarray], title: str) -> None:
     """Draws one split of two-factor points into Matplotlib axes."""
     for partition, index in split.items():
-        axes.scatter(*points[index].T, s=11, c=_COLOURS[partition], marker=_MARKERS[partition], linewidths=0.9,
-                     label=partition)
+        axes.scatter(points[index, 0], points[index, 1], s=11, c=_COLOURS[partition], marker=_MARKERS[partition],
+                     linewidths=0.9, label=partition)
     sizes = ", ".join(f"{len(index)} {partition}" for partition, index in split.items())
     axes.set(title=f"{title}\n{sizes}", xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal",
              xlabel="factor 1 (unit interval)")
 
 
-def figure(name: str, images: np.ndarray, points: np.ndarray, splits: dict[str, dict[str, np.ndarray]]):
+def figure(name: str, images: np.ndarray, points: np.ndarray, splits: dict[str, dict[str, np.ndarray]]
+           ) -> "Figure":
     """The Matplotlib Figure: samples above, one panel for each kind of split below.
 
     Args:
@@ -63,7 +69,7 @@ def figure(name: str, images: np.ndarray, points: np.ndarray, splits: dict[str, 
     """
     from matplotlib.figure import Figure
     picture = Figure(figsize=(12, 8.8), layout="constrained")
-    top, bottom = picture.subfigures(2, 1, height_ratios=(1, 1))
+    top, bottom = picture.subfigures(2, 1, height_ratios=(1, 1), squeeze=False)[:, 0]
     samples = top.subplots()
     samples.imshow(montage(images), interpolation="nearest")
     samples.set_title(f"{len(images)} samples of {name}")
@@ -87,7 +93,7 @@ def save(path: str | pathlib.Path, data: Dataset) -> None:
     picture = figure(data.name, sample_images(data), *two_factor_points(data.data_seed))
     known = picture.canvas.get_supported_filetypes()
     if path.suffix[1:] not in known:
-        known = ", ".join(f".{kind}" for kind in sorted(known))
-        raise ConfigError(f"preview={str(path)!r}: must end in one of {known}.")
+        endings = ", ".join(f".{kind}" for kind in sorted(known))
+        raise ConfigError(f"preview={str(path)!r}: must end in one of {endings}.")
     with whole_file(path) as beside:
         picture.savefig(beside, dpi=150)

@@ -3,12 +3,13 @@
 import gzip
 import hashlib
 import http.client
+import io
 import pathlib
 import urllib.error
 import urllib.request
 import zlib
 from collections.abc import Iterable
-from typing import BinaryIO, NamedTuple
+from typing import IO, NamedTuple
 
 import tqdm
 
@@ -93,24 +94,24 @@ def _download(file: RawFile, path: pathlib.Path) -> None:
         file.check(beside)
 
 
-def open_raw(path: pathlib.Path) -> BinaryIO:
+def open_raw(path: pathlib.Path) -> io.BufferedIOBase:
     """Opens a file for reading, decompressed if its name ends in `.gz`."""
     return gzip.open(path) if path.suffix == ".gz" else path.open("rb")
 
 
-def read_exactly(file: BinaryIO, count: int, path: pathlib.Path) -> bytes:
+def read_exactly(file: IO[bytes] | io.BufferedIOBase, count: int, path: pathlib.Path) -> bytes:
     """Reads `count` bytes; raises RecordsError if the file is shorter or its compression is damaged."""
     try:
         content = file.read(count)
     except (EOFError, OSError, zlib.error) as error:
         raise RecordsError(f"{path} cannot be read: {error}. It is cut short or damaged: fetch it again.") from error
     if len(content) < count:
-        raise RecordsError(f"{path} ends too early: {count} bytes were to come and there are {len(content)}. It is cut "
-                           "short: fetch it again.")
+        raise RecordsError(f"{path} ends too early: expected {count} bytes, got {len(content)}. It is cut short: "
+                           "fetch it again.")
     return content
 
 
-def _digest(file: BinaryIO, kind: str) -> str:
+def _digest(file: io.BufferedIOBase, kind: str) -> str:
     """Checksum of what is left to read; no checksum where the compression is damaged."""
     digest = hashlib.new(kind)
     try:

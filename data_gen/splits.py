@@ -34,13 +34,13 @@ def make_split(name: str, unit_factors: np.ndarray | None, cells: np.ndarray | N
     elif name == "checkerboard":
         even = even_cells(unit_factors, cells)
         return np.flatnonzero(even), np.flatnonzero(~even)
-    elif name.startswith("cd_"):
+    elif size is not None and name.startswith("cd_"):
         inside = centred_box(unit_factors, 2 * size, order)
         chosen, num_train = order[inside[order]], size
-    elif name.startswith("cv_"):
+    elif size is not None and name.startswith("cv_"):
         chosen, num_train = order, size
     else:
-        raise ValueError(f"split={name}: no rule of factors or chance makes it.")
+        raise ValueError(f"split={name}: must be default, checkerboard, cd_<size> or cv_<size>.")
     if not 0 < num_train < len(chosen):
         raise ValueError(f"split={name}: {num_images} images leave one side empty.")
     return np.sort(chosen[:num_train]), np.sort(chosen[num_train:])
@@ -65,7 +65,7 @@ def centred_box(unit_factors: np.ndarray | None, count: int, order: np.ndarray) 
     """
     unit_factors = _needed(unit_factors)
     if count > len(unit_factors):
-        raise ValueError(f"{count} images asked of a data set of {len(unit_factors)}.")
+        raise ValueError(f"count must be at most the {len(unit_factors)} images of the data set (got {count}).")
     distance = np.abs(unit_factors - 0.5).max(axis=1)
     ranked = order[np.argsort(distance[order], kind="stable")]
     inside = np.zeros(len(unit_factors), bool)
@@ -75,5 +75,5 @@ def centred_box(unit_factors: np.ndarray | None, count: int, order: np.ndarray) 
 
 def _needed(unit_factors: np.ndarray | None) -> np.ndarray:
     if unit_factors is None:
-        raise ValueError("this split is made from factors, and the data set has none.")
+        raise ValueError("this split needs factors, and the data set has none.")
     return unit_factors

@@ -18,7 +18,8 @@ def outcome(run: runs.RunDir) -> dict[str, object]:
              "results": {name: value for name, value in (run.read_results() or {}).items()
                          if name not in (*CLOCKS, "machine", "versions")}}
     for path in sorted([*run.path.glob("*.npz"), *run.checkpoints.glob("*.npz")]):
-        found |= {f"{path.name}: {name}": value for name, value in files.read_arrays(path).items() if name not in CLOCKS}
+        found |= {f"{path.name}: {name}": value for name, value in files.read_arrays(path).items()
+                  if name not in CLOCKS}
     if run.model.is_file():
         found |= {f"{run.model.name}: {name}": value for name, value in saved_weights(run).items()}
     return found

@@ -103,7 +103,8 @@ def test_every_field_changes_the_name():
     other = {"dataset": "mnist", "data_seed": 1, "image_size": 64, "binarization": "static", "split": "cd_8k",
              "architecture": "cnn", "num_layers": 2, "hidden_units": 256, "latent_dim": 2, "prior": "mixture",
              "likelihood": "normal", "beta": 0.5, "rate_terms": "marginal_kl", "train_steps": 10, "batch_size": 64,
-             "learning_rate": 1e-4, "seed": 1, "precision": "float64", "eval_every": 7, "eval_images": 8}
+             "learning_rate": 1e-4, "seed": 1, "precision": "float64", "eval_every": 7, "eval_images": 8,
+             "imports": "json"}
     configs = [Config(**{name: value}) for name, value in other.items()]
     configs.append(Config(architecture="cnn", channels=32))
     assert {field.name for field in dataclasses.fields(Config)} == set(other) | {"channels"}

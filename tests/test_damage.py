@@ -282,7 +282,7 @@ def test_a_run_that_is_ended_again_keeps_its_measures(finished, tmp_path, data_d
     run, _ = copied(finished, tmp_path)
     before, measures = outcome(run), run.measures.read_bytes()
     run.model.write_bytes(b"")
-    with pytest.raises(files.FileError, match="model.keras is not the file that manifest.json has of this run.*remove "
+    with pytest.raises(files.FileError, match="model.keras does not match manifest.json: .*another run.*remove "
                                               "results.json and run the same training command"):
         finished_run.open_run(run.path, data_dir)
     run.results.unlink()
@@ -347,7 +347,7 @@ def test_killed_anywhere_in_its_ending_a_run_ends_the_same(finished, tmp_path, d
             raise KeyboardInterrupt
         renamed.append(pathlib.Path(target).name)
         return replace(self, target)
-    for victim in (run.per_example("test"), run.manifest_file, run.results):
+    for victim in (run.per_example("test"), run.manifest_file, run.results):  # noqa: B007 - `kill` reads it
         with monkeypatch.context() as patch:
             patch.setattr(pathlib.Path, "replace", kill)
             with pytest.raises(KeyboardInterrupt):

@@ -352,7 +352,7 @@ def test_damage_in_a_run_directory_is_named(train, tmp_path):
     for path, content, words in ((run.last_checkpoint, good[run.last_checkpoint][:1000],
                                   ["last.npz cannot be read", "remove the folder checkpoints"]),
                                  (run.config, Config().to_json().encode(), ["does not hold the Config of this run"]),
-                                 (run.config, b"{", ["config.json is damaged or not ours"])):
+                                 (run.config, b"{", ["config.json is damaged, or was not written by vae_rd"])):
         path.write_bytes(content)
         refused(train("--train_steps=100000"), *words)
         path.write_bytes(good[path])

@@ -5,8 +5,8 @@ from typing import Any
 
 __version__ = "0.2.0"
 
-_HOMES = {"Config": "vae_rd.config", "open_run": "vae_rd.measures.finished_run",
-          **dict.fromkeys(("train", "measure", "load_runs", "plot_rd", "plot_against_beta"), "vae_rd.api")}
+_HOMES = {"Config": "vae_rd.config",
+          **dict.fromkeys(("train", "open_run", "measure", "load_runs", "plot_rd", "plot_against_beta"), "vae_rd.api")}
 __all__ = [*_HOMES]
 
 
@@ -18,4 +18,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return [*globals(), *_HOMES]
+    return sorted({*globals(), *_HOMES})

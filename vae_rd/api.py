@@ -5,11 +5,14 @@
 >>> vae_rd.plot_rd(table[table["split"] == "cv_16k"])  # doctest: +SKIP
 """
 
+import contextlib
+import dataclasses
 import os
 import pathlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from vae_rd import cli
 from vae_rd.config import Config, ConfigError
 
 if TYPE_CHECKING:
@@ -38,16 +41,14 @@ def train(configs: Config | Sequence[Config], *, data_dir: str | os.PathLike = "
         ConfigError, RecordsError, RunError: in words; RunError also names runs that diverged.
     """
     from vae_rd.datasets import splits
-    from vae_rd.measures.finished_run import open_run
     from vae_rd.storage import runs
     from vae_rd.sweeps.columns import columns
-    from vae_rd.training import devices
-    from vae_rd.training.train_and_measure import train_and_measure
-    configs = [configs] if isinstance(configs, Config) else list(configs)
+    configs = _configs(configs)
     folders = {config: runs.run_dir(runs_dir, config) for config in configs}
     pending = [config for config in folders if folders[config].status() not in (runs.FINISHED, runs.DIVERGED)]
-    if pending:
-        devices.configure(_one_precision(pending))
+    _set_up(_one_precision(pending) if pending else "float32")
+    from vae_rd.measures import finished_run
+    from vae_rd.training.train_and_measure import train_and_measure
     for column in columns(pending):
         _make_data(column[0], data_dir, raw_dir, progress)
         train_and_measure(column, runs_dir=runs_dir, data_dir=data_dir, progress=progress)
@@ -55,7 +56,23 @@ def train(configs: Config | Sequence[Config], *, data_dir: str | os.PathLike = "
     if diverged:
         raise runs.RunError(f"{', '.join(diverged)} diverged. Try a lower learning rate.")
     loaded = {spec: splits.load(spec.path(data_dir)) for spec in dict.fromkeys(config.data for config in configs)}
-    return [open_run(folders[config].path, data_dir, split=loaded[config.data]) for config in configs]
+    return [finished_run.open_run(folders[config].path, data_dir, split=loaded[config.data]) for config in configs]
+
+
+def open_run(path: str | os.PathLike, data_dir: str | os.PathLike = "data", checkpoint: str = "last") -> "FinishedRun":
+    """Opens a finished run: its Config, model, data, codes and values per image.
+
+    Args:
+        path: its directory.
+        data_dir: folder of the data sets.
+        checkpoint: `last`, or `best`: the weights of early stopping.
+
+    Raises:
+        RunError, RecordsError: if the run has not finished, lacks its model, or the data are not its own.
+    """
+    _set_up("float32")
+    from vae_rd.measures import finished_run
+    return finished_run.open_run(path, data_dir, checkpoint)
 
 
 def measure(run: "FinishedRun | str | os.PathLike", names: Sequence[str], *, data_dir: str | os.PathLike = "data",
@@ -72,11 +89,17 @@ def measure(run: "FinishedRun | str | os.PathLike", names: Sequence[str], *, dat
 
     Returns:
         For each name what was recorded: {"train" | "test" | "run": {quantity: value}, "settings": {...}, ...}.
+
+    Raises:
+        ConfigError: for a setting that none of the measures has, or a value below its least.
+        RunError: for an unknown measure, or a run that cannot be measured.
     """
     from vae_rd import measures
-    from vae_rd.measures.finished_run import FinishedRun, open_run
+    from vae_rd.measures.finished_run import FinishedRun
+    names = [names] if isinstance(names, str) else list(names)
     opened = run if isinstance(run, FinishedRun) else open_run(run, data_dir)
-    for note in measures.measure_run(opened, names, settings=settings, overwrite=overwrite, progress=progress):
+    for note in measures.measure_run(opened, names, settings=_by_measure(names, settings), overwrite=overwrite,
+                                     progress=progress):
         print(note)
     made = opened.run.read_measures()[opened.checkpoint]
     return {name: made[name] for name in names}
@@ -91,9 +114,16 @@ def load_runs(runs_dir: str | os.PathLike = "runs") -> "pd.DataFrame":
 
     Args:
         runs_dir: folder of run directories, such as `runs` or `results/runs`.
+
+    Raises:
+        TableError: if there is no run in it.
     """
     from vae_rd.analysis import tables
-    return tables.collect(pathlib.Path(runs_dir))
+    table = tables.collect(pathlib.Path(runs_dir))
+    if table.empty:
+        raise tables.TableError(f"runs_dir must be a folder of runs (got {runs_dir}, which holds none). Try the folder "
+                                "that train or vae_rd.main wrote them to.")
+    return table
 
 
 def plot_rd(table: "pd.DataFrame", ax: "Axes | None" = None, *, hue: Sequence[str] | None = None,
@@ -111,7 +141,7 @@ def plot_rd(table: "pd.DataFrame", ax: "Axes | None" = None, *, hue: Sequence[st
         The Axes.
     """
     from vae_rd.figures import rd_curves
-    return rd_curves.draw_rd(_axes(ax), _points(table, checkpoint), hue, partitions)
+    return rd_curves.draw_rd(_axes(ax), _points(table, checkpoint, partitions, hue), hue, partitions)
 
 
 def plot_against_beta(table: "pd.DataFrame", quantity: str, ax: "Axes | None" = None, *, partition: str = "test",
@@ -130,17 +160,24 @@ def plot_against_beta(table: "pd.DataFrame", quantity: str, ax: "Axes | None" = 
         The Axes.
     """
     from vae_rd.figures import against_beta
-    points = _points(table, checkpoint)
-    return against_beta.draw_quantity(_axes(ax), points[points["partition"] == partition], quantity, hue)
+    return against_beta.draw_quantity(_axes(ax), _points(table, checkpoint, [partition], hue), quantity, hue)
 
 
-def _points(table: "pd.DataFrame", checkpoint: str) -> "pd.DataFrame":
+def _points(table: "pd.DataFrame", checkpoint: str, partitions: Sequence[str], hue: Sequence[str] | None
+            ) -> "pd.DataFrame":
+    """The curves' points to draw: rows of `tables.curves`."""
     from vae_rd.analysis import tables
     points = tables.curves(table)
-    points = points[points["checkpoint"] == checkpoint]
-    if points.empty:
-        raise tables.TableError("the table must hold a finished run (got none). Try load_runs on another folder.")
-    return points
+    known = ("num_train", *tables.POINT_COLUMNS)
+    if unknown := [name for name in hue or () if name not in known]:
+        raise tables.TableError(f"hue must be columns among {', '.join(known)} (got {', '.join(unknown)}).")
+    chosen = points[(points["checkpoint"] == checkpoint) & points["partition"].isin(partitions)]
+    if chosen.empty:
+        there = points[["partition", "checkpoint"]].drop_duplicates().itertuples(index=False, name=None)
+        raise tables.TableError(
+            f"the table must hold finished runs with partition {' or '.join(partitions)} and checkpoint {checkpoint} "
+            f"(got {', '.join(map(' of '.join, there)) or 'no finished run'}). Try other rows of load_runs.")
+    return chosen
 
 
 def _axes(ax: "Axes | None") -> "Axes":
@@ -148,11 +185,41 @@ def _axes(ax: "Axes | None") -> "Axes":
     return style.figure(style.TEXT_WIDTH * 0.66, 3.2).add_subplot() if ax is None else ax
 
 
+def _configs(configs: Any) -> list[Config]:
+    configs = [configs] if isinstance(configs, Config) else list(configs)
+    for config in configs:
+        if not isinstance(config, Config):
+            raise ConfigError(f"configs must be a Config or several (got {config!r}). Try vae_rd.Config(beta=0.1).")
+    return configs
+
+
+def _by_measure(names: list[str], values: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """For each measure, the values of those settings that it has; a setting that none of them has is refused."""
+    from vae_rd.measures import MEASURES
+    fields = {name: [field.name for field in dataclasses.fields(MEASURES[name].settings)] for name in names
+              if name in MEASURES}
+    known = sorted({field for own in fields.values() for field in own})
+    if unknown := [name for name in values if name not in known]:
+        raise ConfigError(f"settings must be among {', '.join(known) or 'none at all'} with {', '.join(names)} (got "
+                          f"{', '.join(unknown)}).")
+    return {name: {key: value for key, value in values.items() if key in own} for name, own in fields.items()}
+
+
+def _set_up(precision: str) -> None:
+    """Arithmetic and determinism as in the commands; threads and memory stay where TensorFlow runs already."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", cli.QUIET)  # as the commands do
+    with cli.quietly():
+        from vae_rd.training import devices  # imports TensorFlow: seconds
+    with contextlib.suppress(RuntimeError):  # for threads and memory, which come last: too late to change them
+        devices.configure(precision)
+
+
 def _one_precision(configs: list[Config]) -> str:
     """The one arithmetic of a process: TensorFloat-32 is a switch of the whole process."""
     chosen = {config.precision for config in configs}
     if "tensorfloat32" in chosen and len(chosen) > 1:
-        raise ConfigError("precision must be tensorfloat32 for all configs or for none. Try two calls, in two processes.")
+        raise ConfigError("precision must be tensorfloat32 for all configs or for none (got both). Try two calls, in "
+                          "two processes.")
     return chosen.pop()
 
 

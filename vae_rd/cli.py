@@ -3,6 +3,7 @@
 import contextlib
 import difflib
 import errno
+import importlib
 import os
 import re
 import select
@@ -56,6 +57,34 @@ def retry() -> flags.FlagHolder[bool]:
 def progress() -> flags.FlagHolder[bool]:
     """Defines --progress."""
     return _define(flags.DEFINE_bool, "progress", True, "show progress bars")
+
+
+def modules() -> flags.FlagHolder[list[str]]:
+    """Defines --import; `import_modules` does it."""
+    return _define(flags.DEFINE_list, "import", [], "modules of your own, which add priors, likelihoods, networks, "
+                   "measures, experiments or data sets to the tables of vae_rd and data_gen")
+
+
+def import_modules(names: Iterable[str]) -> str:
+    """Imports the modules that --import names, before the tables that they add to are read.
+
+    Returns:
+        Their names as Config.imports has them.
+
+    Raises:
+        ConfigError: for a module that there is not, or that fails.
+    """
+    for name in names:
+        try:
+            with quietly():
+                importlib.import_module(name)
+        except Exception as error:  # whatever the user's module raises
+            if isinstance(error, ModuleNotFoundError) and f"{name}.".startswith(f"{error.name}."):
+                raise ConfigError(f"import must name modules that Python finds (got {name!r}). Try it in the folder "
+                                  "that holds the module, by python -m, or add that folder to PYTHONPATH.") from error
+            raise ConfigError(f"import of {name} failed ({type(error).__name__}: {error}). Mend that module."
+                              ) from error
+    return ",".join(names)
 
 
 def _define(define: Callable[..., flags.FlagHolder], *arguments: object) -> flags.FlagHolder:

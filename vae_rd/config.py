@@ -11,6 +11,7 @@ import math
 import os
 import pathlib
 import re
+import sys
 from typing import Any, NamedTuple
 
 from vae_rd.catalogue import LIKELIHOODS, NETWORKS, PRIORS, described
@@ -32,6 +33,10 @@ SPLIT_KINDS = {"default": "random halves",
 
 class ConfigError(ValueError):
     """A value that cannot identify a run; the message says rule, value and remedy."""
+
+
+class NotImported(ConfigError):
+    """A Config names modules of the user's that this process has not imported; reading one never imports them."""
 
 
 def canonical_split(name: str) -> str:
@@ -128,10 +133,12 @@ class Config:
     eval_every: int | None = _field(None, "steps between evaluations (default: train_steps / 20)")
     eval_images: int | None = _field(None, "images per partition in all evaluations but the last: a fixed seeded "
                                            "subset (default: all)")
+    imports: str = _field("", "modules of your own that the run needs, separated by commas, imported already")
 
     def __post_init__(self):
         for field in dataclasses.fields(self):
             object.__setattr__(self, field.name, _typed(field, getattr(self, field.name)))
+        object.__setattr__(self, "imports", _imported(self.imports))
         object.__setattr__(self, "split", canonical_split(self.split))
         for name, known in (("architecture", NETWORKS), ("prior", PRIORS), ("likelihood", LIKELIHOODS),
                             ("rate_terms", RATE_TERMS), ("binarization", BINARIZATIONS), ("precision", PRECISIONS)):
@@ -219,6 +226,16 @@ class Config:
 
 def _defaults() -> dict[str, Any]:
     return {field.name: field.default for field in dataclasses.fields(Config)}
+
+
+def _imported(names: str) -> str:
+    """Names of modules in one spelling: in order, each once."""
+    wanted = sorted(set(names.split(","))) if names else []
+    missing = [name for name in wanted if name not in sys.modules]
+    if missing:
+        raise NotImported(f"imports must be modules that are imported already (got {', '.join(missing)!r}). Try "
+                          f"--import={','.join(wanted)}; in Python, import {', '.join(wanted)} first.")
+    return ",".join(wanted)
 
 
 def _check(holds: Any, name: str, rule: str, value: Any) -> None:

@@ -26,7 +26,7 @@ _MEASURES = flags.DEFINE_list("measures", [name for name, measure in MEASURES.it
                               f"measures to make, or all. {_TEXTS}")
 _CHECKPOINT = flags.DEFINE_enum("checkpoint", "last", runs.CHECKPOINT_NAMES, "weights to measure: of the last step, or "
                                 "of the best evaluation (early stopping)")
-_DATA_DIR, _PROGRESS = cli.data_dir(), cli.progress()
+_DATA_DIR, _PROGRESS, _IMPORT = cli.data_dir(), cli.progress(), cli.modules()
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "make measures again that are there")
 
 
@@ -103,6 +103,7 @@ def measure_runs(paths: Iterable[str], names: Iterable[str], settings: Mapping[s
 def main(argv: list[str]) -> None:
     """Does what the flags ask."""
     with cli.opened(argv):
+        cli.import_modules(_IMPORT.value)
         names = cli.measures(_MEASURES.value, MEASURES)
         paths = separate(_RUN.value)
         if not paths:

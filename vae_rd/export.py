@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-_RUNS_DIR = cli.runs_dir()
+_RUNS_DIR, _IMPORT = cli.runs_dir(), cli.modules()
 _OUT_DIR = flags.DEFINE_string("out_dir", "figures", "folder to write tables and figures to")
 _WHERE = flags.DEFINE_list("where", [], "keep the runs that meet all conditions column=value (columns of runs.csv, as "
                            "in split=cv_16k,num_layers=3); several values of one column are alternatives")
@@ -39,10 +39,14 @@ _CLAIMS = flags.DEFINE_bool("claims", False, "test the paper's claims instead, a
 _GAPS = flags.DEFINE_bool("gaps", False, "also write gaps.csv: each run's test minus training distortion with its 95% "
                           "interval over images (about 2 s a run)")
 
+_PAGE = flags.DEFINE_bool("page", False, "Write pages to explore in a browser instead: one HTML file for each of "
+                          "--experiment (default: for every experiment that has finished runs).")
+
 
 def main(argv: list[str]) -> None:
     """Reads the flags and exports."""
     with cli.opened(argv):
+        cli.import_modules(_IMPORT.value)
         from vae_rd.analysis.tables import collect, left_out, remarks, where
         for name in _EXPERIMENT.value:
             experiments.experiment(name)  # refuses unknown names before any work
@@ -52,7 +56,9 @@ def main(argv: list[str]) -> None:
             print(f"left out: {line}")
         for line in remarks(table):
             print(f"note: {line}")
-        if _CLAIMS.value:
+        if _PAGE.value:
+            export_pages(table, runs_dir, out_dir, _EXPERIMENT.value, _SCALE.value)
+        elif _CLAIMS.value:
             export_claims(table, runs_dir, out_dir, _SCALE.value)
         elif _EXPERIMENT.value:
             for name in _EXPERIMENT.value:
@@ -128,6 +134,16 @@ def export_experiment(table: "pd.DataFrame", name: str, runs_dir: str | os.PathL
         _write_figure(figure, out, stem)
         print(f"see {out / stem}.png and .pdf")
     write_text(out / f"{name}.csv", tables.csv_text(drawn.curves))
+
+
+def export_pages(table: "pd.DataFrame", runs_dir: str | os.PathLike, out_dir: str | os.PathLike,
+                 names: Sequence[str] = (), scale: str | None = None) -> None:
+    """Writes a page to explore in a browser for each experiment; `scale` as in `export_experiment`."""
+    from vae_rd.figures import page
+    for name, text in page.pages(table, runs_dir, names, scale):
+        path = pathlib.Path(out_dir) / f"{name}.html"
+        write_text(path, text)
+        print(f"see {path}")
 
 
 def export_claims(table: "pd.DataFrame", runs_dir: str | os.PathLike, out_dir: str | os.PathLike,

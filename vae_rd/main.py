@@ -18,12 +18,13 @@ from vae_rd.storage import runs
 from vae_rd.training import cluster
 
 _LISTS = {"beta": float, "seed": int}  # fields that take several values, separated by commas
+FIELDS = [field for field in dataclasses.fields(Config) if field.name != "imports"]  # that one is --import
 
 
 def _define_config_flags() -> None:
     define: dict[Any, Callable[..., Any]] = {
         str: flags.DEFINE_string, int: flags.DEFINE_integer, float: flags.DEFINE_float}
-    for field in dataclasses.fields(Config):
+    for field in FIELDS:
         text = field.metadata["help"]
         if field.name in _LISTS:
             flags.DEFINE_list(field.name, [str(field.default)], f"{text}; several, separated by commas, train together")
@@ -40,7 +41,7 @@ _THREADS = flags.DEFINE_integer("num_threads", None, "threads per operation (def
 _MEASURES = flags.DEFINE_list("measures", [], f"measures to make at the end, among {', '.join(MEASURES)}, or all")
 _CONTINUE = flags.DEFINE_string("continue_from", None, "directory of a finished run to continue to more --train_steps")
 _DATA_DIR, _RAW_DIR, _RUNS_DIR = cli.data_dir(), cli.raw_dir(), cli.runs_dir()
-_RETRY, _PROGRESS = cli.retry(), cli.progress()
+_RETRY, _PROGRESS, _IMPORT = cli.retry(), cli.progress(), cli.modules()
 
 
 def configs(values: Mapping[str, Any]) -> list[Config]:
@@ -145,8 +146,9 @@ def report(column: Sequence[Config], runs_dir: str | os.PathLike) -> Iterator[st
 def main(argv: list[str]) -> None:
     """Does what the flags ask."""
     with cli.opened(argv):
+        imports = cli.import_modules(_IMPORT.value)
         measures = cli.measures(_MEASURES.value, MEASURES)
-        column = configs({field.name: flags.FLAGS[field.name].value for field in dataclasses.fields(Config)})
+        column = configs({field.name: flags.FLAGS[field.name].value for field in FIELDS} | {"imports": imports})
         left = pending(column, _RUNS_DIR.value, measures, _RETRY.value)
         if left:
             train(left, data_dir=_DATA_DIR.value, raw_dir=_RAW_DIR.value, runs_dir=_RUNS_DIR.value,

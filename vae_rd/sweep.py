@@ -23,7 +23,7 @@ _COLUMN_SIZE = flags.DEFINE_string("column_size", "auto", "runs trained together
 _MEASURE = flags.DEFINE_bool("measure", True, "make the measures that the experiment needs")
 _COLUMN = flags.DEFINE_integer("column", None, "for the workers: train this one column in this process", 0)
 _DATA_DIR, _RAW_DIR, _RUNS_DIR = cli.data_dir(), cli.raw_dir(), cli.runs_dir()
-_RETRY, _PROGRESS = cli.retry(), cli.progress()
+_RETRY, _PROGRESS, _IMPORT = cli.retry(), cli.progress(), cli.modules()
 
 
 def column_size(text: str) -> int | None:
@@ -38,10 +38,11 @@ def column_size(text: str) -> int | None:
 def main(argv: list[str]) -> None:
     """Does what the flags ask."""
     with cli.opened(argv):
+        cli.import_modules(_IMPORT.value)
         sweep = Sweep(_EXPERIMENT.value or (), scale=_SCALE.value, task=_TASK.value, num_tasks=_NUM_TASKS.value,
                       workers=_WORKERS.value, column_size=column_size(_COLUMN_SIZE.value), runs_dir=_RUNS_DIR.value,
                       data_dir=_DATA_DIR.value, raw_dir=_RAW_DIR.value, measure=_MEASURE.value, retry=_RETRY.value,
-                      progress=_PROGRESS.value)
+                      progress=_PROGRESS.value, modules=_IMPORT.value)
         if _LIST.value or _STATUS.value:
             for line in (reports.listing if _LIST.value else reports.status)(sweep):
                 print(line)

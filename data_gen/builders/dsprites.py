@@ -34,7 +34,7 @@ class DSprites(Dataset):
     npz = RawFile(f"{_STEM}.npz", f"{_URL}.npz", None, "7da33b31b13a06f4b04a70402ce90c2e")
 
     @property
-    def files(self) -> tuple[RawFile, ...]:
+    def files(self) -> tuple[RawFile, ...]:  # type: ignore[override]  # not a constant as elsewhere
         """The HDF5 file, unless only the NPZ file is there."""
         only_npz = self.npz.locate(self.raw_dir, self.name) and not self.hdf5.locate(self.raw_dir, self.name)
         return (self.npz if only_npz else self.hdf5,)

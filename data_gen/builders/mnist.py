@@ -66,7 +66,7 @@ def read_idx(path: pathlib.Path) -> np.ndarray:
     with open_raw(path) as file:
         head = read_exactly(file, 4, path)
         if head[:3] != b"\0\0\x08" or head[3] == 0:
-            raise RecordsError(f"{path} is no IDX file of bytes: it begins with {head.hex(' ')} where 00 00 08 and the "
-                               "number of dimensions should be.")
+            raise RecordsError(f"{path} is not an IDX file of bytes: it begins with {head.hex(' ')} where 00 00 08 and "
+                               "the number of dimensions should be.")
         shape = tuple(np.frombuffer(read_exactly(file, 4 * head[3], path), ">u4").tolist())
         return np.frombuffer(read_exactly(file, math.prod(shape), path), np.uint8).reshape(shape)

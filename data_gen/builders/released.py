@@ -46,7 +46,7 @@ class TetrominoesReleased(Tetrominoes):
         return (self.labels - LOW) / (HIGH - LOW)
 
     @property
-    def cells(self) -> None:
+    def cells(self) -> None:  # type: ignore[override]  # the paper's set has bins
         """None: its checkerboard cuts every range at the middle, not at a bin's edge."""
         return None
 
@@ -63,9 +63,9 @@ class TetrominoesReleased(Tetrominoes):
         in_train, keep = self._random[1] < self.num_images // 2, np.ones(self.num_images, bool)
         if name == "checkerboard":
             in_train = splits.even_cells(self.unit_factors, None)
-        elif name.startswith("cv_"):
+        elif size is not None and name.startswith("cv_"):
             in_train = self._random[1] < size
-        elif name.startswith("cd_"):
+        elif size is not None and name.startswith("cd_"):
             side = (2 * size / self.num_images) ** (1 / len(BINS))
             keep = (np.abs(self.unit_factors - 0.5) <= side / 2).all(axis=1)
         return np.flatnonzero(in_train & keep), np.flatnonzero(~in_train & keep)

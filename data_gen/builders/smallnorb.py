@@ -1,9 +1,9 @@
 """SmallNORB: 48,600 grey pictures of toys, read from the six original matrix files."""
 
 import functools
+import io
 import math
 import pathlib
-from typing import BinaryIO
 
 import numpy as np
 
@@ -12,7 +12,7 @@ from data_gen.raw_files import RawFile, open_raw, read_exactly
 from vae_rd.datasets.records import RecordsError
 
 _URL = "https://cs.nyu.edu/~ylclab/data/norb-v1.0-small/"
-_TYPES = {0x1E3D4C55: np.dtype("u1"), 0x1E3D4C54: np.dtype("<i4")}  # by magic number
+_TYPES: dict[int, np.dtype] = {0x1E3D4C55: np.dtype("u1"), 0x1E3D4C54: np.dtype("<i4")}  # by magic number
 _BLOCK = 200  # pairs of pictures read at once: 3.7 MB
 
 
@@ -70,13 +70,13 @@ def read_matrix(path: pathlib.Path) -> np.ndarray:
         return np.frombuffer(read_exactly(file, math.prod(shape) * kind.itemsize, path), kind).reshape(shape)
 
 
-def _header(file: BinaryIO, path: pathlib.Path) -> tuple[np.dtype, tuple[int, ...]]:
+def _header(file: io.BufferedIOBase, path: pathlib.Path) -> tuple[np.dtype, tuple[int, ...]]:
     """Type and shape: magic number, number of dimensions, and at least three sizes, of which the first ones count."""
     magic, dimensions = np.frombuffer(read_exactly(file, 8, path), "<u4").tolist()
     if magic not in _TYPES or not 1 <= dimensions <= 8:
         known = " or ".join(f"{number:#x}" for number in _TYPES)
-        raise RecordsError(f"{path} is no matrix file of SmallNORB: it begins with {magic:#x} and {dimensions} "
-                           f"dimensions where {known} should be (little-endian).")
+        raise RecordsError(f"{path} is not a SmallNORB matrix file: it begins with {magic:#x} and {dimensions} "
+                           f"dimensions (must be {known}, little-endian, and 1 to 8).")
     sizes = np.frombuffer(read_exactly(file, 4 * max(3, dimensions), path), "<i4").tolist()
     return _TYPES[magic], tuple(sizes[:dimensions])
 

@@ -128,8 +128,8 @@ def test_where(runs_dir):
 
 @pytest.mark.parametrize("condition, words", [
     ("split", "must be column=value"), ("spilt=cv_16k", "the columns are run, status"),
-    ("split=cv_16k", "no run has split=cv_16k; there are cd_8k"), ("beta=small", "must be a number"),
-    ("beta=7", "there are 0.1, 1.0")])
+    ("split=cv_16k", "no run has split=cv_16k. Try one of cd_8k"), ("beta=small", "must be a number"),
+    ("beta=7", "Try one of 0.1, 1.0")])
 def test_where_refuses_by_name(runs_dir, condition, words):
     with pytest.raises(tables.TableError, match=words):
         tables.where(tables.collect(runs_dir), [condition])

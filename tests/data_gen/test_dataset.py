@@ -7,6 +7,7 @@ import pytest
 
 from data_gen import generate
 from data_gen.dataset import Dataset, resized
+from data_gen.raw_files import RawFile
 from vae_rd.config import ConfigError, DataSpec
 from vae_rd.datasets import records
 
@@ -93,8 +94,16 @@ def test_without_factors(tmp_path):
     assert (images == index[:, None, None, None]).all()
 
 
+def test_an_original_file_that_has_gone_is_named(tmp_path):
+    file = RawFile("data.gz", "http://127.0.0.1:9/data.gz", 4, "0" * 64)
+    with pytest.raises(records.RecordsError, match="data.gz must be in .*Put it back"):
+        Squares(raw_dir=tmp_path).path(file)
+    (tmp_path / "data.gz").write_bytes(b"data")
+    assert Squares(raw_dir=tmp_path).path(file) == tmp_path / "data.gz"
+
+
 @pytest.mark.parametrize("arguments, words", [
-    (("plain", "cd_8"), "split=cd_8: it is made from ordered factors, and plain has none"),
+    (("plain", "cd_8"), "split=cd_8: it needs ordered factors, and plain has none"),
     (("plain", "checkerboard"), "ordered factors, and plain has none. Use default, cv_<size>"),
     (("plain", "official"), "plain is not distributed in partitions"),
     (("mnist", "cd_8k"), "and mnist has none. Use default, cv_<size> or official"),

@@ -64,11 +64,11 @@ def test_sizes_are_big_endian(tmp_path):
 
 
 @pytest.mark.parametrize("content, words", [
-    (b"", "ends too early: 4 bytes were to come and there are 0"),
-    (_idx(np.zeros((2, 3), np.uint8))[:-1], "ends too early: 6 bytes were to come and there are 5"),
-    (_idx(np.zeros((2, 3), np.uint8))[:6], "ends too early: 8 bytes"),
-    (b"\0\0\x0d\x01\0\0\0\x01\0\0\0\0", "is no IDX file of bytes: it begins with 00 00 0d 01"),
-    (b"PK\x03\x04abcdefgh", "is no IDX file of bytes")])
+    (b"", "ends too early: expected 4 bytes, got 0"),
+    (_idx(np.zeros((2, 3), np.uint8))[:-1], "ends too early: expected 6 bytes, got 5"),
+    (_idx(np.zeros((2, 3), np.uint8))[:6], "ends too early: expected 8 bytes"),
+    (b"\0\0\x0d\x01\0\0\0\x01\0\0\0\0", "is not an IDX file of bytes: it begins with 00 00 0d 01"),
+    (b"PK\x03\x04abcdefgh", "is not an IDX file of bytes")])
 def test_other_files_are_refused(tmp_path, content, words):
     (tmp_path / "file").write_bytes(content)
     with pytest.raises(RecordsError, match=words):

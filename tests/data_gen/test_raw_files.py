@@ -122,7 +122,7 @@ def test_without_a_network_every_missing_file_is_named_with_its_place(tmp_path):
 
 
 @pytest.mark.parametrize("content, words", [(PACKED[:60], "cannot be read"), (b"not gzip", "cannot be read"),
-                                            (gzip.compress(b"four"), "5 bytes were to come and there are 4")])
+                                            (gzip.compress(b"four"), "expected 5 bytes, got 4")])
 def test_reading_past_the_end(tmp_path, content, words):
     path = tmp_path / "data.gz"
     path.write_bytes(content)

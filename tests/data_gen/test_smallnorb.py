@@ -65,9 +65,9 @@ def test_numbers_are_little_endian_and_short_shapes_are_padded_to_three_sizes(tm
 
 
 @pytest.mark.parametrize("content, words", [
-    (struct.pack(">II", BYTES, 1), "is no matrix file of SmallNORB: it begins with 0x554c3d1e"),
+    (struct.pack(">II", BYTES, 1), "is not a SmallNORB matrix file: it begins with 0x554c3d1e"),
     (b"", "ends too early"),
-    (struct.pack("<IIIII", INTS, 1, 2, 1, 1) + b"1234567", "8 bytes were to come and there are 7")])
+    (struct.pack("<IIIII", INTS, 1, 2, 1, 1) + b"1234567", "expected 8 bytes, got 7")])
 def test_other_files_are_refused(tmp_path, content, words):
     (tmp_path / "file").write_bytes(content)
     with pytest.raises(RecordsError, match=words):

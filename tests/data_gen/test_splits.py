@@ -129,7 +129,8 @@ def test_default_of_few_images(num_images, halves):
 
 
 @pytest.mark.parametrize("name, words", [("cv_10", "leave one side empty"),
-                                         ("cd_6", "12 images asked of a data set of 10"), ("official", "no rule")])
+                                         ("cd_6", "at most the 10 images of the data set .got 12"),
+                                         ("official", "must be default")])
 def test_sizes_that_do_not_fit(name, words):
     with pytest.raises(ValueError, match=words):
         make_split(name, np.zeros((10, 1)), None, 10, 0)
@@ -137,7 +138,7 @@ def test_sizes_that_do_not_fit(name, words):
 
 @pytest.mark.parametrize("name", ["cd_2", "checkerboard"])
 def test_factors_are_needed(name):
-    with pytest.raises(ValueError, match="made from factors, and the data set has none"):
+    with pytest.raises(ValueError, match="needs factors, and the data set has none"):
         make_split(name, None, None, 10, 0)
 
 

@@ -203,7 +203,8 @@ def test_info_of_earlier_versions_has_no_checksum_and_is_read(split_dir):
     ({"num_train": -20}, "num_train must be a whole"), ({"num_train": 10**30}, "num_train must be a whole number"),
     ({"num_total": "many"}, 'num_total must be a whole number, 0 or more .got "many"'), ({"num_total": 3}, "at least"),
     ({"factor_names": ["a"]}, "must be of one length .got 1, 2, 2"), ({"split": 3}, "split must be text"),
-    ({"factor_ranges": [[0, 1], [2, "x"]]}, "must be a number"), ({"content_sha256": {"train": "0"}}, "test is missing"),
+    ({"factor_ranges": [[0, 1], [2, "x"]]}, "must be a number"),
+    ({"content_sha256": {"train": "0"}}, "test is missing"),
     ({"shards": [{"file": "train-00000-of-00001.tfrecord.gz"}]}, "examples is missing"), ({"colour": 1}, "colour")])
 def test_wrong_info_is_refused_in_words_before_any_allocation(split_dir, change, words):
     _change_info(split_dir, **change)

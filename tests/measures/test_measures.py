@@ -20,7 +20,7 @@ from vae_rd.storage import ending, files, runs
 _SAMPLES = dict(query_images=25, num_samples=60)
 SMALL = {"information": dict(query_images=25, minibatch=32), "log_marginal": _SAMPLES,
          "annealed": dict(_SAMPLES, ais_chains=4, ais_steps=16), "memorisation": dict(query_images=25),
-         "distortion": dict(posterior_samples=3)}
+         "distortion": dict(posterior_samples=3), "refinement": dict(query_images=25, refinement_steps=20)}
 QUICK = ("information", "neighbours", "memorisation", "pictures")
 
 

@@ -26,7 +26,8 @@ def test_only_small_files_travel_and_only_changed_runs_again(tmp_path):
     run.model.write_bytes(b"large")
     published.publish(tmp_path / "runs", tmp_path / "results")
     copy = tmp_path / "results" / "runs" / run.path.name
-    assert {path.name for path in copy.iterdir()} <= {"config.json", "history.csv", "results.json", "measures.json", "manifest.json"}
+    small = {"config.json", "history.csv", "results.json", "measures.json", "manifest.json"}
+    assert {path.name for path in copy.iterdir()} <= small
     assert published.publish(tmp_path / "runs", tmp_path / "results") == []
     run.measures.write_text('{"last": {}}\n')
     assert published.publish(tmp_path / "runs", tmp_path / "results") == [run.path.name]

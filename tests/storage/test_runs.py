@@ -168,9 +168,9 @@ def test_arrays_come_back_and_objects_are_refused(run):
 
 def test_a_pickle_is_not_loaded(run):
     np.savez(run.path / "evil.npz", objects=np.array([{}], object))
-    with pytest.raises(files.FileError, match="evil.npz cannot be read.*damaged or not ours"):
+    with pytest.raises(files.FileError, match="evil.npz cannot be read.*damaged, or was not written by vae_rd"):
         files.read_arrays(run.path / "evil.npz")
-    with pytest.raises(files.FileError, match="evil.npz cannot be read.*damaged or not ours: leave it alone.$"):
+    with pytest.raises(files.FileError, match="evil.npz cannot be read.*not written by vae_rd: leave it alone.$"):
         files.read_arrays(run.path / "evil.npz", "leave it alone")
 
 
@@ -223,18 +223,18 @@ def test_a_file_system_without_locks_is_named_with_what_to_do(run, monkeypatch):
     def no_locks(file, flags):
         raise OSError(errno.ENOLCK, "No locks available")
     monkeypatch.setattr(fcntl, "lockf", no_locks)
-    with pytest.raises(runs.RunError, match="lock cannot be locked .No locks available.*another file system, or mount"):
-        with runs.locked(run):
-            pass
+    words = "lock cannot be locked .No locks available.*another file system, or mount"
+    with pytest.raises(runs.RunError, match=words), runs.locked(run):
+        pass
 
 
 def test_without_permission_the_words_are_of_permission(run, monkeypatch):
     def denied(path, flags, mode):
         raise PermissionError(errno.EACCES, "Permission denied", str(path))
     monkeypatch.setattr(os, "open", denied)
-    with pytest.raises(runs.RunError, match="cannot be written .Permission denied.*copy the folder to a place of your"):
-        with runs.locked(run):
-            pass
+    words = "cannot be written .Permission denied.*copy the folder to a place of your"
+    with pytest.raises(runs.RunError, match=words), runs.locked(run):
+        pass
 
 
 def test_writing_between_two_seals_is_never_contradicted(run, monkeypatch):
@@ -250,7 +250,7 @@ def test_writing_between_two_seals_is_never_contradicted(run, monkeypatch):
             raise KeyboardInterrupt
         done.append(replace(self, target))
     monkeypatch.setattr(pathlib.Path, "replace", killed)
-    for moment, expected in ((0, one), (1, one), (2, two)):
+    for moment, expected in ((0, one), (1, one), (2, two)):  # noqa: B007 - `killed` reads the moment
         done.clear()
         with pytest.raises(KeyboardInterrupt):
             run.write_measures(two)

@@ -1,4 +1,4 @@
-"""Readiness for GPUs, read off the traced programs without one: TensorFlow registers its CUDA kernels on any machine."""
+"""Readiness for GPUs, read off the traced programs without one: TensorFlow registers CUDA kernels on any machine."""
 
 import numpy as np
 import pytest

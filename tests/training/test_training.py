@@ -547,7 +547,7 @@ def test_a_damaged_checkpoint_is_named_and_once_removed_the_run_starts_again(fin
     content = bytearray(run.last_checkpoint.read_bytes())
     content[len(content) // 2] ^= 0xFF
     run.last_checkpoint.write_bytes(content)
-    with pytest.raises(files.FileError, match="last.npz cannot be read: .* It is damaged or not ours: remove the"):
+    with pytest.raises(files.FileError, match="last.npz cannot be read: .* not written by vae_rd: remove the"):
         finish(tmp_path, TINY)
     shutil.rmtree(run.checkpoints)
     finish(tmp_path, TINY)
@@ -557,7 +557,7 @@ def test_a_damaged_checkpoint_is_named_and_once_removed_the_run_starts_again(fin
 def test_a_foreign_checkpoint_is_refused(finish, tmp_path, monkeypatch):
     run = begun(finish, tmp_path, monkeypatch)
     files.write_arrays(run.last_checkpoint, {"weights": np.zeros(3)})
-    with pytest.raises(runs.RunError, match="last.npz holds no .*progress.step, .* damaged or not ours: "):
+    with pytest.raises(runs.RunError, match="last.npz lacks .*progress.step, .* damaged, or was not written by vae_rd"):
         finish(tmp_path, TINY)
 
 

@@ -53,7 +53,7 @@ With the truth exactly on a margin, either verdict came out in at most 0.035 of 
 
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from vae_rd.analysis import effects
 from vae_rd.analysis.effects import Finding, Setting
@@ -136,8 +136,9 @@ def _best_beta_of_three_layers(scale: experiments.Scale) -> Iterator[Claim]:
 
 
 def _training_set_size(scale: experiments.Scale) -> Iterator[Claim]:
-    def effect(network: dict, splits: tuple[str, ...], **how) -> Callable[[Runs], Finding]:
-        return partial(effects.excess_difference, network=network, first=splits[0], second=splits[-1], **how)
+    def effect(network: dict, splits: tuple[str, ...], absolute: bool = False) -> Callable[[Runs], Finding]:
+        return partial(effects.excess_difference, network=network, first=splits[0], second=splits[-1],
+                       absolute=absolute)
 
     for network in MLPS:
         words = describe(network)
@@ -201,19 +202,19 @@ def _other_datasets(scale: experiments.Scale) -> Iterator[Claim]:
 
 def _information(scale: experiments.Scale) -> Iterator[Claim]:
     for network in MLPS:
-        where, chosen = describe({"split": scale.small, **network}), {"network": network, "split": scale.small}
+        where = describe({"split": scale.small, **network})
         yield Claim("C8", f"{where}: MI is saturated at log N below beta = 1",
                     "largest share of log N missing, beta < 1", "below", SATURATED,
-                    partial(effects.missing_information, **chosen))
+                    partial(effects.missing_information, network=network, split=scale.small))
         yield Claim("C8", f"{where}: below beta = 1 it is the marginal KL that keeps growing",
                     "share of the rate's growth that is marginal KL", "above", SHARE_OF_GROWTH,
-                    partial(effects.share_of_growth, **chosen))
+                    partial(effects.share_of_growth, network=network, split=scale.small))
         yield Claim("C8", f"{where}: above beta = 1 MI decreases",
                     "MI at beta = 1 minus that at the largest beta, share of log N", "above", SATURATED,
-                    partial(effects.information_lost, **chosen))
+                    partial(effects.information_lost, network=network, split=scale.small))
         yield Claim("C8", f"{where}: above beta = 1 the marginal KL is small",
                     "largest marginal KL there, share of that at the smallest beta", "below", TENTH,
-                    partial(effects.marginal_kl_left, **chosen))
+                    partial(effects.marginal_kl_left, network=network, split=scale.small))
 
 
 def _rate_terms(scale: experiments.Scale) -> Iterator[Claim]:
@@ -230,20 +231,20 @@ def _rate_terms(scale: experiments.Scale) -> Iterator[Claim]:
 
 
 def _headline(scale: experiments.Scale) -> Iterator[Claim]:
-    everywhere = {"settings": effects.settings(scale), "name": lambda setting: setting.name}
+    share = partial(effects.majority, settings=effects.settings(scale), name=lambda setting: setting.name)
     yield Claim("headline", f"lowering beta from 1 to {BEST_BETA:g} lowers test D in most settings",
                 "share of settings in which it does", "above", MOST,
-                partial(effects.majority, **everywhere, number=partial(effects.lower_beta_helps, beta=BEST_BETA)))
+                partial(share, number=partial(effects.lower_beta_helps, beta=BEST_BETA)))
     yield Claim("headline", "reducing the MI underfits in most settings",
                 "share of settings in which train and test D rise together above beta = 1, by more than gap changes",
-                "above", MOST, partial(effects.majority, **everywhere, number=effects.underfits))
+                "above", MOST, partial(share, number=effects.underfits))
 
 
-def _falls(claim: str, statement: str, network: dict, split: str, **where) -> Claim:
+def _falls(claim: str, statement: str, network: dict, split: str, **where: Any) -> Claim:
     return Claim(claim, statement, "largest rise of D as beta falls, share of its fall", "below", TENTH,
                  partial(effects.rise, network=network, split=split, **where))
 
 
-def _dips(claim: str, statement: str, network: dict, split: str, margin: float = TENTH, **where) -> Claim:
+def _dips(claim: str, statement: str, network: dict, split: str, margin: float = TENTH) -> Claim:
     return Claim(claim, statement, "depth of the lowest interior point below the lower end, share of the fall of D",
-                 "above", margin, partial(effects.depth, network=network, split=split, margin=margin, **where))
+                 "above", margin, partial(effects.depth, network=network, split=split, margin=margin))

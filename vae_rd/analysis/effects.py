@@ -32,7 +32,7 @@ MEMORISED_AT_MEAN_CONTROL = f"{MEMORISED_AT_MEAN}_control"
 
 
 class Finding(NamedTuple):
-    """A number with its interval, and what the reader should know of it."""
+    """A number with its interval, and a note for the reader."""
 
     interval: Interval
     note: str = ""
@@ -49,17 +49,17 @@ class Setting(NamedTuple):
 
     @property
     def name(self) -> str:
-        """Words for it."""
+        """Its name in titles and notes."""
         return describe({**self.where, "split": self.split, **self.network})
 
 
-def rise(runs: Runs, network: dict, split: str, **where) -> Finding:
+def rise(runs: Runs, network: dict, split: str, **where: str) -> Finding:
     """The largest rise of D as beta falls, share of the curve's fall: 0 or less where it falls all the way."""
     _, values = runs.curve("distortion", network, split, **where)
     return Finding(_scaled(statistics.largest_rise(values), statistics.extent(values)))
 
 
-def depth(runs: Runs, network: dict, split: str, margin: float = 0.0, **where) -> Finding:
+def depth(runs: Runs, network: dict, split: str, margin: float = 0.0, **where: str) -> Finding:
     """By how much the lowest interior D lies below the lower end of the curve, share of its fall."""
     values = _with_interior(*runs.curve("distortion", network, split, **where))
     fall = statistics.extent(values)
@@ -118,7 +118,7 @@ def peak(runs: Runs, quantity: str, sign: int, partitions: tuple[str, ...], spli
 
     Args:
         runs: of one scale.
-        quantity: a metric, or LOG_PX for the best estimate of log p(x) that there is.
+        quantity: a metric, or LOG_PX for the best estimate of log p(x) available.
         sign: +1 if large values are good, -1 if small ones are.
         partitions: of one the quantity itself is meant, of two the first minus the second.
         split: of the training set.
@@ -277,7 +277,7 @@ def _image_error(values: np.ndarray, first: np.ndarray, second: int) -> np.ndarr
 
 def _with_interior(betas: np.ndarray, values: np.ndarray) -> np.ndarray:
     if len(betas) < 3:
-        raise NotEnough(f"a minimum between the ends needs 3 betas; there are {len(betas)}")
+        raise NotEnough(f"a minimum between the ends needs 3 betas or more (got {len(betas)})")
     return values
 
 

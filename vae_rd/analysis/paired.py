@@ -22,7 +22,7 @@ Images = Callable[[str, str, str], Mapping[str, np.ndarray]]  # (run, partition,
 
 
 class NotEnough(Exception):
-    """Raised where the runs, or a measure on them, that a test needs are not there; the message says which."""
+    """Raised where runs or measures that a test needs are missing; the message says which."""
 
 
 def images_of(runs_dir: str | os.PathLike) -> Images:
@@ -71,7 +71,7 @@ class Runs:
         finally:
             self._least = least
 
-    def curve(self, quantity: str, network: dict, split: str, **where) -> tuple[np.ndarray, np.ndarray]:
+    def curve(self, quantity: str, network: dict, split: str, **where: str | float) -> tuple[np.ndarray, np.ndarray]:
         """Betas [b] and values [restarts, b] of one curve; raises NotEnough."""
         betas, (values,) = self.curves([(quantity, network, split, where)])
         return betas, values
@@ -115,7 +115,7 @@ class Runs:
         return betas, sorted(seeds), complete
 
     def _frame(self, quantity: str, network: dict, split: str, partition: str = "test", checkpoint: str = "last",
-               **fields) -> pd.DataFrame:
+               **fields: str | float) -> pd.DataFrame:
         """Values by seed (rows) and beta (columns)."""
         if quantity not in self._rows:
             raise NotEnough(f"no run has {quantity}")
@@ -126,7 +126,7 @@ class Runs:
         values = pd.Series({point: column[key] for point, key in keys.items() if key in column}, dtype=float)
         if quantity == FLOOR and len(values) and values.isna().all():
             raise NotEnough(f"{describe({'split': split, **network})}: the distortion of these runs has no entropy "
-                            "floor (only a Bernoulli likelihood has one), so there is nothing that lies above it")
+                            "floor (only a Bernoulli likelihood has one), so excess distortion is not defined")
         return values.unstack() if len(values) else pd.DataFrame()
 
     def _names(self, network: dict, split: str, fields: dict) -> dict[tuple[int, float], str]:
@@ -143,7 +143,8 @@ class Runs:
         runs = self._names(network, split, fields)
         kind = where.get("partition", "test"), where.get("checkpoint", "last")
         rows = [self._images(runs[seed, beta], *kind).get(quantity) for seed in seeds for beta in betas]
-        if any(row is None for row in rows) or len({len(row) for row in rows}) > 1:
+        sizes = {None if row is None else len(row) for row in rows}
+        if None in sizes or len(sizes) > 1:
             raise NotEnough(f"{_named(wanted)}: the runs have no values of the same images; measure them again")
         values = np.array(rows, float)
         values = values[:, np.isfinite(values).all(0)]

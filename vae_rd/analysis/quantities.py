@@ -1,4 +1,4 @@
-"""Names of what measures write and the study reads, as each measure's own file has them; and what counts as trusted."""
+"""Names of the measured quantities that the analysis reads, from each measure's own file; what counts as trusted."""
 # ruff: noqa: F401
 
 from vae_rd.measures.annealed import LOG_PX_AIS

@@ -8,6 +8,7 @@ Differences between columns of one curve (`between`) also learn their spread fro
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import scipy.special
 
 LEVEL = 0.95  # coverage of every interval
@@ -29,7 +30,7 @@ class InteriorMinimum(NamedTuple):
     p_value: float
 
 
-def t_half_width(std: np.ndarray, count: np.ndarray, level: float = LEVEL) -> np.ndarray:
+def t_half_width(std: npt.ArrayLike, count: npt.ArrayLike, level: float = LEVEL) -> np.ndarray:
     """Half the width of Student's interval for a mean: t_(n-1) * std / sqrt(n); NaN below two values.
 
     Args:
@@ -94,7 +95,7 @@ class Differences(NamedTuple):
         return self.mean + side * np.hypot(*parts)
 
     def p_above_zero(self) -> np.ndarray:
-        """One-sided p-values for means above zero, of restarts alone; 1 where none can be had."""
+        """One-sided p-values for means above zero, of restarts alone; 1 where there are too few restarts."""
         with np.errstate(divide="ignore", invalid="ignore"):
             return np.nan_to_num(scipy.special.stdtr(max(self.freedom, 1), -self.mean / self.error), nan=1.0)
 
@@ -105,7 +106,7 @@ def differences(values: np.ndarray) -> Differences:
     return Differences(values.mean(0), _standard_deviation(values) / np.sqrt(len(values)), len(values) - 1)
 
 
-def between(curve: np.ndarray, first: np.ndarray, second: np.ndarray) -> Differences:
+def between(curve: np.ndarray, first: np.ndarray | list[int], second: np.ndarray | list[int]) -> Differences:
     """Differences between columns of one curve, `first` minus `second`.
 
     With 3 restarts a difference's own spread has 2 degrees of freedom, and nothing short of ten standard errors
@@ -146,7 +147,7 @@ def levels(curve: np.ndarray) -> Differences:
 
 
 def largest_smallest(differences: Differences, level: float = LEVEL) -> Interval:
-    """The largest over rows of the smallest in a row, with an interval that knows both were picked.
+    """The largest over rows of the smallest in a row, with an interval that allows for both choices.
 
     Lower end: a row's smallest is above a bound if each of its members is (intersection-union, no correction due), but
     any of the J rows may be the one that lies too high: each bound at the error rate divided by J (Bonferroni). Upper
@@ -214,7 +215,7 @@ def interior_minimum(curve: np.ndarray, margin: float = 0.0, level: float = LEVE
     """
     count = curve.shape[1] - 2
     if count < 1:
-        raise ValueError(f"an interior minimum needs 3 betas or more; this curve has {curve.shape[1]}.")
+        raise ValueError(f"an interior minimum needs 3 betas or more (got {curve.shape[1]}).")
     drops = between(curve, np.array([[0, count + 1]]), np.arange(1, count + 1)[:, None])
     evidence = drops._replace(mean=drops.mean - margin).p_above_zero().max(1)
     return InteriorMinimum(int(drops.mean.min(1).argmax()) + 1, largest_smallest(drops, level),

@@ -52,12 +52,12 @@ def finished(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def left_out(table: pd.DataFrame) -> list[str]:
-    """One line per run that has no part in the curves: its name and why."""
+    """One line per run that is left out of the curves: its name and why."""
     return [f"{row.run}: {row.status}, {row.note}" for row in table[table["status"] != FINISHED].itertuples()]
 
 
 def remarks(table: pd.DataFrame) -> list[str]:
-    """What is to be said of finished runs besides their numbers: a line for each, and one for all that are unsealed."""
+    """Notes on finished runs: a line for each run that has one, and a single line for all that are unsealed."""
     rows = finished(table).drop_duplicates("run")
     unsealed = rows[rows["note"] == UNSEALED]
     lines = [f"{row.run}: {row.note}" for row in rows.itertuples() if row.note not in ("", UNSEALED)]
@@ -70,8 +70,8 @@ def remarks(table: pd.DataFrame) -> list[str]:
 def csv_text(table: pd.DataFrame) -> str:
     """The text of a CSV file of the table.
 
-    A text that a spreadsheet would run as a formula, or a browser as HTML, has an apostrophe before it: the names of
-    folders are anybody's.
+    A text that a spreadsheet would run as a formula, or a browser as HTML, gets an apostrophe in front: anyone may have
+    named the folders.
     """
     quoted = table.copy()
     for name in quoted.columns[[not pd.api.types.is_numeric_dtype(kind) for kind in quoted.dtypes]]:
@@ -131,8 +131,8 @@ def gaps(table: pd.DataFrame, runs_dir: str | os.PathLike) -> pd.DataFrame:
         folder = RunDir(pathlib.Path(runs_dir) / run)
         paths = [folder.per_example(name, checkpoint) for name in ("train", "test")]
         if all(path.is_file() for path in paths):
-            gap = gap_interval(*(folder.read_arrays(path)["distortion"] for path in paths))
-            rows.append((run, checkpoint, *gap))
+            train, test = (folder.read_arrays(path)["distortion"] for path in paths)
+            rows.append((run, checkpoint, *gap_interval(train, test)))
     return pd.DataFrame(rows, columns=["run", "checkpoint", "gap", "low", "high"])
 
 
@@ -198,7 +198,7 @@ def _progress(run: RunDir, config: Config, results: dict[str, Any] | None) -> di
     return {"step": step, "note": f"evaluated up to step {step} of {config.train_steps}{failed}"}
 
 
-def _scalars(measures: dict[str, Any], step: int, partition: str) -> dict[str, float]:
+def _scalars(measures: dict[str, Any], step: int, partition: str) -> dict[str, float | None]:
     """The numbers that measures wrote for this partition and for the run as a whole; not those of another step."""
     valid = [measure for measure in measures.values() if measure.get("settings", {}).get("step", step) == step]
     blocks = [measure.get(part) or {} for measure in valid for part in ("run", partition)]
@@ -215,6 +215,7 @@ def _matches(column: pd.Series, values: list[str]) -> pd.Series:
     else:
         kept = column.isin([canonical_split(value) if column.name == "split" else value for value in values])
     if not kept.any():
-        present = ", ".join(str(value) for value in sorted(column.dropna().unique())) or "none at all"
-        raise TableError(f"no run has {column.name}={','.join(values)}; there are {present}.")
+        present = ", ".join(str(value) for value in sorted(column.dropna().unique()))
+        known = f"Try one of {present}." if present else f"No run has any {column.name}."
+        raise TableError(f"no run has {column.name}={','.join(values)}. {known}")
     return kept

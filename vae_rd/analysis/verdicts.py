@@ -1,5 +1,7 @@
 """The table of claims: every test of `claims` computed, judged, counted and written as text."""
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 
@@ -23,7 +25,7 @@ def evaluate(table: pd.DataFrame, scale: str = "paper", images: Images | None = 
     Args:
         table: what `tables.collect` returned.
         scale: the scale whose runs count.
-        images: values per image, as from `paired.images_of`; without them nothing is said of log p(x).
+        images: values per image, as from `paired.images_of`; without them, claims about log p(x) are not tested.
     """
     runs = Runs(table, experiments.SCALES[scale], images)
     judged = pd.DataFrame([_judged(claim, runs) for claim in all_claims(runs.scale)])
@@ -32,7 +34,7 @@ def evaluate(table: pd.DataFrame, scale: str = "paper", images: Images | None = 
 
 def overall(judged: pd.DataFrame) -> pd.Series:
     """One verdict per claim: the first of not supported, not enough runs, undecided that a test has, else supported."""
-    def worst(verdicts):
+    def worst(verdicts: pd.Series) -> str:
         return next((one for one in (NOT_SUPPORTED, NOT_ENOUGH, UNDECIDED) if one in set(verdicts)), SUPPORTED)
     return judged.groupby("claim", sort=False)["verdict"].agg(worst)
 
@@ -42,12 +44,13 @@ def as_text(judged: pd.DataFrame) -> str:
     lines = []
     for claim, verdict in overall(judged).items():
         lines.append(f"{claim}: {verdict}")
-        lines += [f"  {row.verdict:16} {row.statement}: {_number(row)}"
+        lines += [f"  {row.verdict:16} {row.statement}: {number(row)}"
                   for row in judged[judged["claim"] == claim].itertuples()]
     return "\n".join(lines)
 
 
-def _number(row) -> str:
+def number(row: Any) -> str:
+    """A test's number, interval and what it was made from, in words; `row` is one of the claims table's tuples."""
     parts = []
     if not np.isnan(row.estimate):
         interval = "" if np.isnan(row.low) else f" [{row.low:.3g}, {row.high:.3g}]"
@@ -79,7 +82,7 @@ def _computed(claim: Claim, runs: Runs) -> tuple[Finding, dict]:
 
 
 def _plain(claim: Claim, runs: Runs, reason: str) -> tuple[Finding, dict]:
-    """The plain difference of what restarts there are, without an interval, and why there is none."""
+    """The plain difference over the restarts available, without an interval, and why it has none."""
     nothing = Finding(Interval(np.nan, np.nan, np.nan), reason)
     try:
         with runs.any_restarts():
@@ -90,7 +93,7 @@ def _plain(claim: Claim, runs: Runs, reason: str) -> tuple[Finding, dict]:
 
 
 def verdict_on(claim: Claim, found: Finding) -> str:
-    """By which side of the claim's margin the whole interval lies on."""
+    """The verdict: on which side of the claim's margin the whole interval lies."""
     _, low, high = found.interval
     holds, fails = low > claim.margin, high < claim.margin
     if claim.side == "below":

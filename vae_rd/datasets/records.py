@@ -132,7 +132,7 @@ def content_sha256(paths: list[pathlib.Path]) -> str:
     return digest.hexdigest()
 
 
-def read_info(split_dir: str | pathlib.Path) -> Info:
+def read_info(split_dir: str | os.PathLike) -> Info:
     """Reads info.json and checks it against itself and against its place on disk.
 
     Raises:
@@ -170,7 +170,7 @@ def read_info(split_dir: str | pathlib.Path) -> Info:
     return info
 
 
-def check_files(split_dir: str | pathlib.Path, info: Info) -> None:
+def check_files(split_dir: str | os.PathLike, info: Info) -> None:
     """Compares the folder with info.json, without reading the shards: presence and size of each, and no other shard.
 
     Raises:
@@ -189,7 +189,7 @@ def check_files(split_dir: str | pathlib.Path, info: Info) -> None:
                            "other data. Move it away.")
 
 
-def check_contents(split_dir: str | pathlib.Path, info: Info) -> None:
+def check_contents(split_dir: str | os.PathLike, info: Info) -> None:
     """Compares the folder with info.json, every shard read: seconds for the largest data sets.
 
     Raises:
@@ -200,7 +200,7 @@ def check_contents(split_dir: str | pathlib.Path, info: Info) -> None:
         list(pool.map(lambda shard: _check_shard(pathlib.Path(split_dir) / shard.file, shard), info.shards))
 
 
-def load_partition(split_dir: str | pathlib.Path, info: Info, partition: str
+def load_partition(split_dir: str | os.PathLike, info: Info, partition: str
                    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Reads one partition, every file checked against info.json.
 

@@ -12,7 +12,8 @@ class Partition(NamedTuple):
     """The training or the test set, in the order of `index`."""
 
     images: np.ndarray  # [num, height, width, channels] uint8
-    index: np.ndarray  # [num] int64, position in the full data set: the image's identity across splits
+    # [num] int64, position in the full data set: the image's identity across splits
+    index: np.ndarray  # type: ignore[assignment]  # hides tuple.index, which nobody calls
     factors: np.ndarray  # [num, num_factors] float32, physical units
 
 

@@ -2,12 +2,16 @@
 
 import re
 from collections.abc import Sequence
+from typing import Any, Literal
 
 import matplotlib
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.typing import ColorType
 
 from vae_rd.analysis import naming, quantities
 from vae_rd.analysis.tables import TableError
@@ -153,7 +157,7 @@ def measures_figure(curves: pd.DataFrame, measures: dict[str, str], partition: s
     return figure
 
 
-def draw_quantity(axes, curves: pd.DataFrame, quantity: str, hue: Sequence[str] | None = None):
+def draw_quantity(axes: Axes, curves: pd.DataFrame, quantity: str, hue: Sequence[str] | None = None) -> Axes:
     """One quantity against beta on an Axes of the caller's: means, and bars of one standard deviation over restarts.
 
     Args:
@@ -178,11 +182,12 @@ def draw_quantity(axes, curves: pd.DataFrame, quantity: str, hue: Sequence[str] 
             _draw(axes, points, quantity, colour, marker=marker, label=label)
         axes.set(xscale="log", xlabel="\u03b2", ylabel=quantity.replace("_", " "))
         axes.xaxis.set_major_formatter(matplotlib.ticker.StrMethodFormatter("{x:g}"))
-        axes.legend()
+        if axes.get_legend_handles_labels()[0]:
+            axes.legend()
     return axes
 
 
-def _grid(rows: int, across: int, sharey) -> tuple[Figure, np.ndarray]:
+def _grid(rows: int, across: int, sharey: bool | Literal["row"]) -> tuple[Figure, np.ndarray]:
     width = style.COLUMN_WIDTH if across == 1 else style.TEXT_WIDTH
     figure = style.figure(width, rows * min(2.0 if rows < 3 else 1.4, width / across * 0.62) + 0.5)
     grid = figure.subplots(rows, across, sharex=True, sharey=sharey, squeeze=False)
@@ -194,7 +199,7 @@ def _grid(rows: int, across: int, sharey) -> tuple[Figure, np.ndarray]:
     return figure, grid
 
 
-def _draw(axes, points: pd.DataFrame, name: str, colour: str, **looks) -> None:
+def _draw(axes: Axes, points: pd.DataFrame, name: str, colour: ColorType, **looks: Any) -> None:
     """One quantity against beta, with bars of one standard deviation; nothing if no run has it."""
     if f"{name}_mean" in points and points[f"{name}_mean"].notna().any():
         values = points[["beta", f"{name}_mean", f"{name}_std"]].to_numpy(float)
@@ -202,7 +207,7 @@ def _draw(axes, points: pd.DataFrame, name: str, colour: str, **looks) -> None:
                       **{**style.FIRST_LINE, **looks})
 
 
-def _draw_bounds(axes, points: pd.DataFrame) -> None:
+def _draw_bounds(axes: Axes, points: pd.DataFrame) -> None:
     """The band in which the exact mutual information must lie, and the caps log N and log B."""
     entropy = np.log(points["num_train"].to_numpy(float))
     low = np.maximum(0, entropy - points["distortion_mean"].to_numpy(float))
@@ -211,17 +216,17 @@ def _draw_bounds(axes, points: pd.DataFrame) -> None:
         axes.axhline(cap, color=style.QUIET, linewidth=0.7, linestyle=(0, (1, 1.5)))
 
 
-def _name_caps(axes, points: pd.DataFrame) -> None:
+def _name_caps(axes: Axes, points: pd.DataFrame) -> None:
     size = int(points["num_train"].iloc[0])
     texts = {np.log(size): f"log N = {np.log(size):.2f}", np.log(BATCH): f"log {BATCH} = {np.log(BATCH):.2f}"}
     _write_on_lines(axes, texts)
 
 
-def _write_on_lines(axes, texts: dict[float, str]) -> None:
+def _write_on_lines(axes: Axes, texts: dict[float, str]) -> None:
     """A text above, or else below, each of some horizontal lines, where it covers no curve."""
     labeller = Labeller(axes)
     for line in axes.lines:
-        if len(line.get_xdata()) > 2:
+        if np.size(line.get_xdata()) > 2:
             labeller.avoid(np.stack([np.asarray(data, float) for data in line.get_data()], axis=1))
     point = axes.figure.dpi / 72
     shifts = [4.5 * point, -4.5 * point, 8 * point, -8 * point]  # the far ones where a curve runs along the line
@@ -231,12 +236,13 @@ def _write_on_lines(axes, texts: dict[float, str]) -> None:
         labeller.place(text, places, fontsize=5.5, color="0.3")
 
 
-def _key(figure: Figure, kinds: Sequence[tuple[str, dict]], coloured: Sequence[tuple[str, str]] = (),
+def _key(figure: Figure, kinds: Sequence[tuple[str, dict]], coloured: Sequence[tuple[str, ColorType]] = (),
          band: str | None = None) -> None:
-    handles = [Line2D([], [], color=colour, marker="o", label=label) for label, colour in coloured]
+    handles: list[Line2D | Patch] = []
+    handles += [Line2D([], [], color=colour, marker="o", label=label) for label, colour in coloured]
     handles += [Line2D([], [], color="0.25", label=label, **style) for label, style in kinds]
     if band:
-        handles.append(matplotlib.patches.Patch(color=style.COLOURS[0], alpha=0.15, label=band))
+        handles.append(Patch(color=style.COLOURS[0], alpha=0.15, label=band))
     across = 2 if figure.get_figwidth() < style.TEXT_WIDTH else 6
     figure.legend(handles=handles, loc="outside lower center", ncols=min(across, len(handles)))
 

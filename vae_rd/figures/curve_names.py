@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import pandas as pd
+from matplotlib.typing import ColorType
 
 from vae_rd.analysis import naming
 from vae_rd.figures import style
@@ -19,14 +20,14 @@ def differing(curves: pd.DataFrame, facet: Sequence[str]) -> list[str]:
     return [name for name in fields if name in names]
 
 
-def looks(curves: pd.DataFrame, names: list[str]) -> dict[tuple, tuple[str, str, str]]:
+def looks(curves: pd.DataFrame, names: list[str]) -> dict[tuple, tuple[str, ColorType, str]]:
     """Label, colour and marker of every curve, by the values that name it."""
     values = curves[names].drop_duplicates() if names else pd.DataFrame(index=[0])
     values = values.sort_values(names, key=lambda column: column.map(naming.split_order) if column.name == "split"
                                 else column) if names else values
     keys = list(values.itertuples(index=False, name=None)) or [()]
     ordered = len(keys) > DIRECT_LABELS or names in (["num_train"], ["latent_dim"])
-    colours = style.ordered_colours(len(keys)) if ordered else style.COLOURS
+    colours: Sequence[ColorType] = style.ordered_colours(len(keys)) if ordered else style.COLOURS
     return {key: (naming.describe(dict(zip(names, key))), colours[place], style.MARKERS[place % len(style.MARKERS)])
             for place, key in enumerate(keys)}
 

@@ -2,8 +2,11 @@
 
 import itertools
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 STEP = 2.0  # pixels between the points that stand for a line
@@ -18,24 +21,24 @@ class Labeller:
         axes: the Axes.
     """
 
-    def __init__(self, axes):
+    def __init__(self, axes: Axes):
         self._axes = axes
         canvas = axes.figure.canvas
-        self._renderer = (canvas if hasattr(canvas, "get_renderer") else FigureCanvasAgg(axes.figure)).get_renderer()
+        self._renderer = (canvas if hasattr(canvas, "get_renderer") else FigureCanvasAgg(canvas.figure)).get_renderer()
         self._taken = np.empty((0, 2))
         self._point = axes.figure.dpi / 72  # pixels
 
-    def pixels(self, points: np.ndarray) -> np.ndarray:
+    def pixels(self, points: npt.ArrayLike) -> np.ndarray:
         """Data coordinates [n, 2] as pixels."""
         return self._axes.transData.transform(np.asarray(points, float).reshape(-1, 2))
 
-    def avoid(self, points: np.ndarray) -> None:
+    def avoid(self, points: npt.ArrayLike) -> None:
         """Keeps texts off the line through these points [n, 2], in data coordinates, and off its markers."""
         corners = self.pixels(points)
         markers = (corners[:, None] + self._point * MARKER * AROUND).reshape(-1, 2)
         self._taken = np.concatenate([self._taken, _along(corners), markers])
 
-    def beside(self, points: np.ndarray, text: str, size: float) -> list[tuple[float, float]]:
+    def beside(self, points: npt.ArrayLike, text: str, size: float) -> list[tuple[float, float]]:
         """Centres (x, y), in pixels, for a text of this size (points) beside the points [n, 2]; near ones first."""
         half = np.array([0.3 * size * len(text), 0.6 * size])  # letters are about 0.6 as wide as high
         return [tuple(point + self._point * direction * (half + distance))
@@ -46,7 +49,7 @@ class Labeller:
         """The places, those first that are clearly nearer to a line of their own [n, 2] than to any other."""
         lines = [[_along(self.pixels(line)) for line in group] for group in (own, others)]
 
-        def doubt(place):
+        def doubt(place: tuple[float, float]) -> float:
             to_own, to_other = (min((np.hypot(*(line - place).T).min() for line in group), default=np.inf)
                                 for group in lines)
             return 0 if to_other > 1.5 * to_own else 1 + max(0, to_own - to_other) // (6 * self._point)
@@ -54,7 +57,7 @@ class Labeller:
         return sorted(places, key=doubt)
 
     def place(self, text: str, places: Sequence[tuple[float, float]], angles: Sequence[float] = (),
-              required: bool = False, **looks) -> bool:
+              required: bool = False, **looks: Any) -> bool:
         """Writes the text at the first place that is free.
 
         Args:
@@ -77,7 +80,8 @@ class Labeller:
             artist.remove()
             return False
         place, angle = spots[costs.index(cost)]
-        artist.set_position(self._axes.transData.inverted().transform(place))
+        x, y = self._axes.transData.inverted().transform(place)
+        artist.set_position((x, y))
         artist.set_rotation(angle)
         self._taken = np.concatenate([self._taken, _grid(place, half, angle)])
         return True

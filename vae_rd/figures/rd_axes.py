@@ -6,6 +6,8 @@ import matplotlib
 import matplotlib.ticker
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.typing import ColorType
 
 from vae_rd.figures import style
 from vae_rd.figures.labels import Labeller
@@ -20,7 +22,7 @@ class Series(NamedTuple):
     points: pd.DataFrame
     partition: str
     label: str
-    colour: str
+    colour: ColorType
     marker: str
 
     @property
@@ -29,19 +31,20 @@ class Series(NamedTuple):
         return self.points[["rate_mean", "distortion_mean"]].to_numpy(float)
 
 
-def draw_series(axes, series: Series) -> None:
+def draw_series(axes: Axes, series: Series) -> None:
     """One curve, with bars of one standard deviation over restarts, and a white star at beta = 1."""
     points = series.points
     line = style.SECOND_LINE if series.partition == "train" else style.FIRST_LINE
     spread = points[["rate_std", "distortion_std"]].fillna(0).to_numpy(float).T
-    axes.errorbar(*series.line.T, xerr=spread[0], yerr=spread[1], color=series.colour, elinewidth=0.7, zorder=3,
+    rate, distortion = series.line.T
+    axes.errorbar(rate, distortion, xerr=spread[0], yerr=spread[1], color=series.colour, elinewidth=0.7, zorder=3,
                   **{**line, "marker": series.marker})
     star = points[points["beta"] == STAR_BETA]
     axes.plot(star["rate_mean"], star["distortion_mean"], linestyle="none", marker="*", markersize=8.5,
               markerfacecolor="white", markeredgecolor=series.colour, markeredgewidth=0.9, zorder=4)
 
 
-def draw_diagonals(axes, labeller: Labeller, least: float = 0.0) -> None:
+def draw_diagonals(axes: Axes, labeller: Labeller, least: float = 0.0) -> None:
     """Lines of constant ELBO = -(distortion + rate), with their values where there is room; bent on a log rate axis.
 
     Args:
@@ -54,7 +57,8 @@ def draw_diagonals(axes, labeller: Labeller, least: float = 0.0) -> None:
         levels = np.outer(10.0 ** np.arange(6), (1, 1.25, 1.5, 2, 3, 4, 6, 8)).ravel()
         rates = np.geomspace(left, right, 200)
     else:
-        levels = matplotlib.ticker.MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]).tick_values(left + bottom, right + top)
+        locator = matplotlib.ticker.MaxNLocator(6, steps=[1, 2, 2.5, 5, 10])
+        levels = np.asarray(locator.tick_values(left + bottom, right + top))
         rates = np.linspace(left, right, 200)
     for level in levels[(levels > max(left + bottom, 0.7 * least)) & (levels < right + top)]:
         line = np.stack([rates, level - rates], axis=1)
@@ -67,7 +71,7 @@ def draw_diagonals(axes, labeller: Labeller, least: float = 0.0) -> None:
                        color=style.QUIET, fontsize=5)
 
 
-def draw_floor(axes, floor: float) -> None:
+def draw_floor(axes: Axes, floor: float) -> None:
     """The pixel entropy of the targets, below which no distortion can go; in sight, with room for its name."""
     if floor > 0:
         axes.axhline(floor, color="black", linewidth=0.7, linestyle=(0, (1, 1.5)), zorder=1)
@@ -76,7 +80,7 @@ def draw_floor(axes, floor: float) -> None:
         axes.set_ylim(bottom=min(bottom, max(0, floor - 0.13 * (top - floor))), top=top)
 
 
-def name_floor(axes, floor: float, labeller: Labeller) -> None:
+def name_floor(axes: Axes, floor: float, labeller: Labeller) -> None:
     """The floor's value, beside its line."""
     labeller.avoid([(rate, floor) for rate in axes.get_xlim()])
     (left, level), (right, _) = labeller.pixels([(rate, floor) for rate in axes.get_xlim()])
@@ -86,7 +90,7 @@ def name_floor(axes, floor: float, labeller: Labeller) -> None:
 
 
 def entropy_floor(series: list[Series]) -> float:
-    """The floor of these curves' distortion, nats per image; 0 for binary targets and where there is no one floor.
+    """The floor of these curves' distortion, nats per image; 0 for binary targets and where curves share no floor.
 
     Curves on different images have different floors (constant density: the smaller the set, the more central its
     images). Where they are more than SAME_FLOOR apart, a line at their mean would lie above what some curves may reach.
@@ -106,7 +110,7 @@ def draw_betas(series: Series, labeller: Labeller) -> None:
         labeller.place(text, places, fontsize=5.5, color=series.colour)
 
 
-def make_logarithmic(axes) -> None:
+def make_logarithmic(axes: Axes) -> None:
     """A logarithmic rate axis, with plain numbers on it."""
     axes.set_xscale("log")
     axes.xaxis.set_major_locator(matplotlib.ticker.LogLocator(subs=(1, 2, 5)))
@@ -114,7 +118,7 @@ def make_logarithmic(axes) -> None:
     axes.xaxis.set_minor_formatter(matplotlib.ticker.NullFormatter())
 
 
-def finish_plane(axes, series: list[Series], label_series: bool) -> None:
+def finish_plane(axes: Axes, series: list[Series], label_series: bool) -> None:
     """What needs the final limits and layout: diagonals, floor, and labels that cover no curve."""
     labeller = Labeller(axes)
     for one in series:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import matplotlib
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
@@ -52,8 +53,8 @@ def rd_figure(curves: pd.DataFrame, facet: Sequence[str] = ("dataset", "split"),
     return figure
 
 
-def draw_rd(axes, curves: pd.DataFrame, hue: Sequence[str] | None = None,
-            partitions: Sequence[str] = ("train", "test")):
+def draw_rd(axes: Axes, curves: pd.DataFrame, hue: Sequence[str] | None = None,
+            partitions: Sequence[str] = ("train", "test")) -> Axes:
     """Rate-distortion curves on one Axes of the caller's, with legend, iso-ELBO lines and entropy floor.
 
     Args:
@@ -76,7 +77,7 @@ def draw_rd(axes, curves: pd.DataFrame, hue: Sequence[str] | None = None,
         axes.legend(handles=_key(partitions, looks, curves), loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2)
         rd_axes.draw_floor(axes, rd_axes.entropy_floor(series))
         axes.set(xlim=axes.get_xlim(), ylim=axes.get_ylim(), autoscale_on=False)
-        axes.figure.draw_without_rendering()
+        axes.figure.canvas.figure.draw_without_rendering()
         rd_axes.finish_plane(axes, series, label_series=1 < len(looks) <= curve_names.DIRECT_LABELS)
     return axes
 
@@ -89,7 +90,7 @@ def _title(curves: pd.DataFrame, facet: Sequence[str], values: tuple, looks: dic
     return naming.describe({**network, **shown})
 
 
-def _panels(count: int, across: int, share: bool, strips: bool):
+def _panels(count: int, across: int, share: bool, strips: bool) -> tuple[Figure, list[Axes], list[Axes]]:
     """A Figure, its `count` Axes and, with strips, the Axes above each."""
     columns = min(count, across)
     rows = math.ceil(count / columns)
@@ -97,7 +98,8 @@ def _panels(count: int, across: int, share: bool, strips: bool):
     panel = 2.3 if columns == 1 else width / columns * (0.72 if columns == 2 else 0.86)
     figure = style.figure(width, rows * (panel + 0.55 * strips) + 0.4)
     cells = figure.add_gridspec(rows * (1 + strips), columns, height_ratios=([0.22, 1] if strips else [1]) * rows)
-    grid, above = [], []
+    grid: list[Axes] = []
+    above: list[Axes] = []
     for place in range(count):
         row, column = divmod(place, columns)
         first = grid[0] if grid and share else None
@@ -109,7 +111,7 @@ def _panels(count: int, across: int, share: bool, strips: bool):
     return figure, grid, above
 
 
-def _label_axes(axes, bottom: bool, left: bool, share: bool) -> None:
+def _label_axes(axes: Axes, bottom: bool, left: bool, share: bool) -> None:
     if bottom:
         axes.set_xlabel("rate (nats per image)")
     if left:
@@ -117,7 +119,7 @@ def _label_axes(axes, bottom: bool, left: bool, share: bool) -> None:
     axes.tick_params(labelbottom=bottom or not share, labelleft=left or not share)
 
 
-def _draw_panel(axes, panel: pd.DataFrame, names: list[str], looks: dict) -> list[rd_axes.Series]:
+def _draw_panel(axes: Axes, panel: pd.DataFrame, names: list[str], looks: dict) -> list[rd_axes.Series]:
     drawn = []
     for key, (label, colour, marker) in looks.items():
         for partition, points in curve_names.rows(panel, names, key).groupby("partition", sort=False):
@@ -126,7 +128,7 @@ def _draw_panel(axes, panel: pd.DataFrame, names: list[str], looks: dict) -> lis
     return drawn
 
 
-def _draw_strip(axes, pictures: dict[str, np.ndarray]) -> None:
+def _draw_strip(axes: Axes, pictures: dict[str, np.ndarray]) -> None:
     """A row of pictures with their captions below."""
     axes.axis("off")
     axes.set(xlim=(0, max(1, len(pictures))), ylim=(-0.45, 1), aspect="equal", anchor="S")
@@ -142,7 +144,7 @@ def _spans_much(curves: pd.DataFrame) -> bool:
     return bool(len(rates) and rates.min() > 0 and rates.max() > LOG_FROM * rates.min())
 
 
-def _key(partitions: Sequence[str], looks: dict, curves: pd.DataFrame) -> list:
+def _key(partitions: Sequence[str], looks: dict, curves: pd.DataFrame) -> list[Line2D]:
     """Legend handles: line styles, the star, the bars, and the curves where they are too many for the panels."""
     handles = [Line2D([], [], label=naming.PARTITIONS[name], color="0.25",
                       **(style.SECOND_LINE if name == "train" else style.FIRST_LINE)) for name in partitions]
@@ -166,7 +168,7 @@ def _restarts(curves: pd.DataFrame) -> str:
     return f"bars: standard deviation of {most if least == most else f'{least} to {most}'} restarts"
 
 
-def _finish(figure: Figure, grid: list, drawn: list[list[rd_axes.Series]], label_series: bool) -> None:
+def _finish(figure: Figure, grid: list[Axes], drawn: list[list[rd_axes.Series]], label_series: bool) -> None:
     """Draws the entropy floors, fixes limits and layout, then places the texts."""
     for axes, series in zip(grid, drawn):
         rd_axes.draw_floor(axes, rd_axes.entropy_floor(series))

@@ -1,19 +1,25 @@
 """How figures look: sizes in print, and colours that colour-blind readers can tell apart."""
 
+from typing import TYPE_CHECKING, Any
+
 import matplotlib
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+
+if TYPE_CHECKING:
+    from matplotlib.typing import RcKeyType  # new in Matplotlib 3.11
 
 COLUMN_WIDTH, TEXT_WIDTH = 3.35, 6.8  # inches: one column and the full width of a two-column page
 DPI = 300
 # Okabe and Ito's, the light ones darkened so that texts in them can be read.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#000000", "#B0508A", "#B37A00", "#3A9BD1")
 ORDERED = "viridis"  # colours for an ordered quantity, from its dark end to before its palest
-QUIET = "#8A8A8A"  # of what helps to read and is no result
+QUIET = "#8A8A8A"  # of guides that help to read and are not results
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-FIRST_LINE = {"linestyle": "-", "marker": "o"}  # of test sets and of exact measures
-SECOND_LINE = {"linestyle": (0, (3, 1.6)), "marker": "o", "markerfacecolor": "white", "markeredgewidth": 0.8}
-STYLE = {
+FIRST_LINE: dict[str, Any] = {"linestyle": "-", "marker": "o"}  # of test sets and of exact measures
+SECOND_LINE: dict[str, Any] = {"linestyle": (0, (3, 1.6)), "marker": "o", "markerfacecolor": "white",
+                               "markeredgewidth": 0.8}
+STYLE: "dict[RcKeyType, Any]" = {
     "font.family": "DejaVu Sans", "font.size": 7, "axes.titlesize": 7.5, "axes.labelsize": 7, "xtick.labelsize": 6.5,
     "ytick.labelsize": 6.5, "legend.fontsize": 6.5, "axes.linewidth": 0.6, "lines.linewidth": 1.1,
     "lines.markersize": 3, "xtick.major.width": 0.6, "ytick.major.width": 0.6, "xtick.major.size": 2.5,

@@ -1,7 +1,19 @@
 """The list of measures. To add one, write a file with a MEASURE and put it here; flags, help and columns follow."""
 
-from vae_rd.measures import annealed, distortion, information, log_marginal, memorisation, neighbours, pictures
+from vae_rd.measures import (
+    annealed,
+    distortion,
+    gallery,
+    information,
+    log_marginal,
+    memorisation,
+    neighbours,
+    pictures,
+    refinement,
+    refitted_prior,
+)
 from vae_rd.measures.measure import Measure
 
 MEASURES: dict[str, Measure] = {module.MEASURE.name: module.MEASURE for module in (
-    information, log_marginal, annealed, neighbours, memorisation, distortion, pictures)}
+    information, log_marginal, annealed, neighbours, memorisation, distortion, refitted_prior, refinement, pictures,
+    gallery)}

@@ -28,7 +28,7 @@ class Progress(NamedTuple):
 
 
 class Resumed(NamedTuple):
-    """Where a run goes on."""
+    """Where a run continues."""
 
     progress: Progress
     state: dict[str, np.ndarray] | None  # weights and optimizer slots; None: from nothing
@@ -40,7 +40,7 @@ NOTHING = Resumed(START, None, [])
 
 
 def save(run: runs.RunDir, progress: Progress, state: dict[str, np.ndarray], history: list[dict[str, Any]]) -> None:
-    """Replaces the run's checkpoint; the weights of evaluations that are best no longer go after it."""
+    """Replaces the run's checkpoint; then removes weights of evaluations that are no longer the best."""
     best = run.best_weights(progress.best_step)
     fields = {f"progress.{name}": np.asarray(value) for name, value in progress._asdict().items()}
     fields |= {_RUN: np.asarray(run.path.name), _HISTORY: np.asarray(contents.history_text(history)),
@@ -53,7 +53,7 @@ def save(run: runs.RunDir, progress: Progress, state: dict[str, np.ndarray], his
 
 
 def resume(run: runs.RunDir, train_steps: int) -> Resumed:
-    """Where the run goes on: after its checkpoint, or from nothing if it has none.
+    """Where the run continues: from its checkpoint, or from the start if it has none.
 
     Args:
         run: its directory.
@@ -100,18 +100,18 @@ def load_best(run: runs.RunDir, step: int) -> dict[str, np.ndarray]:
 
 
 def _load(run: runs.RunDir) -> tuple[Progress, dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Progress, state, and what the checkpoint binds, of a checkpoint that is there."""
+    """Progress, state, and the run, history and best weights that the checkpoint belongs to."""
     path = run.last_checkpoint
     arrays = files.read_arrays(path, _FROM_NOTHING, manifest.check(run.path, path, _FROM_NOTHING))
     names = set(arrays.pop(_ARRAYS).tolist()) if _ARRAYS in arrays else set(arrays)
     missing = sorted((names | {f"progress.{name}" for name in Progress._fields}) - set(arrays))
     if missing:
-        raise runs.RunError(f"{run.last_checkpoint} holds no {', '.join(missing)}. It is damaged or not ours: "
-                            f"{_FROM_NOTHING}.")
+        raise runs.RunError(f"{run.last_checkpoint} lacks {', '.join(missing)}. It is damaged, or was not written by "
+                            f"vae_rd: {_FROM_NOTHING}.")
     bound = {name: arrays.pop(name) for name in (_RUN, _HISTORY, _BEST) if name in arrays}
     if _RUN in bound and bound[_RUN].item() != run.path.name:
-        raise runs.RunError(f"{run.last_checkpoint} is the checkpoint of another run, {bound[_RUN].item()}: put that "
-                            f"of this run back, or {_FROM_NOTHING}.")
+        raise runs.RunError(f"{run.last_checkpoint} is the checkpoint of another run, {bound[_RUN].item()}: put "
+                            f"this run's own back, or {_FROM_NOTHING}.")
     fields: dict[str, Any] = {name: arrays.pop(f"progress.{name}") for name in Progress._fields}
     column = tuple(str(name) for name in fields.pop("column"))
     return Progress(column=column, **{name: value.item() for name, value in fields.items()}), arrays, bound

@@ -32,7 +32,7 @@ _MEASURES = schema.mapping(others=schema.mapping(others=schema.mapping(
 
 
 def parse_results(content: bytes) -> dict[str, Any]:
-    """The content of results.json; raises ValueError for another."""
+    """The content of results.json; raises ValueError for anything else."""
     results = schema.parse(content)
     _STATUS(results, "")
     _RESULTS[results["status"]](results, "")
@@ -40,7 +40,7 @@ def parse_results(content: bytes) -> dict[str, Any]:
 
 
 def parse_measures(content: bytes) -> dict[str, Any]:
-    """The content of measures.json, every entry with its settings; raises ValueError for another."""
+    """The content of measures.json, every entry with its settings; raises ValueError for anything else."""
     measures = schema.parse(content)
     _MEASURES(measures, "")
     for entry in (entry for block in measures.values() for entry in block.values()):
@@ -58,15 +58,16 @@ def history_text(rows: list[dict[str, Any]]) -> str:
 
 
 def parse_history(text: str) -> list[dict[str, Any]]:
-    """The rows of history.csv with numbers as numbers, whole ones as int; raises ValueError for another text."""
+    """The rows of history.csv with numbers as numbers, whole ones as int; raises ValueError for any other text."""
     reader = csv.DictReader(io.StringIO(text, newline=""))
     schema.require(tuple(reader.fieldnames or ()) == HISTORY_COLUMNS,
                    f"its columns are not {', '.join(HISTORY_COLUMNS)}")
     rows = []
     for line in reader:
         schema.require(None not in line and None not in line.values(), f"line {reader.line_num} has another length")
-        row = {name: value if name == "partition" else int(value) if value.isdigit() else float(value)
-               for name, value in line.items()}
+        row: dict[str, Any] = {
+            name: value if name == "partition" else int(value) if value.isdigit() else float(value)
+            for name, value in line.items()}
         schema.require(row["partition"] in PARTITIONS and isinstance(row["step"], int)
                        and all(math.isfinite(row[name]) for name in METRICS),
                        f"line {reader.line_num} has an unknown partition, or something that is not a number")

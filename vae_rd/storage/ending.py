@@ -1,4 +1,4 @@
-"""The end of a run: values per image, the manifest, results.json last; what was measured before is kept or goes."""
+"""The end of a run: values per image, the manifest, results.json last; earlier measures are kept if they still hold."""
 
 import pathlib
 from typing import Any
@@ -42,7 +42,7 @@ def end(run: runs.RunDir, results: dict[str, Any]) -> None:
 
 def _measured_columns(run: runs.RunDir, path: pathlib.Path, values: dict[str, np.ndarray]
                       ) -> dict[str, np.ndarray] | None:
-    """What measures added to a file of values per image; None if it is not there, or not of these values."""
+    """What measures added to a file of values per image; None if the file is missing or holds other values."""
     try:
         if not files.present(path) or not manifest.vouched(_manifest_before(run), run.path, path):
             return None

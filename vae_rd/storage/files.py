@@ -18,7 +18,7 @@ _BLOCK = 1 << 20
 
 
 class FileError(RuntimeError):
-    """A file that is missing, damaged or not ours; the message names it, the reason and what to do."""
+    """A file that is missing, damaged or not written by vae_rd; the message names it, the reason and what to do."""
 
 
 @contextlib.contextmanager
@@ -44,7 +44,7 @@ def whole_file(path: pathlib.Path) -> Iterator[pathlib.Path]:
 
 
 def remove_unfinished(folder: pathlib.Path) -> None:
-    """Removes what a killed process left half-written in a folder and below it; nothing that has another's name."""
+    """Removes files that killed processes left half-written in a folder and below it, and no others."""
     for leftover in list(folder.rglob(f"{UNFINISHED}*")):
         if leftover.is_dir() and not leftover.is_symlink():
             shutil.rmtree(leftover, ignore_errors=True)
@@ -101,7 +101,8 @@ def read_arrays(path: pathlib.Path, remedy: str = "remove it, and run the same c
         with np.load(path if content is None else io.BytesIO(content), allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
     except Exception as error:  # zipfile and NumPy raise a dozen kinds for damaged bytes
-        raise FileError(f"{path} cannot be read: {error}. It is damaged or not ours: {remedy}.") from error
+        raise FileError(f"{path} cannot be read: {error}. It is damaged, or was not written by vae_rd: {remedy}."
+                        ) from error
 
 
 def sha256(path: pathlib.Path) -> str:

@@ -66,7 +66,7 @@ def read(folder: pathlib.Path) -> Manifest | None:
 
 
 def read_any(folder: pathlib.Path) -> Manifest | None:
-    """The manifest, though results.json be gone: what a run was when it had ended."""
+    """The manifest of a run that has ended, even if its results.json has been removed since."""
     path = folder / FILE
     if not files.present(path):
         return None
@@ -77,7 +77,7 @@ def read_any(folder: pathlib.Path) -> Manifest | None:
                                                                     f"this program reads {FORMAT_VERSION}")
         schema.require(content.pop("sha256") == _checksum(content), "its sha256 is not that of its content")
     except ValueError as error:
-        raise files.FileError(f"{path} is damaged or not ours ({error}): {END_AGAIN}.") from error
+        raise files.FileError(f"{path} is damaged, or was not written by vae_rd ({error}): {END_AGAIN}.") from error
     return Manifest(content["run"], {name: [Seal(**one) for one in seals] for name, seals in content["files"].items()})
 
 
@@ -94,18 +94,17 @@ def check(folder: pathlib.Path, path: pathlib.Path, remedy: str = END_AGAIN) -> 
     Raises:
         FileError: if it is another content: a file of another run, or changed after it was written.
     """
-    for last_try in (False, False, True):  # between our two reads, a measurement may replace both
+    for _ in range(3):  # between our two reads, a measurement may replace both
         manifest, content = read(folder), path.read_bytes()
         known = manifest and manifest.files.get(_name(folder, path))
         if manifest is None or known and seal(content) in known:
             return content
-        if last_try:
-            raise files.FileError(f"{path} is not the file that {FILE} has of this run: it is of another run, or was "
-                                  f"changed after it was written. Put it back, or {remedy}.")
+    raise files.FileError(f"{path} does not match {FILE}: it belongs to another run, or was changed after it was "
+                          f"written. Put the original back, or {remedy}.")
 
 
 def vouched(manifest: Manifest | None, folder: pathlib.Path, path: pathlib.Path) -> bool:
-    """Whether a file that is there is one that the manifest has; without a manifest, nothing speaks against it."""
+    """Whether a file exists and matches the manifest; without a manifest, every file counts as matching."""
     return manifest is None or path.is_file() and seal_file(path) in manifest.files.get(_name(folder, path), ())
 
 
@@ -127,7 +126,7 @@ def replaced(folder: pathlib.Path, path: pathlib.Path) -> Iterator[pathlib.Path]
 
 
 def differences(folder: pathlib.Path, manifest: Manifest) -> list[str]:
-    """What presence and size alone say against the files of a run, in words."""
+    """The files of a run that are missing or have another size than the manifest says, one line each."""
     found = []
     for name, seals in manifest.files.items():
         try:

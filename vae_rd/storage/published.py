@@ -13,7 +13,7 @@ from vae_rd.storage import manifest, runs
 from vae_rd.storage.runs import RunDir
 
 RUNS = "runs"  # the folder of run directories within a folder of results
-ARRAYS = ("reconstruction",)  # small arrays that a figure shows
+ARRAYS = ("reconstruction", "gallery")  # small arrays that a figure or a page shows
 
 
 def publish(runs_dir: str | os.PathLike, results_dir: str | os.PathLike) -> list[str]:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from vae_rd import schema
-from vae_rd.config import Config
+from vae_rd.config import Config, NotImported
 from vae_rd.storage import contents, files, manifest
 from vae_rd.storage.contents import DIVERGED, FINISHED, METRICS, PARTITIONS  # noqa: F401  the words of a run
 from vae_rd.storage.files import FileError
@@ -170,7 +170,7 @@ class RunDir(NamedTuple):
         self._checked(self.model)
 
     def remarks(self) -> str:
-        """What is to be said of an ended run besides its numbers: it is unsealed, or files are missing or cut."""
+        """A note on an ended run: it is unsealed, or files are missing or have another size; empty if all is well."""
         found = manifest.read(self.path)
         return UNSEALED if found is None else "; ".join(manifest.differences(self.path, found))
 
@@ -263,5 +263,7 @@ def _damage_named(path: pathlib.Path, remedy: str) -> Iterator[None]:
     """Turns what reading a damaged file raises into a RunError that names the file."""
     try:
         yield
+    except NotImported as error:
+        raise RunError(f"{path}: {error}") from error
     except (ValueError, TypeError, AttributeError) as error:
-        raise RunError(f"{path} is damaged or not ours ({error}): {remedy}.") from error
+        raise RunError(f"{path} is damaged, or was not written by vae_rd ({error}): {remedy}.") from error

@@ -29,6 +29,7 @@ class Sweep:
         measure: make the measures that the experiments need.
         retry: run diverged and failed runs again.
         progress: show bars.
+        modules: of the user's, imported already, for the workers to import too.
 
     Raises:
         ConfigError: for an experiment or a scale that is not known, or a task that there is not.
@@ -38,7 +39,7 @@ class Sweep:
                  num_tasks: int = 1, workers: int = 1, column_size: int | None = None,
                  runs_dir: str | os.PathLike = "runs", data_dir: str | os.PathLike = "data",
                  raw_dir: str | os.PathLike | None = None, measure: bool = True, retry: bool = False,
-                 progress: bool = True):
+                 progress: bool = True, modules: Sequence[str] = ()):
         if not names:
             raise ConfigError(f"experiment must be one or several of {', '.join(experiments.names())} (got none).")
         if not 0 <= task < num_tasks:
@@ -46,7 +47,7 @@ class Sweep:
         self.names, self.scale, self.task, self.num_tasks = tuple(names), scale, task, num_tasks
         self.workers, self.column_size, self.measure, self.retry = workers, column_size, measure, retry
         self.runs_dir, self.data_dir, self.raw_dir = pathlib.Path(runs_dir), pathlib.Path(data_dir), raw_dir
-        self.progress = progress
+        self.progress, self.modules = progress, tuple(modules)
         chosen = [experiments.experiment(name, scale) for name in names]
         self.configs = list(dict.fromkeys(config for one in chosen for config in one.configs))
         self.wanted: dict[Config, list[tuple[str, str]]] = {config: [] for config in self.configs}
@@ -92,7 +93,7 @@ class Sweep:
         flags = {"experiment": ",".join(self.names), "scale": self.scale, "column_size": self.column_size or "auto",
                  "data_dir": self.data_dir, "runs_dir": self.runs_dir, "task": self.task, "num_tasks": self.num_tasks,
                  "workers": self.workers, "retry": self.retry, "measure": self.measure, "progress": self.progress,
-                 "column": number}
+                 "column": number, "import": ",".join(self.modules)}
         return [sys.executable, "-m", "vae_rd.sweep", *(f"--{name}={value}" for name, value in flags.items())]
 
     def log(self, number: int) -> pathlib.Path:

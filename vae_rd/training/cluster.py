@@ -45,14 +45,14 @@ def workers(environment: Mapping[str, str] = os.environ) -> list[str]:
     hosts, counts = expand_hosts(nodes), [int(count) for part in tasks.split(",") for count in _repeated(part)]
     if len(hosts) != len(counts):
         raise ConfigError(f"SLURM_STEP_NODELIST={nodes!r} has {len(hosts)} hosts, and SLURM_STEP_TASKS_PER_NODE="
-                          f"{tasks!r} has {len(counts)}: they must be as many. {_REMEDY}")
+                          f"{tasks!r} has {len(counts)}: the two must be equal. {_REMEDY}")
     base = 20000 + int(environment["SLURM_JOB_ID"]) % 400 * 100
     ranked = [host for host, count in zip(hosts, counts) for _ in range(count)]
     return [f"{host}:{base + number}" for number, host in enumerate(ranked)]
 
 
 def expand_hosts(hosts: str) -> list[str]:
-    """The hosts of a Slurm list; ConfigError for one with several brackets in a name, or none of Slurm's.
+    """The hosts of a Slurm list; ConfigError for several brackets in a name, or a list that is not Slurm's.
 
     >>> expand_hosts("n[1-3,07]-ib,login")
     ['n1-ib', 'n2-ib', 'n3-ib', 'n07-ib', 'login']

@@ -4,6 +4,7 @@ A column of one is the single run; there is no second trainer. The members' comp
 `VAE.terms`: each member runs it with its own slice of the stacked weights, put in place by a Keras StatelessScope.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import keras
@@ -159,7 +160,7 @@ class Column:
 
     # Evaluation
 
-    def evaluate(self, partition: splits.Partition, report=lambda done: None) -> Evaluated:
+    def evaluate(self, partition: splits.Partition, report: Callable[[int], None] = lambda done: None) -> Evaluated:
         """Rate, distortion and posterior of every image, ragged tail included, one posterior sample per image.
 
         Args:
@@ -193,7 +194,7 @@ class Column:
         return {name: variable.numpy() for name, variable in self._variables().items()}
 
     def restore(self, state: dict[str, np.ndarray], step: int) -> None:
-        """Puts back what `state` gave; the optimizer's step count is the column's step.
+        """Restores what `state` returned; the optimizer's step count is the column's step.
 
         Raises:
             runs.RunError: if weights or moments are missing; other entries are ignored.
@@ -223,7 +224,7 @@ def member_state(state: dict[str, np.ndarray], member: int) -> dict[str, np.ndar
 
 
 def stacked_state(states: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    """The state of a column of these members: what all of them hold."""
+    """The state of a column of these members: the arrays that all of them have."""
     return {name: np.stack([state[name] for state in states]) for name in states[0]
             if all(name in state for state in states)}
 
@@ -231,8 +232,8 @@ def stacked_state(states: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
 def _assign(variables: dict, values: dict[str, np.ndarray]) -> None:
     missing = [name for name in variables if name not in values]
     if missing:
-        raise runs.RunError(f"a checkpoint holds no {', '.join(missing)}: it is damaged, or of another version. "
-                            "Remove it, and the run starts again.")
+        raise runs.RunError(f"a checkpoint lacks {', '.join(missing)}: it is damaged, or of another version. Remove "
+                            "it to start the run again.")
     for name, variable in variables.items():
         variable.assign(values[name])
 

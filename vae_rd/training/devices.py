@@ -58,7 +58,7 @@ def place(config: Config, strategy: str = "auto", jit: bool | None = None) -> Pl
 
 @contextlib.contextmanager
 def lost_workers_named() -> Iterator[None]:
-    """Turns what TensorFlow raises when another worker is gone into words."""
+    """Replaces TensorFlow's error for a lost worker by a message that says what to do."""
     try:
         yield
     except (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError) as error:
@@ -86,7 +86,7 @@ def _strategy(name: str) -> tf.distribute.Strategy:
     several = cluster.num_workers() > 1
     if name == "multi_worker" and not several:
         raise ConfigError("strategy='multi_worker' needs TF_CONFIG with several workers, or a start by srun with "
-                          "several tasks; neither is here.")
+                          "several tasks (found neither).")
     if several and name in cluster.JOINING:  # before any device is touched, or collectives cannot be set up
         return tf.distribute.MultiWorkerMirroredStrategy(cluster_resolver=_resolver())
     gpus = tf.config.list_logical_devices("GPU")

@@ -1,5 +1,6 @@
 """Evaluation: every image of the training and the test set once, per image first, one mean at the end."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -17,7 +18,8 @@ ACTIVE_VARIANCE = 0.01  # a latent dimension is active when its posterior mean v
 class PerExample(NamedTuple):
     """One member's values for each image of a partition, in nats per image."""
 
-    index: np.ndarray  # [num] int64, identity of the image
+    # [num] int64, identity of the image
+    index: np.ndarray  # type: ignore[assignment]  # hides tuple.index, which nobody calls
     rate: np.ndarray  # [num]
     distortion: np.ndarray  # [num]
     objective: np.ndarray  # [num], what the run minimises; under `rate_terms` with the exact part of the rate
@@ -61,7 +63,8 @@ class Evaluator:
         """Images that `evaluate` looks at: training and test set together."""
         return sum(len(self._rows(name, whole)) for name in self._whole)
 
-    def evaluate(self, column: Column, *, whole: bool, report=lambda done: None) -> list[dict[str, PerExample]]:
+    def evaluate(self, column: Column, *, whole: bool, report: Callable[[int], None] = lambda done: None
+                 ) -> list[dict[str, PerExample]]:
         """Per member: {"train", "test", "test_select", "test_compare"}: values of each image.
 
         Args:
@@ -88,7 +91,7 @@ class Evaluator:
         """What the best evaluation minimises: mean distortion + beta * rate over images of `test_select`.
 
         It has the whole rate even where training penalises one of its parts (`rate_terms`): the marginal KL alone is
-        lowest for test images whose codes lie far from all training codes, which is no merit. With
+        lowest for test images whose codes lie far from all training codes, which says nothing good of a model. With
         `rate_terms=both` it is the run's own objective.
 
         The mean is over those images that ALL evaluations see. The last evaluation sees more of them: its mean over
@@ -108,7 +111,8 @@ class Evaluator:
             return partition
         return splits.Partition(partition.images[rows], partition.index[rows], partition.factors[rows])
 
-    def _per_example(self, name, rows, evaluated: Evaluated, mixture, member: int, config: Config) -> PerExample:
+    def _per_example(self, name: str, rows: np.ndarray, evaluated: Evaluated, mixture: Evaluated | None, member: int,
+                     config: Config) -> PerExample:
         own = Evaluated(*(values[member] for values in evaluated))
         index = self._whole[name].index[rows]
         penalty = own.rate
@@ -117,8 +121,7 @@ class Evaluator:
             parts = (codes, mixture.mean[member], mixture.stddev[member])
             diverged = not all(np.isfinite(values).all() for values in parts)
             log_marginal = np.full(len(index), np.nan) if diverged else information.aggregate_log_density(*parts)
-            parts = {"mutual_information": own.log_posterior - log_marginal,
-                     "marginal_kl": log_marginal - own.log_prior}
-            penalty = parts[config.rate_terms]
+            penalty = {"mutual_information": own.log_posterior - log_marginal,
+                       "marginal_kl": log_marginal - own.log_prior}[config.rate_terms]
         return PerExample(index, own.rate, own.distortion, objective(own.distortion, penalty, config.beta),
                           self._floor[name][rows], own.mean)

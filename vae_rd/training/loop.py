@@ -96,7 +96,7 @@ class Training:
                 if self._stop_agreed():
                     self._save()
                     self.request.raise_if_received()
-        if self.placement.chief and self._active():
+        if evaluated and self._active():  # on the chief
             self._finish(*evaluated)
 
     def _active(self) -> list[Member]:
@@ -122,7 +122,7 @@ class Training:
     def _values(self, whole: bool, save: bool = True) -> list[dict[str, PerExample]]:
         """The evaluator's values per member; a signal stops it, after saving."""
         with self._bar(self.evaluator.num_images(whole), f"evaluating step {self.step}", "image", leave=False) as bar:
-            def report(done):
+            def report(done: int) -> None:
                 bar.update(done)
                 if self.request.number is not None and not _several_workers(self.placement.strategy):
                     if save:
@@ -130,7 +130,7 @@ class Training:
                     self.request.raise_if_received()
             return self.evaluator.evaluate(self.column, whole=whole, report=report)
 
-    def _train_chunk(self, bar) -> None:
+    def _train_chunk(self, bar: tqdm) -> None:
         """Trains up to the next evaluation or as long as CHUNK_SECONDS, and ends members that are not finite."""
         interval = self.config.evaluation_interval
         limit = min(self.config.train_steps, (self.step // interval + 1) * interval) - self.step
@@ -138,6 +138,8 @@ class Training:
         begun = time.monotonic()
         trace = self.column.train(self.column.batches(self.step, size), tf.constant(self.step)).numpy()
         seconds = time.monotonic() - begun
+        if self.clock.train_seconds == 0.0:
+            bar.unpause()  # the time left goes by the steps, not by the compilation
         self.clock.add_training(seconds)
         for place, member in enumerate(self.members):
             bad = np.argwhere(~np.isfinite(trace[:, :, place]))
@@ -167,7 +169,7 @@ class Training:
         return self.request.number is not None
 
     def _save(self, state: dict[str, np.ndarray] | None = None) -> None:
-        """Writes every active member's history and checkpoint; `state` is the column's, if it is at hand."""
+        """Writes every active member's history and checkpoint; `state` is the column's, where known."""
         self.saved_at = time.monotonic()
         if self.placement.chief:
             state = state or self.column.state()
@@ -176,7 +178,7 @@ class Training:
                     member.save(self.step, member_state(state, place))
 
     def _finish(self, last: list[dict[str, PerExample]], state: dict[str, np.ndarray]) -> None:
-        """Evaluates the best weights, and lets every member write what a finished run consists of."""
+        """Evaluates the best weights, and lets every member write its final files."""
         weights = [checkpoints.load_best(member.run, member.progress.best_step) if member.active
                    else member_state(state, place) for place, member in enumerate(self.members)]
         best = last
@@ -198,7 +200,7 @@ class Training:
                 "machine": {**devices.machine(), "replicas": placement.strategy.num_replicas_in_sync,
                             "jit": placement.jit, "stacked": placement.stacked}}
 
-    def _bar(self, total: int, text: str, unit: str, initial: int = 0, leave: bool = True):
+    def _bar(self, total: int, text: str, unit: str, initial: int = 0, leave: bool = True) -> tqdm:
         name = self.config.run_name if len(self.members) == 1 else f"{len(self.members)} runs"
         quiet = not (self.show and self.placement.chief)
         return tqdm(total=total, initial=initial, desc=f"{name}, {text}", unit=unit, unit_scale=True, leave=leave,

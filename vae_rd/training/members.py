@@ -52,7 +52,7 @@ class Member:
         self.progress, self.state, self.history = resumed
         if config.rate_terms != "both" and self.state is not None and "beta" in self.state:
             self._rescore()
-        self._board: tensorboard.Board | None = None  # only where the run is written: on the chief
+        self._written = False  # from `begin` on, which is called on the chief only
 
     def _rescore(self) -> None:
         """Earlier versions, which kept beta in the checkpoint, chose the best evaluation by a part of the rate only."""
@@ -67,7 +67,7 @@ class Member:
             clock: of the column.
             facts: the entries of results.json that hold from the start: data, column, versions, machine.
         """
-        self._clock, self._facts = clock, facts
+        self._written, self._clock, self._facts = True, clock, facts
         self._board = tensorboard.Board(self.run, self.config, self.history)
 
     def record(self, step: int, values: dict[str, PerExample], score: float, weights: dict[str, np.ndarray]) -> None:
@@ -80,8 +80,9 @@ class Member:
             weights: of this member, by name.
         """
         seconds = round(self._clock.wall_seconds(), 3)
-        rows = [{"step": step, "partition": partition, **values[partition].metrics(), "wall_seconds": seconds}
-                for partition in runs.PARTITIONS if len(values[partition].index)]
+        rows: list[dict[str, Any]] = [
+            {"step": step, "partition": partition, **values[partition].metrics(), "wall_seconds": seconds}
+            for partition in runs.PARTITIONS if len(values[partition].index)]
         for row in rows:
             bad = [name for name in runs.METRICS if name != "entropy_floor" and not np.isfinite(row[name])]
             if bad:
@@ -108,7 +109,7 @@ class Member:
     def diverge(self, step: int, quantity: str) -> None:
         """Ends the run with status `diverged`; its last good checkpoint stays."""
         self.active = False
-        if self._board is None:
+        if not self._written:
             return
         tqdm.write(f"{self.config.run_name}: {quantity} is not finite at step {step}; the run ends as diverged. Its "
                    f"checkpoint of step {self.progress.step} is kept. Lower the learning rate, or --retry.")
@@ -117,7 +118,7 @@ class Member:
         self._board.finish(runs.DIVERGED)
 
     def finish(self, vae: model.VAE, evaluations: dict[str, dict[str, PerExample]], images: np.ndarray) -> None:
-        """Writes all that a finished run consists of, results.json last.
+        """Writes the final files of the run, results.json last.
 
         Args:
             vae: the final model.

@@ -1,4 +1,4 @@
-"""Before the first step: locks, config.json, retries, runs that continue a shorter one, and who trains with whom."""
+"""Before the first step: locks, config.json, retries, runs that continue a shorter one, which runs train together."""
 
 import contextlib
 import os

@@ -17,7 +17,7 @@ class Interrupted(Exception):
 
 
 class Request:
-    """The signal that came first, if any."""
+    """The first signal received, if any."""
 
     number: int | None = None
 
@@ -29,7 +29,7 @@ class Request:
 
 @contextlib.contextmanager
 def listening() -> Iterator[Request]:
-    """Collects signals in the block instead of dying of them; a second Ctrl-C ends the program at once."""
+    """Within the block, notes signals instead of ending the program; a second Ctrl-C ends it at once."""
     request = Request()
 
     def receive(number, frame):

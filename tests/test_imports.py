@@ -1,0 +1,91 @@
+"""Modules of a user's own, --import: that of docs/python.md trains, is measured, recorded, and asked for in words."""
+
+import json
+import os
+import pathlib
+import re
+import subprocess
+import sys
+
+import pytest
+
+from vae_rd import api, cli
+from vae_rd.config import Config, ConfigError, NotImported
+from vae_rd.storage import runs
+
+PAGE = pathlib.Path(__file__).resolve().parents[1] / "docs/python.md"
+CODE = re.search(r"Here `my_parts.py`:\n```python\n(.*?)```", PAGE.read_text(), re.DOTALL).group(1)
+
+
+@pytest.fixture(scope="module")
+def trained(data_dir, tmp_path_factory):
+    """The run of a command with --import, in a process of its own; this process has not imported the module."""
+    folder = tmp_path_factory.mktemp("imports")
+    (folder / "my_parts.py").write_text(CODE)
+    small = ["--split=cd_300", "--image_size=8", "--hidden_units=16", "--batch_size=32", "--train_steps=20"]
+    command(folder, "main", "--import=my_parts", "--prior=laplace", "--measures=badly_reconstructed", "--noprogress",
+            f"--data_dir={data_dir}", *small)
+    run, = runs.find_runs(folder / "runs")
+    return run
+
+
+def command(folder, module, *flags):
+    ended = subprocess.run([sys.executable, "-m", f"vae_rd.{module}", *flags], cwd=folder, capture_output=True,
+                           text=True, env=os.environ | {"PYTHONPATH": str(PAGE.parents[1])})
+    assert ended.returncode == 0, ended.stderr
+    return ended.stdout
+
+
+def test_names_that_the_module_added_train_and_are_recorded(trained):
+    recorded = json.loads(trained.config.read_text())
+    assert (recorded["imports"], recorded["prior"]) == ("my_parts", "laplace")
+    share = trained.read_measures()["last"]["badly_reconstructed"]["test"]["bad_share"]
+    distortion = trained.read_arrays(trained.per_example("test"))["distortion"]
+    assert share == (distortion > 20).mean() and trained.read_results()["status"] == runs.FINISHED
+
+
+def test_a_run_is_not_read_without_its_module_and_never_imports_it(trained, data_dir):
+    with pytest.raises(runs.RunError, match="config.json: imports must be modules that are imported already .got "
+                                            "'my_parts'.. Try --import=my_parts"):
+        api.open_run(trained.path, data_dir)
+    row, = api.load_runs(trained.path.parent).itertuples()
+    assert row.status == "unreadable" and "Try --import=my_parts" in row.note
+    assert "my_parts" not in sys.modules
+
+
+@pytest.mark.slow
+def test_evaluate_and_export_take_the_module(trained, data_dir):
+    folder = trained.path.parents[1]
+    assert "measured" in command(folder, "evaluate", "--import=my_parts", f"--run={trained.path}", "--overwrite",
+                                 f"--data_dir={data_dir}", "--measures=badly_reconstructed,information")
+    assert "1 finished runs" in command(folder, "export", "--import=my_parts")
+    assert "laplace" in (folder / "figures/runs.csv").read_text()
+
+
+def test_sweeps_hand_the_modules_to_their_workers():
+    from vae_rd.sweeps.sweep import Sweep
+    assert "--import=json,math" in Sweep(["figure3"], scale="smoke", modules=["json", "math"]).command(0)
+
+
+def test_imports_are_part_of_the_name_only_where_there_are_some(monkeypatch):
+    assert "imports" not in Config().non_default
+    monkeypatch.setitem(sys.modules, "my_parts", sys)
+    monkeypatch.setitem(sys.modules, "my_data", sys)
+    config = Config(imports="my_parts,my_data")
+    assert config == Config(imports="my_data,my_parts,my_data") and config.run_name != Config().run_name
+    assert Config.from_json(config.to_json()) == config
+    monkeypatch.delitem(sys.modules, "my_data")
+    with pytest.raises(NotImported, match="got 'my_data'.. Try --import=my_data,my_parts; in Python, import"):
+        Config.from_json(config.to_json())
+
+
+def test_modules_that_cannot_be_imported_are_refused_in_words(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "broken_parts.py").write_text("PRIORS['mine'] = 1\n")
+    (tmp_path / "needy_parts.py").write_text("import no_such_package\n")
+    for name, words in (("no_parts", "import must name modules that Python finds .got 'no_parts'.. Try it in"),
+                        ("broken_parts", "import of broken_parts failed .NameError: name 'PRIORS' is not defined."),
+                        ("needy_parts", "import of needy_parts failed .ModuleNotFoundError: .*no_such_package")):
+        with pytest.raises(ConfigError, match=words):
+            cli.import_modules([name])
+    assert cli.import_modules([]) == "" and cli.import_modules(["json", "math"]) == "json,math"
