@@ -212,7 +212,7 @@ def test_fit_learns_with_keras_defaults(split, prior, likelihood):
     assert np.diff(history["objective"])[:3].max() < 0 and history["objective"][-1] < history["objective"][3]
 
 
-@pytest.mark.parametrize("prior, allowed", [("mixture", 0.02), ("flow", 0.2),
+@pytest.mark.parametrize("prior, allowed", [("mixture", 0.02), pytest.param("flow", 0.2, marks=pytest.mark.slow),
                                             pytest.param("vamp", 0.1, marks=pytest.mark.slow)])
 def test_a_prior_learns_a_distribution_that_no_normal_fits(prior, allowed):
     """Two clusters: the negative log density falls to their entropy, far below that of the best Gaussian."""
@@ -223,7 +223,7 @@ def test_a_prior_learns_a_distribution_that_no_normal_fits(prior, allowed):
     entropy = -(np.logaddexp(*parts) - np.log(2)).mean()
     best_normal = -scipy.stats.multivariate_normal(codes.mean(0), np.cov(codes.T)).logpdf(codes).mean()
     vae = make(prior=prior, scale=0.0)
-    weights = vae.trainable_variables if prior == "vamp" else vae.prior_layer.trainable_variables
+    weights = vae.prior_layer.trainable_variables + (vae.encoder.trainable_variables if prior == "vamp" else [])
     optimizer = keras.optimizers.Adam(1e-2)
     optimizer.build(weights)
 
@@ -231,8 +231,7 @@ def test_a_prior_learns_a_distribution_that_no_normal_fits(prior, allowed):
     def step():
         with tf.GradientTape() as tape:
             loss = -tf.reduce_mean(vae.prior().log_prob(codes))
-        gradients = tape.gradient(loss, weights, unconnected_gradients="zero")
-        optimizer.apply_gradients(zip(gradients, weights))
+        optimizer.apply_gradients(zip(tape.gradient(loss, weights), weights))
         return loss
 
     losses = [float(step()) for _ in range(400)]

@@ -184,7 +184,7 @@ class VAE(keras.Model):
 
 def _chosen(field, name, registry):
     if name not in registry:
-        raise ConfigError(f"{field}={name!r}: must be one of {', '.join(registry)}.")
+        raise ConfigError(f"{field} must be one of {', '.join(registry)} (got {name!r}).")
     return registry[name]
 
 
