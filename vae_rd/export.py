@@ -57,8 +57,8 @@ def main(argv: list[str]) -> None:
         if _PUBLISH.value:
             for name in published.publish(_RUNS_DIR.value, _PUBLISH.value):
                 print(f"published: {name}")
-        if _PUBLISH.value or _FROM.value:
-            export_results(_PUBLISH.value or _FROM.value, _SCALE.value)
+        if results_dir := _PUBLISH.value or _FROM.value:
+            export_results(results_dir, _SCALE.value)
             return
         from vae_rd.analysis.tables import collect, left_out, remarks, where
         for name in _EXPERIMENT.value:
