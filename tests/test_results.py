@@ -28,6 +28,10 @@ def test_tables_are_those_of_the_published_runs(rebuilt, name):
     pd.testing.assert_frame_equal(pd.read_csv(rebuilt / name), pd.read_csv(RESULTS / name), rtol=1e-9)
 
 
+def test_the_table_to_read_is_that_of_the_published_runs(rebuilt):
+    assert (rebuilt / "rd_table.txt").read_text() == (RESULTS / "rd_table.txt").read_text()
+
+
 def test_figures_are_those_of_the_published_runs(rebuilt):
     made, committed = ({path.name for path in (folder / "figures").iterdir()} for folder in (rebuilt, RESULTS))
     assert made == committed and {"rd.png", "rd.pdf"} <= made

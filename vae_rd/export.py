@@ -153,8 +153,8 @@ def export_results(results_dir: str | os.PathLike, scale: str | None = None) -> 
     """Makes the tables, figures and verdicts of published runs.
 
     Args:
-        results_dir: holds `runs`; gets runs.csv, rd_curves.csv and claims.csv, and in `figures` all curves and the
-            figures of every experiment of which no curve is missing as a whole.
+        results_dir: holds `runs`; gets runs.csv, rd_curves.csv, rd_table.txt and claims.csv, and in `figures` all
+            curves and the figures of every experiment of which no curve is missing as a whole.
         scale: as in `export_experiment`.
     """
     from vae_rd.analysis import tables
@@ -165,7 +165,9 @@ def export_results(results_dir: str | os.PathLike, scale: str | None = None) -> 
     write_text(results / "runs.csv", tables.csv_text(table))
     points = paper.in_order(tables.curves(table))
     write_text(results / "rd_curves.csv", tables.csv_text(points))
-    _write_figure(rd_curves.rd_figure(points[points["checkpoint"] == "last"]), figures_dir, "rd")
+    last = points[points["checkpoint"] == "last"]
+    write_text(results / "rd_table.txt", tables.as_text(last) + "\n")
+    _write_figure(rd_curves.rd_figure(last), figures_dir, "rd")
     for name in experiments.names():
         wanted = experiments.experiment(name, scale or paper.fullest_scale(table, name))
         if paper.has_every_curve(table, wanted):
