@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 
+from vae_rd.catalogue import NETWORKS
 from vae_rd.config import STACKABLE_FIELDS, Config
 from vae_rd.sweeps import workers
 from vae_rd.sweeps.cost import cost, num_parameters
@@ -70,8 +71,9 @@ def num_gpus() -> int:
 def _activation_bytes(config: Config) -> int:
     """Of one evaluation batch of 1,024 images, which is wider than a training batch: images, logits, hidden layers."""
     pixels = config.image_size**2
-    hidden = (config.num_layers * config.hidden_units if config.architecture == "mlp"
-              else sum(config.channels * pixels // 4**layer for layer in range(1, config.num_layers + 1)))
+    network = NETWORKS[config.architecture]
+    width, layers = getattr(config, network.width), range(1, config.num_layers + 1)
+    hidden = sum(width * pixels // 4**layer if network.halves else width for layer in layers)
     return 4 * 1024 * (4 * 3 * pixels + 4 * hidden)
 
 

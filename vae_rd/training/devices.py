@@ -11,6 +11,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 import vae_rd
+from vae_rd.catalogue import NETWORKS
 from vae_rd.config import Config, ConfigError
 from vae_rd.storage import runs
 from vae_rd.training import cluster
@@ -49,11 +50,11 @@ def place(config: Config, strategy: str = "auto", jit: bool | None = None) -> Pl
     Raises:
         ConfigError: for a strategy that this machine or this start cannot serve.
     """
-    chosen = _strategy(strategy)
+    chosen, network = _strategy(strategy), NETWORKS[config.architecture]
     on_gpu = bool(tf.config.list_logical_devices("GPU"))
     if jit is None:
-        jit = on_gpu or config.architecture == "mlp"  # on CPU the graph's native convolutions beat XLA's
-    return Placement(chosen, cluster.is_chief(strategy), jit, stacked=on_gpu and config.architecture == "mlp")
+        jit = on_gpu or not network.halves  # on CPU the graph's native convolutions beat XLA's
+    return Placement(chosen, cluster.is_chief(strategy), jit, stacked=on_gpu and network.stackable)
 
 
 @contextlib.contextmanager
