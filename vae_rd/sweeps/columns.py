@@ -8,8 +8,8 @@ import sys
 
 from vae_rd.catalogue import NETWORKS
 from vae_rd.config import STACKABLE_FIELDS, Config
-from vae_rd.sweeps import workers
 from vae_rd.sweeps.cost import cost, num_parameters
+from vae_rd.training import gpus
 
 CPU_MEMBERS = 12  # more gain nothing where members run one after the other, and the program takes longer to compile
 GPU_MEMBERS = 60  # the paper's 12 betas x 5 restarts
@@ -65,7 +65,7 @@ def member_bytes(config: Config) -> int:
 
 def num_gpus() -> int:
     """How many GPUs this process may use."""
-    return len(workers.gpus())
+    return len(gpus.visible())
 
 
 def _activation_bytes(config: Config) -> int:

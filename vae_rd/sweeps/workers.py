@@ -9,6 +9,8 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
+from vae_rd.training import gpus
+
 POLL_SECONDS = 0.5
 _PR_SET_PDEATHSIG = 1  # Linux, <sys/prctl.h>
 
@@ -32,19 +34,10 @@ def seats(num_workers: int) -> list[Seat]:
     cores = sorted(os.sched_getaffinity(0))
     share = max(1, len(cores) // num_workers)
     groups = [tuple(cores[number * share % len(cores):][:share]) for number in range(num_workers)]
-    names = gpus()
+    names = gpus.visible()
     if num_workers == 1:
         return [Seat(tuple(cores), None)]
     return [Seat(group, names[number % len(names)] if names else None) for number, group in enumerate(groups)]
-
-
-def gpus() -> list[str]:
-    """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them, without asking TensorFlow."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is not None:  # empty: none
-        return [name for part in visible.split(",") if (name := part.strip()) not in ("", "-1")]
-    found = [name.removeprefix("nvidia") for name in os.listdir("/dev") if name.startswith("nvidia")]
-    return sorted((name for name in found if name.isdigit()), key=int)
 
 
 class Pool:

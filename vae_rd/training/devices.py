@@ -14,7 +14,7 @@ import vae_rd
 from vae_rd.catalogue import NETWORKS
 from vae_rd.config import Config, ConfigError
 from vae_rd.storage import runs
-from vae_rd.training import cluster
+from vae_rd.training import cluster, gpus
 
 STRATEGIES = ("auto", "one_device", "mirrored", "multi_worker")
 
@@ -34,13 +34,22 @@ def configure(precision: str, num_threads: int | None = None) -> None:
     Args:
         precision: of the Config; float32 means float32: TensorFloat-32 is off unless it is asked for.
         num_threads: threads per operation; None: every core that this process may use. They change the last bits.
+
+    Raises:
+        ConfigError: if this machine has a GPU that TensorFlow cannot use: nobody wants a day of training on the CPU
+            without a word.
     """
     tf.get_logger().setLevel("WARNING")  # else every collective operation is announced, by every worker
     tf.config.experimental.enable_op_determinism()
     tf.config.experimental.enable_tensor_float_32_execution(precision == "tensorfloat32")
     tf.config.threading.set_intra_op_parallelism_threads(num_threads or len(os.sched_getaffinity(0)))
     tf.config.threading.set_inter_op_parallelism_threads(num_threads or len(os.sched_getaffinity(0)))
-    for device in tf.config.list_physical_devices("GPU"):
+    usable = tf.config.list_physical_devices("GPU")
+    if gpus.present() and gpus.visible() and not usable:
+        raise ConfigError(f"TensorFlow must be able to use the GPU of this machine (got none, though the GPUs "
+                          f"{', '.join(gpus.visible())} are visible). Try pip install --editable '.[cuda]', or "
+                          "CUDA_VISIBLE_DEVICES=-1 to train on the CPU.")
+    for device in usable:
         tf.config.experimental.set_memory_growth(device, True)
 
 
@@ -70,9 +79,15 @@ def lost_workers_named() -> Iterator[None]:
 
 
 def machine() -> dict[str, object]:
-    """What the bits of a run depend on besides its Config: threads and devices."""
-    return {"intra_op_threads": tf.config.threading.get_intra_op_parallelism_threads(),
-            "devices": [device.name for device in tf.config.list_logical_devices()]}
+    """What the bits of a run depend on besides its Config: threads, devices, and the model and build of GPUs."""
+    found = {"intra_op_threads": tf.config.threading.get_intra_op_parallelism_threads(),
+             "devices": [device.name for device in tf.config.list_logical_devices()]}
+    details = [tf.config.experimental.get_device_details(device) for device in tf.config.list_physical_devices("GPU")]
+    if not details:
+        return found
+    build = tf.sysconfig.get_build_info()
+    return found | {"gpus": [one.get("device_name") for one in details],
+                    "cuda": build.get("cuda_version"), "cudnn": build.get("cudnn_version")}
 
 
 def versions() -> dict[str, str]:
@@ -90,9 +105,10 @@ def _strategy(name: str) -> tf.distribute.Strategy:
                           "several tasks (found neither).")
     if several and name in cluster.JOINING:  # before any device is touched, or collectives cannot be set up
         return tf.distribute.MultiWorkerMirroredStrategy(cluster_resolver=_resolver())
-    gpus = tf.config.list_logical_devices("GPU")
-    if name == "mirrored" or name == "auto" and len(gpus) > 1:
-        return tf.distribute.MirroredStrategy([device.name for device in gpus or tf.config.list_logical_devices("CPU")])
+    on_gpus = tf.config.list_logical_devices("GPU")
+    if name == "mirrored" or name == "auto" and len(on_gpus) > 1:
+        devices = on_gpus or tf.config.list_logical_devices("CPU")
+        return tf.distribute.MirroredStrategy([device.name for device in devices])
     return tf.distribute.get_strategy()  # TensorFlow's default strategy: one device, no copies
 
 
