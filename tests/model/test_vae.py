@@ -1,5 +1,6 @@
 """The model against closed forms, NumPy and SciPy; its gradients, its steps, and its file."""
 
+import hashlib
 import io
 import os
 import pathlib
@@ -354,3 +355,13 @@ def test_another_program_loads_the_model_after_one_import(tmp_path):
     assert done.stdout == "0.25\n", done.stderr
     np.testing.assert_allclose(np.load(tmp_path / "out.npy"), vae(np.load(tmp_path / "images.npy")), rtol=1e-6)
 
+
+
+@pytest.mark.parametrize("fields, expected", [
+    ({"hidden_units": 16}, "35e636e106709c0a"), ({"architecture": "cnn", "channels": 4}, "e5815d092df5a835"),
+    ({"hidden_units": 16, "num_layers": 3, "prior": "mixture"}, "9c2034a05ec3e2da")], ids=str)
+def test_the_first_weights_are_those_of_version_0_1(fields, expected):
+    """A seed keeps its meaning over versions: layers draw their seeds in the order in which they are made."""
+    vae = model.build(Config(image_size=8, latent_dim=4, seed=3, **fields), (8, 8, 3), 10)
+    digest = hashlib.sha256(b"".join(weight.numpy().tobytes() for weight in vae.named_weights().values()))
+    assert digest.hexdigest()[:16] == expected
