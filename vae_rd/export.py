@@ -210,7 +210,7 @@ def export_gaps(table: "pd.DataFrame", runs_dir: str | os.PathLike, out_dir: str
 def _write_figure(figure: "Figure", out_dir: pathlib.Path, stem: str) -> None:
     for suffix in (".png", ".pdf"):
         with whole_file(out_dir / f"{stem}{suffix}") as beside:
-            figure.savefig(beside, dpi=300)
+            figure.savefig(beside, dpi=300, metadata={"CreationDate": None} if suffix == ".pdf" else None)
 
 
 if __name__ == "__main__":
