@@ -45,6 +45,7 @@ for layers in $LAYERS; do
 done
 python -m vae_rd.export --runs_dir="$RUNS_DIR" --out_dir="$FIGURES_DIR"
 cat <<TEXT
-Look at $FIGURES_DIR/rd.png, from the left (large beta) to the right (small beta). With 1 layer the test curve turns up
-again as beta falls: a U. With 3 layers it goes on down, or nearly so: there, the rate term did not help to generalise.
+Look at $FIGURES_DIR/rd.png, from the left (large beta) to the right (small beta): both training curves fall all the way;
+with 1 layer the test curve soon turns up again, a U, and with 3 layers it falls for longer: there, less weight on the
+rate helps to generalise.
 TEXT
