@@ -288,7 +288,7 @@ def test_the_browser_draws_training_and_test_curves_and_pictures(browser, server
     # A curve is a path of one segment per evaluation.
     count = ("seen('vz-line-chart2').map(chart => [...chart.shadowRoot.querySelectorAll('path')].filter("
              "path => (path.getAttribute('d') || '').split('L').length === 7).length)")
-    wait_for(lambda: (curves := look(browser, count)) and len(curves) == 12 and min(curves) >= 3)
+    wait_for(lambda: (curves := look(browser, count)) and len(curves) == 10 and min(curves) >= 3)
     picture(browser, "scalars")
     open_tab(browser, server, "images")
     wait_for(lambda: look(browser, "seen('img').filter(image => image.naturalWidth > 0).length") == 6, 10)

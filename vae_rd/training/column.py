@@ -4,6 +4,7 @@ A column of one is the single run; there is no second trainer. The members' comp
 `VAE.terms`: each member runs it with its own slice of the stacked weights, put in place by a Keras StatelessScope.
 """
 
+import contextlib
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -53,8 +54,12 @@ class Column:
         self.template = model.build(self.shared, images.shape[1:], len(images))
         self.weight_names = list(self.template.named_weights())
         self.beta = tf.constant([config.beta for config in configs], self.template.variable_dtype)
-        with strategy.scope():  # a copy on every device; as a variable, because GPUs gather no bytes from a tensor
+        # A variable, because GPUs gather no bytes from a tensor; a copy on every device of this process. Workers have
+        # their own already: in the scope they would be sent to each other, which collectives do not do with bytes.
+        several = isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
+        with contextlib.nullcontext() if several else strategy.scope():
             self._images = tf.Variable(images, trainable=False)
+        with strategy.scope():
             self.weights = [keras.Variable(value, name=name, dtype=value.dtype)
                             for name, value in self._initial_weights().items()]
             self.optimizer = keras.optimizers.Adam(self.shared.learning_rate)
