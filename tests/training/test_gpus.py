@@ -15,9 +15,9 @@ def test_a_gpu_that_tensorflow_cannot_use_is_refused_unless_it_is_hidden(monkeyp
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     if refused:
         with pytest.raises(ConfigError, match="the GPUs 0 are visible.*CUDA_VISIBLE_DEVICES=-1"):
-            devices.configure("float32")
+            devices.check_gpus()
     else:
-        devices.configure("float32")
+        devices.check_gpus()
 
 
 def test_the_model_of_the_gpu_is_recorded(monkeypatch):

@@ -36,21 +36,24 @@ def configure(precision: str, num_threads: int | None = None) -> None:
         num_threads: threads per operation; None: every core that this process may use. They change the last bits.
 
     Raises:
-        ConfigError: if this machine has a GPU that TensorFlow cannot use: nobody wants a day of training on the CPU
-            without a word.
+        ConfigError: see `check_gpus`.
     """
+    check_gpus()
     tf.get_logger().setLevel("WARNING")  # else every collective operation is announced, by every worker
     tf.config.experimental.enable_op_determinism()
     tf.config.experimental.enable_tensor_float_32_execution(precision == "tensorfloat32")
     tf.config.threading.set_intra_op_parallelism_threads(num_threads or len(os.sched_getaffinity(0)))
     tf.config.threading.set_inter_op_parallelism_threads(num_threads or len(os.sched_getaffinity(0)))
-    usable = tf.config.list_physical_devices("GPU")
-    if gpus.present() and gpus.visible() and not usable:
+    for device in tf.config.list_physical_devices("GPU"):
+        tf.config.experimental.set_memory_growth(device, True)
+
+
+def check_gpus() -> None:
+    """Raises ConfigError if this machine has a GPU that TensorFlow cannot use: it would train on the CPU for days."""
+    if gpus.present() and gpus.visible() and not tf.config.list_physical_devices("GPU"):
         raise ConfigError(f"TensorFlow must be able to use the GPU of this machine (got none, though the GPUs "
                           f"{', '.join(gpus.visible())} are visible). Try pip install --editable '.[cuda]', or "
                           "CUDA_VISIBLE_DEVICES=-1 to train on the CPU.")
-    for device in usable:
-        tf.config.experimental.set_memory_growth(device, True)
 
 
 def place(config: Config, strategy: str = "auto", jit: bool | None = None) -> Placement:
