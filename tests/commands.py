@@ -1,5 +1,7 @@
 """Runs `python -m vae_rd.main ...` in processes forked from one that has TensorFlow loaded: a start costs no import."""
 
+import contextlib
+import importlib
 import multiprocessing
 import os
 import pathlib
@@ -7,6 +9,8 @@ import runpy
 import sys
 import time
 from collections.abc import Callable
+
+from absl import flags
 
 PRELOADED = ["tensorflow", "tensorflow_probability", "keras", "vae_rd.training.train_and_measure", "data_gen.generate"]
 
@@ -72,3 +76,15 @@ def _redirected(output: pathlib.Path, environment: dict[str, str], target: Calla
             os.dup2(file.fileno(), stream)
     os.environ.update({"TF_CPP_MIN_LOG_LEVEL": "3"} | environment)
     target(*arguments)
+
+
+@contextlib.contextmanager
+def imported(entry_point):
+    """An entry point as a module: its flags are gone after the block, so that another one can be imported."""
+    before = set(flags.FLAGS)
+    try:
+        yield importlib.import_module(entry_point)
+    finally:
+        for name in set(flags.FLAGS) - before:
+            delattr(flags.FLAGS, name)
+        sys.modules.pop(entry_point, None)

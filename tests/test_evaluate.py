@@ -1,7 +1,6 @@
 """The door that measures finished runs: flags, refusals by their words, and a bad run that does not stop the others."""
 
 import dataclasses
-import importlib
 import os
 import pathlib
 import shutil
@@ -29,12 +28,8 @@ def run(trained, tmp_path):
 @pytest.fixture(scope="module")
 def evaluate():
     """The module; its flags stand until it is loaded anew."""
-    from absl import flags
-    before = set(flags.FLAGS)
-    yield importlib.import_module("vae_rd.evaluate")
-    for name in set(flags.FLAGS) - before:
-        delattr(flags.FLAGS, name)
-    sys.modules.pop("vae_rd.evaluate")
+    with commands.imported("vae_rd.evaluate") as module:
+        yield module
 
 
 def _evaluate(tmp_path, *flags):

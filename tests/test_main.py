@@ -13,6 +13,7 @@ import time
 
 import pytest
 
+from tests import commands
 from tests.conftest import IMAGE_SIZE
 from tests.fabricate import fabricate_run
 from tests.outcomes import differences, leftovers, outcome
@@ -233,15 +234,15 @@ def test_a_run_that_diverges_is_reported_and_tried_again_only_if_asked(train, tm
 
 def test_the_parts_take_plain_arguments(tmp_path):
     """What the flags are turned into, and which runs of it are left."""
-    from vae_rd import main
-    values = dataclasses.asdict(Config(split="cd_8k")) | {"beta": ["0.1", "1"], "seed": ["3"]}
-    column = main.configs(values)
-    assert column == [Config(split="cd_8k", beta=beta, seed=3) for beta in (0.1, 1.0)]
-    fabricate_run(tmp_path, column[0], measures={"last": {"information": {}}})
-    assert main.pending(column, tmp_path) == main.pending(column, tmp_path, ["information"]) == column[1:]
-    assert main.pending(column, tmp_path, ["pictures"]) == column
-    lines = list(main.report(column, tmp_path))
-    assert column[0].run_name in lines[1] and "finished" in lines[1] and "missing" in lines[2] and "-" in lines[2]
+    with commands.imported("vae_rd.main") as main:
+        values = dataclasses.asdict(Config(split="cd_8k")) | {"beta": ["0.1", "1"], "seed": ["3"]}
+        column = main.configs(values)
+        assert column == [Config(split="cd_8k", beta=beta, seed=3) for beta in (0.1, 1.0)]
+        fabricate_run(tmp_path, column[0], measures={"last": {"information": {}}})
+        assert main.pending(column, tmp_path) == main.pending(column, tmp_path, ["information"]) == column[1:]
+        assert main.pending(column, tmp_path, ["pictures"]) == column
+        lines = list(main.report(column, tmp_path))
+        assert column[0].run_name in lines[1] and "finished" in lines[1] and "missing" in lines[2] and "-" in lines[2]
 
 
 @pytest.mark.parametrize("flags, words", [

@@ -2,11 +2,12 @@
 
 import pathlib
 import shutil
+import subprocess
+import sys
 
 import pandas as pd
 import pytest
 
-from vae_rd import export
 from vae_rd.config import Config
 from vae_rd.storage import published, runs
 
@@ -19,7 +20,7 @@ def rebuilt(tmp_path_factory):
     """A folder of results that was made from the committed runs alone."""
     folder = tmp_path_factory.mktemp("results")
     shutil.copytree(RESULTS / published.RUNS, folder / published.RUNS)
-    export.export_results(folder)
+    subprocess.run([sys.executable, "-m", "vae_rd.export", f"--from={folder}"], check=True, capture_output=True)
     return folder
 
 
