@@ -171,7 +171,7 @@ def export_results(results_dir: str | os.PathLike, scale: str | None = None) -> 
     for name in experiments.names():
         wanted = experiments.experiment(name, scale or paper.fullest_scale(table, name))
         if paper.has_every_curve(table, wanted):
-            export_experiment(table, name, runs_dir, figures_dir, scale)
+            export_experiment(table, name, runs_dir, figures_dir, wanted.scale)
     export_claims(table, runs_dir, results, scale)
 
 
