@@ -5,7 +5,6 @@ import io
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 import time
@@ -14,6 +13,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
+from tests.browser import chromium
 from tests.fabricate import fabricate_run
 from vae_rd.analysis import tables, verdicts
 from vae_rd.config import Config
@@ -170,19 +170,9 @@ def test_a_gallery_is_published(runs, tmp_path):
 @pytest.fixture(scope="module")
 def browser():
     """Headless Chromium that keeps a record of what it asks for."""
-    driver, program = shutil.which("chromedriver"), shutil.which("chromium") or shutil.which("chromium-browser")
-    if not driver or not program:
-        pytest.skip("no chromium with chromedriver here: apt-get install chromium chromium-driver")
-    webdriver = pytest.importorskip("selenium.webdriver", reason="no selenium here: pip install selenium")
-    options = webdriver.ChromeOptions()
-    options.binary_location = program
-    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu",
-                     "--window-size=1500,1400", "--force-device-scale-factor=1"):
-        options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"performance": "ALL", "browser": "ALL"})
-    opened = webdriver.Chrome(options, webdriver.ChromeService(driver))
-    yield opened
-    opened.quit()
+    logs = {"goog:loggingPrefs": {"performance": "ALL", "browser": "ALL"}}
+    with chromium("--window-size=1500,1400", "--force-device-scale-factor=1", **logs) as opened:
+        yield opened
 
 
 ALL = """const all = selector => { const found = [];

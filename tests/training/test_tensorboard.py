@@ -13,6 +13,7 @@ import urllib.request
 import numpy as np
 import pytest
 
+from tests.browser import chromium
 from vae_rd import model
 from vae_rd.config import Config
 from vae_rd.datasets import random_streams
@@ -175,18 +176,8 @@ def server(trained):
 @pytest.fixture(scope="module")
 def browser():
     """Headless Chromium."""
-    driver, program = shutil.which("chromedriver"), shutil.which("chromium") or shutil.which("chromium-browser")
-    if not driver or not program:
-        pytest.skip("no chromium with chromedriver here: apt-get install chromium chromium-driver")
-    webdriver = pytest.importorskip("selenium.webdriver", reason="no selenium here: pip install selenium")
-    options = webdriver.ChromeOptions()
-    options.binary_location = program
-    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu",
-                     "--window-size=2400,1300"):
-        options.add_argument(argument)
-    opened = webdriver.Chrome(options, webdriver.ChromeService(driver))
-    yield opened
-    opened.quit()
+    with chromium("--window-size=2400,1300") as opened:
+        yield opened
 
 
 ALL = """const all = selector => { const found = [];
