@@ -153,11 +153,12 @@ def export_results(results_dir: str | os.PathLike, scale: str | None = None) -> 
     """Makes the tables, figures and verdicts of published runs.
 
     Args:
-        results_dir: holds `runs`; gets runs.csv, rd_curves.csv, rd_table.txt and claims.csv, and in `figures` all
-            curves and the figures of every experiment of which no curve is missing as a whole.
+        results_dir: holds `runs`; gets runs.csv, rd_curves.csv, rd_table.txt and claims.csv, in `figures` all curves
+            and the figures of every experiment of which no curve is missing as a whole, and the tables in its
+            README.md, if it has one.
         scale: as in `export_experiment`.
     """
-    from vae_rd.analysis import tables
+    from vae_rd.analysis import summary, tables
     from vae_rd.figures import paper, rd_curves
     results = pathlib.Path(results_dir)
     runs_dir, figures_dir = results / published.RUNS, results / "figures"
@@ -172,7 +173,10 @@ def export_results(results_dir: str | os.PathLike, scale: str | None = None) -> 
         wanted = experiments.experiment(name, scale or paper.fullest_scale(table, name))
         if paper.has_every_curve(table, wanted):
             export_experiment(table, name, runs_dir, figures_dir, wanted.scale)
-    export_claims(table, runs_dir, results, scale)
+    judged = export_claims(table, runs_dir, results, scale)
+    readme = results / "README.md"
+    if readme.is_file():
+        write_text(readme, summary.fill(readme.read_text(), table, points, judged))
 
 
 def export_pages(table: "pd.DataFrame", runs_dir: str | os.PathLike, out_dir: str | os.PathLike,
@@ -186,8 +190,12 @@ def export_pages(table: "pd.DataFrame", runs_dir: str | os.PathLike, out_dir: st
 
 
 def export_claims(table: "pd.DataFrame", runs_dir: str | os.PathLike, out_dir: str | os.PathLike,
-                  scale: str | None = None) -> None:
-    """Writes claims.csv, the verdicts on the paper's claims, and prints them; `scale` as in `export_experiment`."""
+                  scale: str | None = None) -> "pd.DataFrame":
+    """Writes claims.csv, the verdicts on the paper's claims, and prints them; `scale` as in `export_experiment`.
+
+    Returns:
+        The claims table.
+    """
     from vae_rd.analysis import paired, verdicts
     from vae_rd.figures import paper
     scale = scale or paper.fullest_scale(table, *experiments.names())
@@ -197,6 +205,7 @@ def export_claims(table: "pd.DataFrame", runs_dir: str | os.PathLike, out_dir: s
     print(f"claims on the runs of scale {scale}")
     print(verdicts.as_text(judged))
     print(f"see {path}")
+    return judged
 
 
 def export_gaps(table: "pd.DataFrame", runs_dir: str | os.PathLike, out_dir: str | os.PathLike) -> None:

@@ -1,0 +1,71 @@
+"""The tables of results/README.md, against the numbers that they were made from."""
+
+import statistics
+
+import pytest
+
+from tests.fabricate import fabricate_run
+from vae_rd.analysis import summary, tables, verdicts
+from vae_rd.sweeps import experiments
+
+TABLE = "before\n<!-- table: {} -->\nold\n<!-- end -->\nafter"
+PROTOCOL = experiments.SCALES["tenth"].base
+DISTORTIONS = {(0.001, 0): 58.0, (0.1, 0): 60.0, (0.1, 1): 62.5, (1.0, 0): 80.0, (5.0, 0): 99.0}  # by beta and seed
+
+
+@pytest.fixture(scope="module")
+def fill(tmp_path_factory):
+    """Fills the table of a name, made from five runs: two restarts of beta = 0.1, one of every other."""
+    folder = tmp_path_factory.mktemp("runs")
+    for (beta, seed), distortion in DISTORTIONS.items():
+        information = {"information": {"settings": {"step": PROTOCOL.train_steps},
+                                       "train": {"mutual_information": 5.0 + seed}}}
+        fabricate_run(folder, PROTOCOL.replace(beta=beta, seed=seed), distortion=distortion, rate=20.0,
+                      measures={"last": information} if beta == 0.1 else None)
+    table = tables.collect(folder)
+    points, judged = tables.curves(table), verdicts.evaluate(table, "tenth")
+    return lambda name: summary.fill(TABLE.format(name), table, points, judged)
+
+
+def rows(text):
+    """Lines of a Markdown table as cells, under its headings."""
+    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line[:1] == "|"]
+    return [dict(zip(lines[0], line)) for line in lines[2:]]
+
+
+def test_a_table_is_replaced_and_the_text_around_it_stays(fill):
+    text = fill("curves")
+    assert text.startswith("before\n<!-- table: curves -->\n|") and text.endswith("|\n<!-- end -->\nafter")
+    assert "old" not in text
+
+
+def test_means_and_standard_deviations_over_restarts(fill):
+    _, first, second, _ = rows(fill("curves"))
+    values = [DISTORTIONS[0.1, seed] for seed in (0, 1)]
+    assert first["test D"] == f"{statistics.mean(values):.1f} ± {statistics.stdev(values):.1f}"
+    assert (first["beta"], first["restarts"]) == ("0.1", "2")
+    assert (second["test D"], second["beta"], second["restarts"]) == ("80.0", "1", "1")
+
+
+def test_a_point_without_the_measure_has_no_line(fill):
+    (line,) = rows(fill("information"))
+    assert (line["beta"], line["MI"], line["marginal KL"]) == ("0.1", "5.500 ± 0.707", "")
+    assert "Not measured yet." in fill("log_px")
+
+
+def test_runs_are_counted_with_their_hours(fill):
+    (line,) = rows(fill("runs"))
+    assert (line["beta"], line["seeds"], line["runs"]) == ("0.001, 0.1, 1, 5", "0, 1", "5")
+    assert line["hours"] == f"{5 * 60 / 3600:.1f}"
+
+
+def test_every_verdict_is_counted(fill):
+    text = fill("claims")
+    known, (total, *counts) = rows(text), [int(word) for word in text.split("Of ")[1].split() if word.isdigit()]
+    assert known and sum(counts) == total
+    assert {line["verdict"] for line in known} <= {"supported", "not supported", "undecided", "not enough runs"}
+
+
+def test_an_unknown_table_is_refused(fill):
+    with pytest.raises(tables.TableError, match="must be one of runs, claims, curves.*got 'curve'"):
+        fill("curve")

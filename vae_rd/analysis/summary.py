@@ -1,0 +1,128 @@
+"""The tables of `results/README.md`, in Markdown: no number there is typed by hand.
+
+The text holds a pair of comment lines for each table, between which `export` writes it:
+
+    <!-- table: curves -->
+    <!-- end -->
+"""
+
+import functools
+import re
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import pandas as pd
+
+from vae_rd.analysis import naming, tables, verdicts
+from vae_rd.analysis.quantities import (
+    LOG_PX,
+    LOG_PX_AIS,
+    MARGINAL_KL,
+    MEMORISED,
+    MEMORISED_AT_MEAN,
+    MEMORISED_AT_MEAN_CONTROL,
+    MEMORISED_CONTROL,
+    MINIBATCH,
+    MUTUAL_INFORMATION,
+    UNRELIABLE,
+)
+
+_BLOCK = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+_ALWAYS = ("dataset", "split", "architecture", "num_layers", "train_steps")
+# Of each table of measured quantities: headings, with column, partition and format.
+_MEASURED: dict[str, dict[str, tuple[str, str, str]]] = {
+    "curves": {"train R": ("rate", "train", ".1f"), "train D": ("distortion", "train", ".1f"),
+               "test R": ("rate", "test", ".1f"), "test D": ("distortion", "test", ".1f"),
+               "test ELBO": ("elbo", "test", ".1f")},
+    "information": {"rate": ("rate", "train", ".2f"), "MI": (MUTUAL_INFORMATION, "train", ".3f"),
+                    "MI, minibatch": (MUTUAL_INFORMATION + MINIBATCH, "train", ".2f"),
+                    "marginal KL": (MARGINAL_KL, "train", ".2f"),
+                    "marginal KL, minibatch": (MARGINAL_KL + MINIBATCH, "train", ".2f")},
+    "memorisation": {"at the mean": (MEMORISED_AT_MEAN, "test", ".1%"),
+                     "control": (MEMORISED_AT_MEAN_CONTROL, "test", ".1%"),
+                     "sampled codes": (MEMORISED, "test", ".1%"), "control ": (MEMORISED_CONTROL, "test", ".1%")},
+    "log_px": {"ELBO": ("elbo", "test", ".1f"), "log p(x), importance sampling": (LOG_PX, "test", ".1f"),
+               "share flagged": (UNRELIABLE, "test", ".0%"), "log p(x), AIS": (LOG_PX_AIS, "test", ".1f")},
+}
+
+
+def fill(text: str, table: pd.DataFrame, points: pd.DataFrame, judged: pd.DataFrame) -> str:
+    """The text with each of its tables made anew.
+
+    Args:
+        text: Markdown with the comment lines above.
+        table: what `tables.collect` returned.
+        points: what `tables.curves` made of it.
+        judged: the claims table, from `verdicts.evaluate`.
+
+    Raises:
+        TableError: for a table that is not known.
+    """
+    makers: dict[str, Callable[[], str]] = {
+        "runs": functools.partial(_runs, table), "claims": functools.partial(_claims, judged),
+        **{name: functools.partial(_measured, points, columns) for name, columns in _MEASURED.items()}}
+
+    def made(match: re.Match) -> str:
+        begin, name, end = match.groups()
+        if name not in makers:
+            raise tables.TableError(f"a table must be one of {', '.join(makers)} (got {name!r}).")
+        return f"{begin}{makers[name]()}\n{end}"
+    return _BLOCK.sub(made, text)
+
+
+def _runs(table: pd.DataFrame) -> str:
+    """What was trained: a line for each set of runs that differ in beta and seed only."""
+    rows = tables.finished(table)
+    rows = rows[(rows["partition"] == "train") & (rows["checkpoint"] == "last")]
+    lines = [(naming.describe({name: value for name, value in zip(_ALWAYS, key) if name != "train_steps"}),
+              f"{key[-1]:,}", ", ".join(f"{beta:g}" for beta in sorted(own["beta"].unique())),
+              ", ".join(str(seed) for seed in sorted(own["seed"].unique())), str(len(own)),
+              f"{own['wall_seconds'].sum() / 3600:.1f}", f"{own['steps_per_second'].median():.0f}")
+             for key, own in rows.groupby(list(_ALWAYS))]
+    return _markdown(("setting", "steps", "beta", "seeds", "runs", "hours", "steps/s"), lines)
+
+
+def _measured(points: pd.DataFrame, columns: dict[str, tuple[str, str, str]]) -> str:
+    """Means over restarts, with their standard deviation: a line for each curve point that has one of the columns."""
+    last = points[points["checkpoint"] == "last"]
+    names = [name for name in tables.POINT_COLUMNS[:-2]
+             if name not in ("beta", "eval_every", "eval_images")
+             and (name in ("architecture", "num_layers") or last[name].nunique(dropna=False) > 1)]
+    lines = []
+    for key, own in last.groupby([*names, "beta"], dropna=False):
+        parts = {part: row for part, row in own.set_index("partition").iterrows()}
+        cells = [_cell(parts.get(partition), column, form) for column, partition, form in columns.values()]
+        if any(cells[1:]):
+            setting = naming.describe(dict(zip(names, key[:-1])))
+            lines.append((setting, f"{key[-1]:g}", *cells, str(int(parts["test"]["rate_n"]))))
+    if not lines:
+        return "Not measured yet."
+    return _markdown(("setting", "beta", *columns, "restarts"), lines)
+
+
+def _cell(row: pd.Series | None, column: str, form: str) -> str:
+    if row is None or pd.isna(row.get(f"{column}_mean")):
+        return ""
+    spread = f" ± {row[f'{column}_std']:{form}}" if row[f"{column}_n"] > 1 else ""
+    return f"{row[f'{column}_mean']:{form}}{spread}"
+
+
+def _claims(judged: pd.DataFrame) -> str:
+    """Every test with a number; those without one are counted in a last line."""
+    known = judged[judged["estimate"].notna()]
+    lines: list[tuple[str, ...]] = []
+    for row in known.itertuples():
+        interval = "" if pd.isna(row.low) else f" [{row.low:.3g}, {row.high:.3g}]"
+        counts = "" if pd.isna(row.restarts) else f"{row.restarts} / {row.betas}"
+        lines.append((row.claim, f"{row.statement} ({row.statistic})", f"{row.estimate:.3g}{interval}", row.must_be,
+                      counts, row.verdict))
+    text = _markdown(("claim", "statement (number)", "number [95% interval]", "must be", "restarts / betas",
+                      "verdict"), lines)
+    counted = judged["verdict"].value_counts()
+    order = (verdicts.SUPPORTED, verdicts.NOT_SUPPORTED, verdicts.UNDECIDED, verdicts.NOT_ENOUGH)
+    return f"{text}\n\nOf {len(judged)} tests: " + ", ".join(f"{counted.get(name, 0)} {name}" for name in order) + "."
+
+
+def _markdown(headings: Iterable[str], lines: Iterable[Iterable[Any]]) -> str:
+    titles = list(headings)
+    return "\n".join("| " + " | ".join(row) + " |" for row in (titles, ["---"] * len(titles), *lines))
