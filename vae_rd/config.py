@@ -250,7 +250,7 @@ def _in_a_name(field: str, value: Any) -> str:
     >>> _in_a_name("prior", "mixture"), _in_a_name("latent_dim", 5), _in_a_name("learning_rate", 3e-4)
     ('mixture', 'latent5', 'learning0.0003')
     """
-    text = re.sub(r"[^A-Za-z0-9_.+-]+", "_", f"{value:g}" if isinstance(value, float) else str(value))
+    text = f"{value:g}".replace("e+", "e") if isinstance(value, float) else re.sub("[^A-Za-z0-9_.-]+", "_", str(value))
     return text if text[:1].isalpha() else f"{field.partition('_')[0]}{text}"
 
 
