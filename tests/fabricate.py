@@ -36,8 +36,8 @@ test_gap.__test__ = False  # not for pytest
 
 
 def metrics(config: Config, partition: str, spread: float = 0.4) -> dict[str, float]:
-    """The metrics of one partition, with a restart's noise drawn from the run's name."""
-    random = np.random.default_rng(zlib.crc32(f"{config.run_name} {partition[:4]}".encode()))
+    """The metrics of one partition, with a restart's noise drawn from the run's name (the earlier one, so that it stays)."""
+    random = np.random.default_rng(zlib.crc32(f"{config.earlier_run_name} {partition[:4]}".encode()))
     rate, distortion = training_point(config)
     if partition != "train":
         rate, distortion = rate + 0.2, distortion + test_gap(config)

@@ -82,10 +82,42 @@ def test_the_defaults_are_the_papers_protocol():
     (Config(architecture="cnn", num_layers=3, split="checkerboard"),
      "tetrominoes-checkerboard-cnn3-beta1-seed0-4adb069a"),
     (Config(dataset="mnist", image_size=28, split="cv_1000", train_steps=5000, eval_every=100),
-     "mnist-cv_1000-mlp1-beta1-seed0-f1523d63"),
+     "mnist-cv_1000-mlp1-image28-beta1-seed0-f1523d63"),
+    (Config(num_layers=3, beta=5, train_steps=25_700, eval_images=16_384),
+     "tetrominoes-cv_16k-mlp3-beta5-seed0-ae611c95"),
 ])
 def test_run_names_stay_as_they_are(config, name):
     assert config.run_name == name
+
+
+def test_the_name_before_choices_were_named():
+    config = Config(dataset="mnist", image_size=28, split="cv_1000", train_steps=5000, eval_every=100)
+    assert config.earlier_run_name == "mnist-cv_1000-mlp1-beta1-seed0-f1523d63"
+    assert Config(beta=0.3, train_steps=7).earlier_run_name == Config(beta=0.3, train_steps=7).run_name
+
+
+@pytest.mark.parametrize("choices, words", [
+    ({"prior": "mixture"}, "mixture"), ({"likelihood": "normal"}, "normal"),
+    ({"rate_terms": "marginal_kl"}, "marginal_kl"), ({"latent_dim": 5}, "latent5"),
+    ({"binarization": "dynamic"}, "dynamic"), ({"hidden_units": 32}, "hidden32"), ({"precision": "bfloat16"}, "bfloat16"),
+    ({"batch_size": 64}, "batch64"), ({"learning_rate": 3e-5}, "learning3e-05"),
+    ({"learning_rate": 1e30}, "learning1e30"), ({"image_size": 16}, "image16"),
+    ({"data_seed": 7}, "data7"), ({"latent_dim": 2, "prior": "flow"}, "latent2-flow"),
+])
+def test_every_choice_that_differs_is_named(choices, words):
+    config = Config(beta=0.3, seed=2, **choices)
+    assert config.run_name.startswith(f"tetrominoes-cv_16k-mlp1-{words}-beta0.3-seed2-")
+    assert config.earlier_run_name.startswith("tetrominoes-cv_16k-mlp1-beta0.3-seed2-")
+    assert config.run_name[-8:] == config.earlier_run_name[-8:]
+
+
+def test_channels_are_named_too():
+    assert Config(architecture="cnn", channels=8).run_name.startswith("tetrominoes-cv_16k-cnn1-channels8-beta1-")
+
+
+def test_how_long_and_how_observed_is_in_the_hash_only():
+    plain, other = Config(), Config(train_steps=9, eval_every=2, eval_images=5, imports="json")
+    assert plain.run_name[:-8] == other.run_name[:-8] and plain.run_name != other.run_name
 
 
 def test_a_field_added_later_leaves_the_names_of_old_runs(monkeypatch):
@@ -95,7 +127,12 @@ def test_a_field_added_later_leaves_the_names_of_old_runs(monkeypatch):
                                        frozen=True)
     monkeypatch.setattr(config_module, "Config", later)
     assert [later().run_name, later(beta=0.3, split="cd_8k").run_name] == names
-    assert later(warmup=5).run_name not in names
+    assert later(warmup=5).run_name.startswith("tetrominoes-cv_16k-mlp1-warmup5-beta1-seed0-")
+    text = dataclasses.make_dataclass("Text", [("ends", str, config_module._field("", "new"))], bases=(Config,),
+                                      frozen=True)
+    monkeypatch.setattr(config_module, "Config", text)
+    assert text(ends="0.1:10/x").run_name.startswith("tetrominoes-cv_16k-mlp1-ends0.1_10_x-beta1-seed0-")
+    monkeypatch.setattr(config_module, "Config", later)
     assert later.from_json(before[1].to_json()).run_name == names[1]  # its config.json lacks the field
 
 

@@ -12,6 +12,7 @@ import os
 import pathlib
 import re
 import sys
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from vae_rd.catalogue import LIKELIHOODS, NETWORKS, PRIORS, described
@@ -20,6 +21,8 @@ RATE_TERMS = ("both", "mutual_information", "marginal_kl")
 BINARIZATIONS = ("none", "static", "dynamic")
 PRECISIONS = ("float32", "tensorfloat32", "bfloat16", "float64")
 STACKABLE_FIELDS = ("beta", "seed")  # the fields in which the members of one column may differ
+_ALWAYS_NAMED = ("dataset", "split", "architecture", "num_layers", "beta", "seed")  # in every run's name
+_NEVER_NAMED = ("train_steps", "eval_every", "eval_images", "imports")  # how long and how observed: in the hash only
 
 # The paper's names stand for exactly these sizes (a table, no arithmetic). CD splits exist up to 65k.
 SPLIT_SIZES = {"8k": 8192, "16k": 16384, "25k": 24576, "33k": 32768, "41k": 40960, "49k": 49152, "57k": 57344,
@@ -194,11 +197,24 @@ class Config:
     def run_name(self) -> str:
         """Name of the run directory: a readable part and 8 characters of hash over the non-default fields.
 
-        A field that is added later, with a default that keeps today's behaviour, leaves every name as it is.
+        The readable part has every choice that differs from the default. A field that is added later, with a default
+        that keeps today's behaviour, leaves every name as it is.
+
+        >>> Config(prior="mixture", latent_dim=5, beta=0.1).run_name
+        'tetrominoes-cv_16k-mlp1-latent5-mixture-beta0.1-seed0-4d6af4c9'
         """
+        return self._named(_in_a_name(name, value) for name, value in self.non_default.items()
+                           if name not in (*_ALWAYS_NAMED, *_NEVER_NAMED))
+
+    @property
+    def earlier_run_name(self) -> str:
+        """The name that earlier versions gave the directory: some choices show in the hash only."""
+        return self._named(())
+
+    def _named(self, choices: Iterable[str]) -> str:
         digest = hashlib.sha256(json.dumps(self.non_default, sort_keys=True).encode()).hexdigest()[:8]
-        return (f"{self.dataset}-{self.split}-{self.architecture}{self.num_layers}-beta{self.beta:g}"
-                f"-seed{self.seed}-{digest}")
+        return "-".join([self.dataset, self.split, f"{self.architecture}{self.num_layers}", *choices,
+                         f"beta{self.beta:g}", f"seed{self.seed}", digest])
 
     def replace(self, **changes: Any) -> "Config":
         """A Config with some fields changed, validated again."""
@@ -226,6 +242,16 @@ class Config:
 
 def _defaults() -> dict[str, Any]:
     return {field.name: field.default for field in dataclasses.fields(Config)}
+
+
+def _in_a_name(field: str, value: Any) -> str:
+    """A field's value in the name of a run: a word stands for itself, a number comes after its field's first word.
+
+    >>> _in_a_name("prior", "mixture"), _in_a_name("latent_dim", 5), _in_a_name("learning_rate", 3e-4)
+    ('mixture', 'latent5', 'learning0.0003')
+    """
+    text = f"{value:g}".replace("e+", "e") if isinstance(value, float) else re.sub("[^A-Za-z0-9_.-]+", "_", str(value))
+    return text if text[:1].isalpha() else f"{field.partition('_')[0]}{text}"
 
 
 def _imported(names: str) -> str:

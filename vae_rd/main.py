@@ -132,14 +132,15 @@ def _wait_for(path: pathlib.Path) -> None:
 
 def report(column: Sequence[Config], runs_dir: str | os.PathLike) -> Iterator[str]:
     """A table of what the runs ended with, line by line."""
-    yield (f"{'run':60} {'status':10} {'train rate':>10} {'distortion':>10} {'test rate':>10} {'distortion':>10}  "
+    width = max(len(config.run_name) for config in column)
+    yield (f"{'run':{width}} {'status':10} {'train rate':>10} {'distortion':>10} {'test rate':>10} {'distortion':>10}  "
            "(nats per image)")
     for config in column:
         run = runs.run_dir(runs_dir, config)
         results = run.read_results() or {}
         numbers = [results.get(partition, {}).get(name)
                    for partition in ("train", "test") for name in ("rate", "distortion")]
-        yield (f"{config.run_name:60} {run.status():10} "
+        yield (f"{config.run_name:{width}} {run.status():10} "
                + " ".join("-".rjust(10) if number is None else f"{number:10.2f}" for number in numbers))
 
 

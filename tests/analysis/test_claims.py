@@ -350,6 +350,17 @@ def test_curves_are_paired_by_seed_and_complete(agreeing):
     assert values[1, 3] == row["distortion"].item()
 
 
+def test_runs_under_their_earlier_names_have_the_same_curves(agreeing):
+    earlier = {config.run_name: config.earlier_run_name for config in CONFIGS}
+    assert any(name != old for name, old in earlier.items())
+    renamed = agreeing.assign(run=agreeing["run"].map(earlier))
+    for table in (agreeing, renamed):
+        _, values = paired.Runs(table, SCALE).curve("distortion", experiments.ONE_LAYER, SCALE.small,
+                                                    rate_terms="marginal_kl")
+        expected = values if table is agreeing else expected
+    np.testing.assert_array_equal(values, expected)
+
+
 def test_a_value_of_the_split_is_of_the_same_images(agreeing):
     """Distances on data of another seed, or binarised, are other distances."""
     others = [agreeing.assign(**{field: value, NEAREST: 77.0}) for field, value in

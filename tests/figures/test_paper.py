@@ -125,6 +125,18 @@ def test_what_is_missing_is_named(tmp_path):
     assert "no run has reconstructions; made by python -m vae_rd.sweep --experiment=figure3" in notes[0]
 
 
+def test_runs_under_their_earlier_names_are_drawn_and_counted(tmp_path):
+    wanted = experiment("figure3", "smoke")
+    for config in wanted.configs:
+        run = fabricate_run(tmp_path, config)
+        run.path.rename(tmp_path / config.earlier_run_name)
+    table = tables.collect(tmp_path)
+    assert paper.fullest_scale(table, "figure3") == "smoke" and paper.has_every_curve(table, wanted)
+    assert paper.missing(table, wanted) == []
+    assert set(paper.draw(table, wanted, tmp_path).curves["rate_n"]) == {1}
+    assert set(table["run"]) == {config.earlier_run_name for config in wanted.configs}
+
+
 def test_no_finished_run_is_a_sentence_with_a_remedy(tmp_path):
     with pytest.raises(tables.TableError, match="none of its 12 runs at scale smoke has finished. Train them with"):
         paper.draw(tables.collect(tmp_path), experiment("figure3", "smoke"), tmp_path)

@@ -41,6 +41,17 @@ def test_the_directory_is_named_by_the_config(tmp_path):
     assert runs.run_dir(tmp_path, Config(beta=0.5)).path == tmp_path / Config(beta=0.5).run_name
 
 
+def test_a_run_under_its_earlier_name_stays_where_it_is(tmp_path):
+    config = Config(prior="mixture", latent_dim=5)
+    old = runs.RunDir(tmp_path / config.earlier_run_name)
+    files.write_text(old.config, config.to_json())
+    assert runs.run_dir(tmp_path, config) == old and old.read_config() == config
+    ending.end(old, RESULTS)
+    assert runs.run_dir(tmp_path, config).status() == "finished"
+    (tmp_path / config.run_name).mkdir()
+    assert runs.run_dir(tmp_path, config).path.name == config.run_name  # of two, today's
+
+
 def test_no_two_files_have_one_name():
     run = runs.RunDir(pathlib.Path("run"))
     paths = [run.config, run.history, run.results, run.model, run.measures, run.checkpoints, run.last_checkpoint,

@@ -12,7 +12,7 @@ import scipy.special
 import scipy.stats
 
 from tests.numpy_vae import NumpyVae
-from tests.outcomes import differences, leftovers, outcome
+from tests.outcomes import CLOCKS, differences, leftovers, outcome
 from vae_rd import model
 from vae_rd.config import Config
 from vae_rd.datasets import random_streams, splits
@@ -398,6 +398,24 @@ def test_a_diverged_member_keeps_its_slot_when_the_column_goes_on(finish, tmp_pa
     made = finish(tmp_path, *configs)
     assert [run.status() for run in made] == ["diverged", "finished"]
     assert differences(outcome(made[1]), outcome(pair[1])) == []
+
+
+def test_a_column_that_an_earlier_version_began_goes_on_under_its_names(finish, tmp_path, monkeypatch, pair):
+    configs = [run.read_config() for run in pair]
+    with monkeypatch.context() as patch:
+        patch.setattr(Config, "run_name", Config.earlier_run_name)
+        poisoned(patch, 0, 5)
+        stop_in(patch, "evaluate", 4, signal.SIGTERM)
+        with pytest.raises(signals.Interrupted):
+            finish(tmp_path, *configs)
+    made = finish(tmp_path, *configs)
+    assert [run.path.name for run in made] == [config.earlier_run_name for config in configs]
+    assert {path.name for path in tmp_path.iterdir() if path.is_dir()} == {run.path.name for run in made}
+    assert [run.status() for run in made] == ["diverged", "finished"]
+    assert differences(outcome(made[1]), outcome(pair[1])) == [
+        "last.npz: bound.run", "last.npz: progress.column", "results"]  # names alone, as what follows says of results
+    old, new = ({**run.read_results(), "machine": None, **dict.fromkeys(CLOCKS)} for run in (made[1], pair[1]))
+    assert {name for name in new if old[name] != new[name]} == {"column"}
 
 
 @pytest.mark.slow

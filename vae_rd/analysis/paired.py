@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from vae_rd.analysis.naming import describe
-from vae_rd.analysis.tables import finished
+from vae_rd.analysis.tables import finished, folders
 from vae_rd.storage.files import FileError, read_arrays
 from vae_rd.storage.runs import RunDir
 from vae_rd.sweeps import experiments
@@ -49,6 +49,7 @@ class Runs:
     def __init__(self, table: pd.DataFrame, scale: experiments.Scale, images: Images | None = None,
                  least: int = MIN_RESTARTS):
         self.scale = scale
+        self._table = table
         self._rows = finished(table).set_index(["run", "partition", "checkpoint"])
         self._columns: dict[str, dict] = {}  # of the quantities asked for so far
         self._run_names: dict[tuple, dict] = {}  # of the curves asked for so far
@@ -130,11 +131,12 @@ class Runs:
         return values.unstack() if len(values) else pd.DataFrame()
 
     def _names(self, network: dict, split: str, fields: dict) -> dict[tuple[int, float], str]:
-        """The runs of a curve by seed and beta."""
+        """The finished runs of a curve by seed and beta."""
         key = (*sorted(network.items()), split, *sorted(fields.items()))
         if key not in self._run_names:
-            self._run_names[key] = {(config.seed, config.beta): config.run_name for config in
-                                    experiments.product(self.scale, [network], [split], **fields)}
+            configs = experiments.product(self.scale, [network], [split], **fields)
+            self._run_names[key] = {(config.seed, config.beta): name
+                                    for config, name in folders(self._table, configs).items()}
         return self._run_names[key]
 
     def _values_per_image(self, wanted: Wanted, betas: list[float], seeds: list[int]) -> np.ndarray:

@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import pathlib
+from collections.abc import Iterable
 from typing import Any
 
 import pandas as pd
@@ -49,6 +50,13 @@ def collect(runs_dir: str | os.PathLike) -> pd.DataFrame:
 def finished(table: pd.DataFrame) -> pd.DataFrame:
     """The rows that count: those of finished runs."""
     return table[table["status"] == FINISHED]
+
+
+def folders(table: pd.DataFrame, configs: Iterable[Config]) -> dict[Config, str]:
+    """The directory's name, as in the column `run`, of each of these Configs whose run has finished."""
+    known = set(finished(table)["run"])
+    names = {config: config.run_name if config.run_name in known else config.earlier_run_name for config in configs}
+    return {config: name for config, name in names.items() if name in known}
 
 
 def left_out(table: pd.DataFrame) -> list[str]:

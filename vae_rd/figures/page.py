@@ -17,7 +17,7 @@ from bokeh.embed import file_html
 from matplotlib.colors import to_hex
 
 from vae_rd.analysis import naming, paired, verdicts
-from vae_rd.analysis.tables import TableError, curves, finished
+from vae_rd.analysis.tables import TableError, curves, finished, folders
 from vae_rd.figures import curve_names, page_scripts, page_texts, paper, rd_curves, style
 from vae_rd.sweeps import experiments
 
@@ -66,11 +66,10 @@ def pages(table: pd.DataFrame, runs_dir: str | os.PathLike, names: Sequence[str]
 
 def groups(table: pd.DataFrame, names: Sequence[str] = (), scale: str | None = None) -> Iterator[Group]:
     """The pages that `pages` makes, by their runs."""
-    known = set(finished(table)["run"])
-    others = set() if names else set(known)
+    others = set() if names else set(finished(table)["run"])
     for name in names or experiments.names():
         wanted = experiments.experiment(name, scale or paper.fullest_scale(table, name))
-        runs = known & set(wanted.run_names)
+        runs = set(folders(table, wanted.configs).values())
         others -= runs
         lacking = len(wanted.configs) - len(runs)
         note = f"scale {wanted.scale}, {_runs(len(runs))}" + (f", {lacking} not finished" if lacking else "")

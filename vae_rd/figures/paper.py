@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from vae_rd.analysis import naming, quantities
-from vae_rd.analysis.tables import TableError, curves, finished
+from vae_rd.analysis.tables import TableError, curves, folders
 from vae_rd.figures import against_beta, distances
 from vae_rd.figures.rd_curves import rd_figure
 from vae_rd.storage.runs import RunDir
@@ -41,25 +41,22 @@ class Drawn(NamedTuple):
 
 def fullest_scale(table: pd.DataFrame, *names: str) -> str:
     """The scale at which most runs of some experiments have finished; if none has, the one that a sweep takes."""
-    known = set(finished(table)["run"])
-    counts = {scale: sum(run in known for name in names for run in experiment(name, scale).run_names)
+    counts = {scale: sum(len(folders(table, experiment(name, scale).configs)) for name in names)
               for scale in reversed(SCALES)}
     return max(counts, key=lambda scale: counts[scale]) if any(counts.values()) else DEFAULT_SCALE
 
 
 def missing(table: pd.DataFrame, wanted: Experiment) -> list[str]:
     """Names of an experiment's runs that have not finished."""
-    known = set(finished(table)["run"])
-    return [name for name in wanted.run_names if name not in known]
+    there = folders(table, wanted.configs)
+    return [config.run_name for config in wanted.configs if config not in there]
 
 
 def has_every_curve(table: pd.DataFrame, wanted: Experiment) -> bool:
     """Whether each of an experiment's curves, that is its Configs without beta and seed, has a finished run."""
-    lacking = set(missing(table, wanted))
-    curves_begun = {config.replace(beta=1.0, seed=0): False for config in wanted.configs}
-    for config in wanted.configs:
-        curves_begun[config.replace(beta=1.0, seed=0)] |= config.run_name not in lacking
-    return bool(curves_begun) and all(curves_begun.values())
+    begun, all_curves = ({config.replace(beta=1.0, seed=0) for config in configs}
+                         for configs in (folders(table, wanted.configs), wanted.configs))
+    return bool(begun) and begun == all_curves
 
 
 def in_order(points: pd.DataFrame) -> pd.DataFrame:
@@ -85,7 +82,7 @@ def draw(table: pd.DataFrame, wanted: Experiment, runs_dir: str | os.PathLike, r
     """
     if not wanted.configs:
         raise TableError(f"{wanted.name}: {wanted.text}.")
-    rows = table[table["run"].isin(set(wanted.run_names) - set(missing(table, wanted)))]
+    rows = table[table["run"].isin(set(folders(table, wanted.configs).values()))]
     if rows.empty:
         raise TableError(f"{wanted.name}: none of its {len(wanted.configs)} runs at scale {wanted.scale} has finished. "
                          f"Train them with {wanted.command}.")

@@ -125,7 +125,8 @@ class RunDir(NamedTuple):
                            f"{self.results.name} and run the same training command, which writes both anew.")
         with _damage_named(self.config, remedy):
             config = Config.from_dict(schema.parse(self._checked(self.config, remedy)))
-        if _RUN_NAME.fullmatch(self.path.name) and config.run_name != self.path.name:
+        if _RUN_NAME.fullmatch(self.path.name) and self.path.name not in (config.run_name,
+                                                                          config.earlier_run_name):
             raise RunError(f"{self.config} does not hold the Config of this run, but that of {config.run_name}: it was "
                            f"changed by hand, or is of another run. Put it back, or {remedy}.")
         return config
@@ -209,8 +210,12 @@ def find_runs(runs_dir: str | os.PathLike) -> list[RunDir]:
 
 
 def run_dir(runs_dir: str | os.PathLike, config: Config) -> RunDir:
-    """The directory of the run that this Config identifies; it need not exist."""
-    return RunDir(pathlib.Path(runs_dir) / config.run_name)
+    """The directory of the run that this Config identifies; it need not exist.
+
+    A run that an earlier version began stays in the folder that it has, under its earlier name.
+    """
+    today, earlier = (pathlib.Path(runs_dir) / name for name in (config.run_name, config.earlier_run_name))
+    return RunDir(earlier if earlier.is_dir() and not today.is_dir() else today)
 
 
 @contextlib.contextmanager

@@ -196,7 +196,7 @@ class Training:
         """What results.json says of every member alike."""
         info, placement = self.split.info, self.placement
         return {"num_train": info.num_train, "num_test": info.num_test, "content_sha256": info.content_sha256,
-                "column": [member.config.run_name for member in self.members], "versions": devices.versions(),
+                "column": [member.run.path.name for member in self.members], "versions": devices.versions(),
                 "machine": {**devices.machine(), "replicas": placement.strategy.num_replicas_in_sync,
                             "jit": placement.jit, "stacked": placement.stacked}}
 

@@ -98,11 +98,11 @@ def columns(members: list[Member], runs_dir: str | os.PathLike) -> list[list[Mem
         if member.active:
             groups.setdefault((member.progress.step, member.progress.column), []).append(member)
     for (_, composition), group in groups.items():
-        present = {member.config.run_name for member in group}
+        present = {member.run.path.name for member in group}
         if composition and present < set(composition):
             ended = [runs.RunDir(pathlib.Path(runs_dir) / name) for name in composition if name not in present]
             slots = [Member(run.read_config(), run) for run in ended if run.config.is_file()]
             if len(slots) == len(ended) and not any(slot.active for slot in slots):
                 group += slots
-                group.sort(key=lambda member: composition.index(member.config.run_name))
+                group.sort(key=lambda member: composition.index(member.run.path.name))
     return list(groups.values())

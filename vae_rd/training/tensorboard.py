@@ -32,7 +32,8 @@ class Board:
             old.unlink()
         self._writer = tf.summary.create_file_writer(str(run.path))
         with self._writer.as_default():
-            trial = config.run_name.split("-", 3)[3]  # beta, seed and hash: the column is too narrow for more
+            _, beta, seed_and_hash = config.run_name.rpartition("-beta")
+            trial = f"{beta[1:]}{seed_and_hash}"  # the column is too narrow for more
             hparams.hparams({name: getattr(config, name) for name in HPARAMS_FIELDS}, trial_id=trial)
         self.scalars(history)
 
