@@ -33,8 +33,7 @@ def evaluate():
 
 
 def _evaluate(tmp_path, *flags):
-    return commands.Command(commands._door, "vae_rd.evaluate", [*flags, "--noprogress"], None,
-                            output=tmp_path / "output.txt").wait()
+    return commands.start("vae_rd.evaluate", [*flags, "--noprogress"], tmp_path / "output.txt").wait()
 
 
 def test_the_door_measures_what_it_can_and_names_the_rest(run, data_dir, tmp_path):
