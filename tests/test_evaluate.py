@@ -103,7 +103,7 @@ def test_the_door_takes_settings_and_all(run, data_dir, tmp_path):
                         "--num_samples=30", "--ais_steps=16", "--ais_chains=2", "--checkpoint=best")
     assert command.status == 0, command.text
     assert run.read_measures()["best"]["annealed"]["settings"] | {"step": 0} == {
-        "step": 0, "query_images": 6, "num_samples": 30, "widen": 1.0, "ais_chains": 2, "ais_steps": 16}
+        "step": 0, "query_images": 6, "num_samples": 30, "widen": 1.0, "ais_chains": 2, "ais_steps": 16, "version": 2}
 
 
 def test_help_names_every_measure_and_loads_no_framework():
