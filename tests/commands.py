@@ -58,9 +58,10 @@ class Command:
         return self.output.read_text(errors="replace") if self.output.exists() else ""
 
 
-def start_main(flags: list[str], output: pathlib.Path, before: Callable | None = None, **environment: str) -> Command:
-    """Starts the training door; `before`, a function of a module, is called first in the new process."""
-    return Command(_door, "vae_rd.main", flags, before, output=output, environment=environment)
+def start(module: str, flags: list[str], output: pathlib.Path, before: Callable | None = None, **environment: str
+          ) -> Command:
+    """Starts an entry point; `before`, a function of a module, is called first in the new process."""
+    return Command(_door, module, flags, before, output=output, environment=environment)
 
 
 def _door(module: str, flags: list[str], before: Callable | None) -> None:

@@ -36,8 +36,13 @@ def saved_weights(run: runs.RunDir) -> dict[str, np.ndarray]:
 def differences(one: dict[str, object], other: dict[str, object]) -> list[str]:
     """Names of what is not the same, bit for bit."""
     return sorted(name for name in {*one, *other} if name not in one or name not in other
-                  or not (np.array_equal(one[name], other[name]) if isinstance(one[name], np.ndarray)
-                          else one[name] == other[name]))
+                  or not _same(one[name], other[name]))
+
+
+def _same(one: object, other: object) -> bool:
+    if isinstance(one, np.ndarray) and isinstance(other, np.ndarray):
+        return (one.dtype, one.shape, one.tobytes()) == (other.dtype, other.shape, other.tobytes())  # NaN too
+    return one == other
 
 
 def leftovers(run: runs.RunDir) -> list[str]:

@@ -33,8 +33,7 @@ def evaluate():
 
 
 def _evaluate(tmp_path, *flags):
-    return commands.Command(commands._door, "vae_rd.evaluate", [*flags, "--noprogress"], None,
-                            output=tmp_path / "output.txt").wait()
+    return commands.start("vae_rd.evaluate", [*flags, "--noprogress"], tmp_path / "output.txt").wait()
 
 
 def test_the_door_measures_what_it_can_and_names_the_rest(run, data_dir, tmp_path):
@@ -104,7 +103,7 @@ def test_the_door_takes_settings_and_all(run, data_dir, tmp_path):
                         "--num_samples=30", "--ais_steps=16", "--ais_chains=2", "--checkpoint=best")
     assert command.status == 0, command.text
     assert run.read_measures()["best"]["annealed"]["settings"] | {"step": 0} == {
-        "step": 0, "query_images": 6, "num_samples": 30, "widen": 1.0, "ais_chains": 2, "ais_steps": 16}
+        "step": 0, "query_images": 6, "num_samples": 30, "widen": 1.0, "ais_chains": 2, "ais_steps": 16, "version": 2}
 
 
 def test_help_names_every_measure_and_loads_no_framework():

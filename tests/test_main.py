@@ -241,6 +241,8 @@ def test_the_parts_take_plain_arguments(tmp_path):
         fabricate_run(tmp_path, column[0], measures={"last": {"information": {}}})
         assert main.pending(column, tmp_path) == main.pending(column, tmp_path, ["information"]) == column[1:]
         assert main.pending(column, tmp_path, ["pictures"]) == column
+        runs.run_dir(tmp_path, column[0]).write_measures({"last": {"annealed": {"settings": {"step": 1}}}})
+        assert main.pending(column, tmp_path, ["annealed"]) == column  # made by the first version
         lines = list(main.report(column, tmp_path))
         assert column[0].run_name in lines[1] and "finished" in lines[1] and "missing" in lines[2] and "-" in lines[2]
 

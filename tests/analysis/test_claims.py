@@ -189,15 +189,45 @@ class TestLogMarginal:
         assert row_of(judged, "test log p(x) is best")["verdict"] == SUPPORTED
 
     def test_annealed_estimates_decide_where_they_are(self, agreeing):
-        """The importance-sampled curve is flat and flagged; the annealed one peaks at 0.1, on test images alone."""
-        annealed = agreeing[LOG_PX].where(agreeing["partition"] == "test")
-        table = agreeing.assign(**{LOG_PX_AIS: annealed, LOG_PX: -80.0, UNRELIABLE: np.where(
-            agreeing["partition"] == "test", 1.0, 0.0)})
-        judged = judge(table)
+        """The importance-sampled curve is flat and flagged; the annealed one peaks at 0.1."""
+        judged = judge(agreeing.assign(**{LOG_PX_AIS: agreeing[LOG_PX], LOG_PX: -80.0, UNRELIABLE: 1.0}))
         row = row_of(judged, "test log p(x) is best")
         assert (row["verdict"], row["note"]) == (SUPPORTED, "16 test images by annealed importance sampling")
-        assert row_of(judged, "the gap in log p(x) is smallest")["note"] == (
-            "16 test images by annealed importance sampling and 16 train images by importance sampling")
+        row = row_of(judged, "the gap in log p(x) is smallest")
+        assert (row["verdict"], row["note"]) == (
+            SUPPORTED, "16 test and 16 train images by annealed importance sampling")
+
+    @pytest.mark.parametrize("share, verdict", [(1.0, NOT_ENOUGH), (0.0, SUPPORTED)])
+    def test_a_gap_has_one_way_of_estimation(self, agreeing, share, verdict):
+        """Records of the first version have test images alone: their gap is importance-sampled, or not tested."""
+        annealed = agreeing[LOG_PX].where(agreeing["partition"] == "test") + 50
+        judged = judge(agreeing.assign(**{LOG_PX_AIS: annealed, UNRELIABLE: share}))
+        assert row_of(judged, "test log p(x) is best")["verdict"] == SUPPORTED
+        row = row_of(judged, "the gap in log p(x) is smallest")
+        assert row["verdict"] == verdict
+        assert row["note"].startswith("16 test and 16 train images by importance" if share == 0.0 else
+                                      "cv_2000, test: importance-sampled log p(x) is unreliable")
+
+    def test_the_interval_of_a_gap_holds_the_errors_of_both_partitions(self, agreeing):
+        """Estimates of images that are all alike scatter by the Monte Carlo error alone: of 2 nats, here."""
+        table = agreeing.assign(**{LOG_PX_AIS: agreeing[LOG_PX]})
+        means = table.set_index(["run", "partition", "checkpoint"])[LOG_PX_AIS].to_dict()
+
+        def images(run, partition, checkpoint):
+            error = np.random.default_rng(zlib.crc32(f"{run} {partition}".encode())).standard_normal(16)
+            return {LOG_PX_AIS: means[run, partition, checkpoint] + 2 * error}
+        runs = paired.Runs(table, SCALE, images)
+        found = effects.peak(runs, LOG_PX, +1, ("test", "train"), SCALE.small, 0.1, 2.0).interval
+        _, parts = runs.image_curves([(LOG_PX_AIS, experiments.THREE_LAYERS, SCALE.small, {"partition": partition})
+                                      for partition in ("test", "train")])
+        over_restarts = statistics.between(parts[0].mean(2) - parts[1].mean(2), [0, 1, 3, 4, 5], [2])
+        ends = []
+        for column, mean, error in zip((0, 1, 3, 4, 5), over_restarts.mean, over_restarts.error):
+            errors = [scipy.stats.sem(part[:, column].mean(0) - part[:, 2].mean(0)) for part in parts]
+            assert 0.2 < errors[0] < 0.8  # 2 * sqrt(2 / 3 restarts / 16 images) = 0.41
+            half = np.hypot(scipy.stats.t(10).ppf(0.975) * error, scipy.stats.t(15).ppf(0.975) * np.hypot(*errors))
+            ends.append(mean + half + (2 if column in (0, 5) else -2))
+        assert found.high == pytest.approx(max(ends))
 
     def test_images_that_scatter_decide_nothing(self, agreeing):
         few = verdicts.evaluate(agreeing, "laptop", images_of(agreeing, spread=30.0))

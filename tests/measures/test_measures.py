@@ -139,7 +139,7 @@ def test_the_export_reads_what_the_study_expects(measured):
     test = (quantities.LOG_PX, quantities.UNRELIABLE, quantities.LOG_PX_AIS, quantities.NEAREST, *quantities.SHARES,
             quantities.PERPLEXITY, quantities.PERPLEXITY_AT_MEAN)
     train = [name + suffix for name in (quantities.MUTUAL_INFORMATION, quantities.MARGINAL_KL)
-             for suffix in ("", quantities.MINIBATCH)]
+             for suffix in ("", quantities.MINIBATCH)] + [quantities.LOG_PX_AIS]
     assert rows.loc["test", list(test)].notna().all() and rows.loc["train", train].notna().all()
     assert {quantities.NEAREST, quantities.RATE_PER_DIMENSION} <= set(measured.per_example("test"))
 
@@ -243,17 +243,25 @@ def test_settings_out_of_range(opened, run, changes, words):
     assert not run.measures.exists()
 
 
-def test_memorisation_of_the_first_version_is_named_and_not_mixed_with_the_second(opened, run):
-    """It had sampled codes only, under names that have kept their meaning."""
-    _measure(opened, "memorisation")
-    recorded = run.read_measures()
+def test_a_record_of_another_version_is_left_out_of_tables_and_made_again(opened, run):
+    """The first version of memorisation had sampled codes only."""
+    _measure(opened, "memorisation", "neighbours")
+    recorded, whole = run.read_measures(), tables.collect(run.path.parent)
     assert recorded["last"]["memorisation"]["settings"] == {"step": 60, "query_images": 25, "version": 2}
-    del recorded["last"]["memorisation"]["settings"]["version"]
-    run.write_measures(recorded)
-    note, = _measure(opened, "memorisation")
-    assert note.endswith(": memorisation is there with version=1, not version=2; --overwrite makes it again.")
-    assert _measure(opened, "memorisation", overwrite=True) == []
-    assert run.read_measures()["last"]["memorisation"]["settings"]["version"] == 2
+    assert whole[quantities.MEMORISED_AT_MEAN].notna().any() and (whole["note"] == "").all()
+    older = json.loads(json.dumps(recorded))
+    del older["last"]["memorisation"]["settings"]["version"]
+    run.write_measures(older)
+    table = tables.collect(run.path.parent)
+    assert not set(recorded["last"]["memorisation"]["test"]) & set(table) and quantities.NEAREST in table
+    assert set(table["note"]) == {"memorisation: of another version, left out; measure the run again"}
+    before = run.read_measures()["last"]["neighbours"]
+    assert _measure(opened, "memorisation", "neighbours") == []
+    again = run.read_measures()["last"]
+    assert again["neighbours"] == before
+    for entry in (again["memorisation"], recorded["last"]["memorisation"]):
+        entry.pop("seconds")
+    assert again["memorisation"] == recorded["last"]["memorisation"]
 
 
 def test_tensorboard_shows_the_measures_once(opened, run):
@@ -302,6 +310,20 @@ def test_linear_gaussian_vae_through_the_table(exact_run):
     precision = 1 + np.square(exact.model.weights).sum(1) / exact.model.noise**2
     population = 0.5 * np.log(precision).sum()  # mutual information of z and x; 400 images carry a little less
     assert population - 1.0 < train["mutual_information"] < population + 0.3
+
+
+def test_annealed_log_px_of_both_partitions_through_the_table(exact_run):
+    exact = ExactRun.of(exact_run)
+    _measure(exact, "annealed", settings={"annealed": dict(query_images=6, num_samples=50, ais_chains=16,
+                                                           ais_steps=160)})
+    found = exact_run.read_measures()["last"]["annealed"]
+    for partition in ("train", "test"):
+        values = files.read_arrays(exact_run.per_example(partition))["log_px_ais"]
+        rows = np.flatnonzero(np.isfinite(values))
+        np.testing.assert_array_equal(rows, exact.rows(partition, 6))
+        np.testing.assert_allclose(values[rows], exact.model.log_px(exact.flat(partition)[rows]), atol=1.5)
+        assert found[partition]["log_px_ais"] == pytest.approx(values[rows].mean())
+        assert found[partition]["log_px_ais_se"] == pytest.approx(values[rows].std(ddof=1) / np.sqrt(6))
 
 
 def test_narrow_encoder_is_flagged_through_the_table(exact_run):

@@ -86,6 +86,21 @@ def test_a_finished_run_whose_measure_failed_is_named_and_left_to_retry(tmp_path
     assert "1 failed" in told and f"{config.run_name}: failed, MemoryError: no room" in told
 
 
+def test_a_measure_of_another_version_is_one_still_to_be_made(tmp_path):
+    """As `evaluate` sees it; so a sweep trains nothing of such a run, and measures it again."""
+    sweep = Sweep(["log_likelihood"], scale="smoke", runs_dir=tmp_path)
+    config = sweep.configs[0]
+    run = fabricate_run(tmp_path, config)
+    for name, version, left in (("annealed", {}, [config]), ("annealed", {"version": 2}, []),
+                                ("log_marginal", {"version": 2}, [config]), ("log_marginal", {}, [])):
+        made = {"annealed": {"settings": {"version": 2}}, "log_marginal": {"settings": {}}}
+        run.write_measures({"last": made | {name: {"settings": version}}})
+        assert sweep.pending(sweep.states([config])) == left, (name, version)
+    made["annealed"]["settings"] = {"step": config.train_steps}
+    run.write_measures({"last": made})
+    assert "1 finished runs are still to be measured" in list(reports.status(sweep))[2]
+
+
 @pytest.mark.slow
 def test_a_run_holds_at_most_twenty_files(swept):
     run = runs.run_dir(swept[0] / "runs", CONFIGS[0])

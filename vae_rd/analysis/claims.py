@@ -17,8 +17,8 @@ Tetrominoes.
 - No gap to speak of (C1): below a tenth of the fall of test D at every beta.
 - C3, the best beta: none is better than 0.1 by 2 nats, and both ends of the curve are worse by 2 nats, so that a flat
   curve has no best beta (with 1 nat a flat gap was found flat in half of the simulations). Log p(x) is estimated by
-  annealed importance sampling; by importance sampling only where a partition has no annealed estimate and at most a
-  tenth of its images are flagged at any beta. A few images stand for all, the same at every beta and restart: so
+  annealed importance sampling; by importance sampling only where there is no such estimate of the test, or for the
+  gap of both partitions, and at most a tenth of their images are flagged at any beta. A few images stand for all, the same at every beta and restart: so
   differences between betas are paired by image, and their standard error over images, which has the Monte Carlo error
   of each image in it, is added to that over restarts in quadrature. A bias that all betas share cancels, another does
   not.

@@ -12,7 +12,7 @@ import numpy as np
 
 from vae_rd.analysis import statistics
 from vae_rd.analysis.naming import describe
-from vae_rd.analysis.paired import FLOOR, NotEnough, Runs
+from vae_rd.analysis.paired import FLOOR, NotEnough, Runs, Wanted
 from vae_rd.analysis.quantities import (
     LOG_PX,
     LOG_PX_AIS,
@@ -247,26 +247,26 @@ def settings(scale: experiments.Scale) -> list[Setting]:
 def _log_px(runs: Runs, partitions: tuple[str, ...], split: str) -> tuple[np.ndarray, list[np.ndarray], str]:
     """Betas, log p(x) per image of each partition [restarts, betas, images], and how and on how many it was estimated.
 
-    By annealed importance sampling where runs have it; else by importance sampling, if that can be trusted.
+    By annealed importance sampling where runs have it of every partition; else by importance sampling, if that can be
+    trusted. The two err by different amounts, so a gap never has one on each side.
     """
-    wanted, ways = [], []
-    for name in partitions:
-        where = {"partition": name}
-        try:
-            runs.curve(LOG_PX_AIS, THREE_LAYERS, split, **where)
-            wanted.append((LOG_PX_AIS, THREE_LAYERS, split, where))
-            ways.append("annealed importance sampling")
-        except NotEnough:
-            betas, shares = runs.curve(UNRELIABLE, THREE_LAYERS, split, **where)
-            if (flagged := shares.mean(0) > TRUSTED).any():
+    def wanted(quantity: str) -> list[Wanted]:
+        return [(quantity, THREE_LAYERS, split, {"partition": name}) for name in partitions]
+
+    quantity, way = LOG_PX_AIS, "annealed importance sampling"
+    try:
+        runs.curves(wanted(quantity))
+    except NotEnough:
+        quantity, way = LOG_PX, "importance sampling"
+        betas, shares = runs.curves(wanted(UNRELIABLE))
+        for name, share in zip(partitions, shares):
+            if (flagged := share.mean(0) > TRUSTED).any():
                 raise NotEnough(f"{split}, {name}: importance-sampled log p(x) is unreliable at beta = "
                                 f"{', '.join(f'{beta:g}' for beta in betas[flagged])}, and there is no annealed "
                                 "estimate at enough betas") from None
-            wanted.append((LOG_PX, THREE_LAYERS, split, where))
-            ways.append("importance sampling")
-    betas, parts = runs.image_curves(wanted)
-    counts = [f"{part.shape[2]} {name} images by {way}" for part, name, way in zip(parts, partitions, ways)]
-    return betas, parts, " and ".join(counts)
+    betas, parts = runs.image_curves(wanted(quantity))
+    counts = " and ".join(f"{part.shape[2]} {name}" for part, name in zip(parts, partitions))
+    return betas, parts, f"{counts} images by {way}"
 
 
 def _image_error(values: np.ndarray, first: np.ndarray, second: int) -> np.ndarray:

@@ -11,6 +11,7 @@ import tqdm
 
 from vae_rd.analysis.statistics import gap_interval, t_half_width
 from vae_rd.config import Config, canonical_split
+from vae_rd.measures.registry import is_current
 from vae_rd.storage.files import FileError
 from vae_rd.storage.runs import FINISHED, METRICS, PARTITIONS, UNFINISHED, UNSEALED, RunDir, find_runs
 
@@ -183,7 +184,7 @@ def _readable_rows(run: RunDir) -> list[dict[str, Any]]:
              "eval_images": str(config.eval_images or "all")}
     if results is None or results["status"] != FINISHED:
         return [{**about, **_progress(run, config, results)}]
-    about.update({name: results.get(name) for name in _ABOUT_THE_RUN}, note=run.remarks())
+    about.update({name: results.get(name) for name in _ABOUT_THE_RUN}, note=run.remarks() or _outdated(measures))
     rows = []
     for checkpoint, block in (("last", results), ("best", results.get("best") or {})):
         for partition in PARTITIONS:
@@ -207,11 +208,19 @@ def _progress(run: RunDir, config: Config, results: dict[str, Any] | None) -> di
 
 
 def _scalars(measures: dict[str, Any], step: int, partition: str) -> dict[str, float | None]:
-    """The numbers that measures wrote for this partition and for the run as a whole; not those of another step."""
-    valid = [measure for measure in measures.values() if measure.get("settings", {}).get("step", step) == step]
+    """The numbers that measures wrote for this partition and the whole run; not of another step or another version."""
+    valid = [measure for name, measure in measures.items()
+             if measure.get("settings", {}).get("step", step) == step and is_current(name, measure)]
     blocks = [measure.get(part) or {} for measure in valid for part in ("run", partition)]
     return {name: value for block in blocks for name, value in block.items()
             if value is None or isinstance(value, (int, float))}
+
+
+def _outdated(measures: dict[str, Any]) -> str:
+    """A note on measures whose numbers are left out, as another version of them wrote them."""
+    names = dict.fromkeys(name for block in measures.values() for name, entry in block.items()
+                          if not is_current(name, entry))
+    return f"{', '.join(names)}: of another version, left out; measure the run again" if names else ""
 
 
 def _matches(column: pd.Series, values: list[str]) -> pd.Series:

@@ -59,7 +59,7 @@ class Measure(NamedTuple):
     settings: type[Settings] = Settings
     headlines: tuple[str, ...] = ()  # scalars worth a column in TensorBoard's table of runs
     quick: bool = False  # whether `evaluate` makes it without being told to
-    version: int = 1  # raised when its numbers change their meaning: older records then count as of other settings
+    version: int = 1  # raised when its numbers change their meaning: older records then count as not made
 
     def settings_with(self, values: Mapping[str, Value]) -> Settings:
         """Its settings, with defaults for those that are not given or None.

@@ -13,7 +13,7 @@ import numpy as np
 
 from vae_rd.measures.finished_run import FinishedRun
 from vae_rd.measures.measure import Outcome, Settings, Value
-from vae_rd.measures.registry import MEASURES
+from vae_rd.measures.registry import MEASURES, is_current
 from vae_rd.storage import files, runs
 
 EVENT_SUFFIX = ".measures"
@@ -22,7 +22,7 @@ EVENT_SUFFIX = ".measures"
 def measure_run(finished_run: FinishedRun, names: Iterable[str], *,
                 settings: Mapping[str, Mapping[str, Value]] = MappingProxyType({}), progress: bool = True,
                 overwrite: bool = False) -> list[str]:
-    """Makes the measures that a finished run does not have yet; each is recorded as soon as it is made.
+    """Makes the measures that a finished run lacks, or has from another version; records each as soon as it is made.
 
     Args:
         finished_run: what `vae_rd.measures.finished_run.open_run` returned.
@@ -62,9 +62,13 @@ def measure_run(finished_run: FinishedRun, names: Iterable[str], *,
 
 
 def recorded(run: runs.RunDir, checkpoint: str, name: str) -> dict[str, Any] | None:
-    """The settings with which a measure was made; None if it was not, or if the run has been trained on since."""
+    """The settings with which a measure was made.
+
+    None if it was not, was by another version of the measure, or if the run has been trained on since.
+    """
     entry = run.read_measures().get(checkpoint, {}).get(name)
-    return entry["settings"] if entry and entry["settings"].get("step") == measured_step(run, checkpoint) else None
+    stands = entry and is_current(name, entry) and entry["settings"].get("step") == measured_step(run, checkpoint)
+    return entry["settings"] if entry and stands else None
 
 
 def measured_step(run: runs.RunDir, checkpoint: str) -> int | None:
@@ -127,7 +131,6 @@ def _write(finished: FinishedRun, outcome: Outcome) -> None:
 
 def _differing(record: dict[str, Any], other: dict[str, Any]) -> str:
     """The settings of a record that another one does not share, in words."""
-    record, other = ({"version": 1} | one for one in (record, other))
     return " ".join(f"{name}={'all' if value is None else value}" for name, value in record.items()
                     if name not in other or other[name] != value)
 

@@ -1,5 +1,8 @@
 """The list of measures. To add one, write a file with a MEASURE and put it here; flags, help and columns follow."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from vae_rd.measures import (
     annealed,
     distortion,
@@ -17,3 +20,11 @@ from vae_rd.measures.measure import Measure
 MEASURES: dict[str, Measure] = {module.MEASURE.name: module.MEASURE for module in (
     information, log_marginal, annealed, neighbours, memorisation, distortion, refitted_prior, refinement, pictures,
     gallery)}
+
+
+def is_current(name: str, entry: Mapping[str, Any]) -> bool:
+    """Whether a record in measures.json was written by this version of its measure, or by one that is not known here.
+
+    A record of another version counts as not made: it is measured again, and no table has its numbers.
+    """
+    return name not in MEASURES or entry.get("settings", {}).get("version", 1) == MEASURES[name].version
