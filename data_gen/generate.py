@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import contextlib
+import errno
 import fcntl
 import functools
 import math
@@ -229,11 +230,22 @@ def _start_worker() -> None:
 @contextlib.contextmanager
 def _alone(destination: pathlib.Path, progress: bool) -> Iterator[None]:
     """Waits until no other process makes this split; on a file system without locks both make it, which is harmless."""
-    with (destination.parent / f".{destination.name}.lock").open("a") as file:
+    with _open_lock(destination.parent / f".{destination.name}.lock") as file:
         if _locked(file, f"another process is making {destination}: waiting for it" if progress else None):
             for leftover in destination.parent.glob(f".{destination.name}.*.unfinished"):
                 shutil.rmtree(leftover, ignore_errors=True)  # of a killed process: no living one holds the lock
         yield
+
+
+def _open_lock(path: pathlib.Path) -> TextIO:
+    """The lock file, open for writing; a link in its place is not followed, lest its target be locked or made."""
+    try:
+        return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, 0o666), "w")
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise records.RecordsError(f"{path} is a symbolic link, which is never the lock of a split: remove it."
+                                       ) from error
+        raise
 
 
 def _locked(file: TextIO, waiting: str | None) -> bool:

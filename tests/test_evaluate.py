@@ -6,6 +6,7 @@ import pathlib
 import shutil
 import subprocess
 import sys
+import tempfile
 
 import pytest
 
@@ -55,6 +56,44 @@ def test_the_door_measures_what_it_can_and_names_the_rest(run, data_dir, tmp_pat
     assert list(run.read_measures()["last"]) == ["neighbours"]
     assert not any(one.measures.exists() for one in bad.values())
     assert (data_dir / "tetrominoes-size8" / "cd_300" / "neighbours.npz").is_file(), "kept with the data"
+
+
+def become_nobody():
+    """Takes the rights of root from this process, after what its program imports is loaded."""
+    import vae_rd.cli
+    import vae_rd.measures.record  # noqa: F401
+    os.setgid(65534)
+    os.setuid(65534)
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can become another user")
+def test_a_run_of_another_user_is_refused_for_the_permission_and_not_called_damaged(run, data_dir, tmp_path):
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:  # pytest's own folders are closed to others
+        theirs = pathlib.Path(folder)
+        there = _copy(run, theirs / "run")
+        shutil.copytree(data_dir, theirs / "data")
+        for path in (theirs, *theirs.rglob("*")):
+            path.chmod(0o755 if path.is_dir() else 0o644)
+        before = {path: path.read_bytes() for path in theirs.rglob("*") if path.is_file()}
+        command = commands.start("vae_rd.evaluate", [f"--run={there.path}", f"--data_dir={theirs / 'data'}",
+                                                     "--measures=neighbours", "--noprogress"],
+                                 tmp_path / "output.txt", become_nobody).wait()
+        assert command.status == 1 and "Traceback" not in command.text, command.text
+        assert f"{there.lock} cannot be written (Permission denied)" in command.text
+        assert "copy the folder to a place of your own" in command.text and "damaged" not in command.text
+        assert before == {path: path.read_bytes() for path in theirs.rglob("*") if path.is_file()}
+
+
+@pytest.mark.slow
+def test_a_user_without_utf_8_measures_a_run_whose_path_needs_it(run, data_dir, tmp_path):
+    path = run.path.rename(tmp_path / "gemessen für später")
+    plain = {"LC_ALL": "POSIX", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    done = subprocess.run([sys.executable, "-m", "vae_rd.evaluate", f"--run={path}", f"--data_dir={data_dir}",
+                           "--measures=information", "--noprogress"], capture_output=True, env=os.environ | plain)
+    assert done.returncode == 0, done.stderr
+    assert os.fsencode(f"{path}: measured") in done.stdout
+    assert "information" in runs.RunDir(path).read_measures()["last"]
+    assert [file for file in runs.RunDir(path).event_files() if file.name.endswith(".measures")]
 
 
 @pytest.mark.parametrize("flags, words", [

@@ -264,6 +264,21 @@ def test_images_that_no_memory_holds_are_refused_before_work(tmp_path, no_drawin
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("there", [True, False])
+def test_a_lock_that_is_a_link_is_refused(tmp_path, there):
+    """Its target is neither written nor made; with the link gone, the split is made."""
+    target, lock = tmp_path / "mine.txt", tmp_path / "data" / "tetrominoes" / ".cd_50.lock"
+    lock.parent.mkdir(parents=True)
+    if there:
+        target.write_text("mine")
+    lock.symlink_to(target)
+    with pytest.raises(records.RecordsError, match=".cd_50.lock is a symbolic link, .*: remove it"):
+        _make(tmp_path / "data")
+    assert target.read_text() == "mine" if there else not target.exists()
+    lock.unlink()
+    assert records.read_info(_make(tmp_path / "data")).num_train == 50
+
+
 def test_without_locks_on_the_file_system_a_split_is_made(tmp_path, monkeypatch):
     def no_locks(file, flags):
         raise OSError(errno.ENOLCK, "No locks available")

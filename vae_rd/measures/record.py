@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import os
 import pathlib
 import tempfile
 import time
@@ -84,7 +85,7 @@ def log_measures(run: runs.RunDir) -> None:
     """
     import tensorflow as tf
     with tempfile.TemporaryDirectory(dir=run.path, prefix=files.UNFINISHED) as folder:
-        writer = tf.summary.create_file_writer(folder, filename_suffix=EVENT_SUFFIX)
+        writer = tf.summary.create_file_writer(os.fsencode(folder), filename_suffix=EVENT_SUFFIX)
         with writer.as_default():
             for entry in run.read_measures().get("last", {}).values():
                 for part in ("train", "test", "run"):

@@ -1,6 +1,7 @@
 """Files that appear whole or not at all, and plain arrays read without pickle."""
 
 import contextlib
+import encodings.cp437  # noqa: F401  names in zip files: Python loads it late, when a process may have lost the rights
 import hashlib
 import io
 import json

@@ -30,7 +30,7 @@ class Board:
     def __init__(self, run: runs.RunDir, config: Config, history: list[dict]):
         for old in run.event_files():
             old.unlink()
-        self._writer = tf.summary.create_file_writer(str(run.path))
+        self._writer = tf.summary.create_file_writer(os.fsencode(run.path))
         with self._writer.as_default():
             _, beta, seed_and_hash = config.run_name.rpartition("-beta")
             trial = f"{beta[1:]}{seed_and_hash}"  # the column is too narrow for more
@@ -76,7 +76,7 @@ def write_hparams_config(runs_dir: str | os.PathLike) -> None:
         info.differs = info.name in SHOWN_FIELDS
     plugin_data.content = content.SerializeToString()
     with contextlib.suppress(FileNotFoundError), files.whole_file(target) as beside, \
-            tf.io.TFRecordWriter(str(beside)) as writer:
+            tf.io.TFRecordWriter(os.fsencode(beside)) as writer:
         writer.write(event_pb2.Event(file_version="brain.Event:2").SerializeToString())
         writer.write(event_pb2.Event(wall_time=time.time(), summary=record).SerializeToString())
     for leftover in target.parent.glob(f"{files.UNFINISHED}{target.stem}-*"):
