@@ -116,7 +116,7 @@ def test_a_damaged_split_is_named_and_kept_until_overwritten(tmp_path):
     folder = _make(tmp_path)
     good = _bytes(folder)
     (folder / "train-00000-of-00001.tfrecord.gz").write_bytes(b"")
-    with pytest.raises(records.RecordsError, match="train-00000-of-00001.tfrecord.gz: it has 0 bytes.*--overwrite"):
+    with pytest.raises(records.RecordsError, match="train-00000-of-00001.tfrecord.gz: it must .* .got 0.*--overwrite"):
         _make(tmp_path)
     assert (folder / "train-00000-of-00001.tfrecord.gz").stat().st_size == 0
     assert _bytes(_make(tmp_path, overwrite=True)) == good
@@ -127,7 +127,7 @@ def test_a_folder_that_is_not_ours_is_not_touched(tmp_path):
     folder = tmp_path / "tetrominoes" / "cd_50"
     folder.mkdir(parents=True)
     (folder / "thesis.tex").write_text("dear")
-    with pytest.raises(records.RecordsError, match="holds no data.*with data_gen.main --overwrite"):
+    with pytest.raises(records.RecordsError, match="must be the folder of a split .*with data_gen.main --overwrite"):
         _make(tmp_path)
     assert (folder / "thesis.tex").read_text() == "dear"
     assert records.read_info(_make(tmp_path, overwrite=True)).num_train == 50

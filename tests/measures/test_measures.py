@@ -201,7 +201,7 @@ def _failing(error):
                                              (OSError("disk"), OSError), (KeyboardInterrupt(), KeyboardInterrupt)])
 def test_what_was_measured_before_a_failure_stays(opened, run, monkeypatch, error, expected):
     monkeypatch.setattr(record, "MEASURES", measures.MEASURES | {"log_marginal": _failing(error)})
-    with pytest.raises(expected, match="log_marginal does not apply: 1 image" if expected is runs.RunError else None):
+    with pytest.raises(expected, match="log_marginal cannot be .*: 1 image" if expected is runs.RunError else None):
         _measure(opened, "neighbours", "log_marginal", "pictures")
     assert list(run.read_measures()["last"]) == ["neighbours"]
     assert not [path for path in run.path.iterdir() if path.name.startswith(".")]
@@ -219,22 +219,22 @@ def test_a_full_disk_leaves_no_record(opened, run, monkeypatch):
 def test_values_of_other_images_are_not_mixed_in(opened, run):
     arrays = opened.per_example("test")
     run.write_arrays(run.per_example("test"), arrays | {"index": arrays["index"] + 1})
-    with pytest.raises(runs.RunError, match="not of these images"):
+    with pytest.raises(runs.RunError, match="must have the index of these images"):
         _measure(opened, "neighbours")
 
 
 def test_unknown_measures_are_refused_before_any_work(opened, run):
-    with pytest.raises(runs.RunError, match="mutual is not known; choose among information, log_marginal"):
+    with pytest.raises(runs.RunError, match="measures must be among information, log_marginal.*got mutual"):
         _measure(opened, "information", "mutual")
     assert not run.measures.exists()
 
 
-@pytest.mark.parametrize("changes, words", [(dict(minibatch=1), "minibatch=1: must be 2 or more"),
-                                            (dict(ais_steps=15), "ais_steps=15: must be 16 or more"),
-                                            (dict(widen=float("nan")), "widen=nan: must be 1 or more"),
-                                            (dict(query_images=0), "query_images=0: must be 1 or more"),
-                                            (dict(posterior_samples=1), "posterior_samples=1: must be 2 or more"),
-                                            (dict(chains=4), "chains: information has no such setting; it has query_")])
+@pytest.mark.parametrize("changes, words", [(dict(minibatch=1), "minibatch must be 2 or more .got 1"),
+                                            (dict(ais_steps=15), "ais_steps must be 16 or more .got 15"),
+                                            (dict(widen=float("nan")), "widen must be 1 or more .got nan"),
+                                            (dict(query_images=0), "query_images must be 1 or more .got 0"),
+                                            (dict(posterior_samples=1), "posterior_samples must be 2 or more"),
+                                            (dict(chains=4), "settings of information must be among .*got chains")])
 def test_settings_out_of_range(opened, run, changes, words):
     name = next((name for name, one in measures.MEASURES.items()
                  if set(changes) <= {field.name for field in dataclasses.fields(one.settings)}), "information")
@@ -251,7 +251,7 @@ def test_memorisation_of_the_first_version_is_named_and_not_mixed_with_the_secon
     del recorded["last"]["memorisation"]["settings"]["version"]
     run.write_measures(recorded)
     note, = _measure(opened, "memorisation")
-    assert note.endswith(": memorisation is there with version=1, not version=2; --overwrite makes it again.")
+    assert note.endswith(": memorisation was measured with version=1, not version=2; --overwrite measures it again.")
     assert _measure(opened, "memorisation", overwrite=True) == []
     assert run.read_measures()["last"]["memorisation"]["settings"]["version"] == 2
 

@@ -97,7 +97,7 @@ def log_importance_weights(images: np.ndarray, keys: np.ndarray, means: np.ndarr
         [n, K] float64.
     """
     if num_samples < 1 or not widen >= 1:
-        raise ValueError(f"num_samples={num_samples} and widen={widen:g} must be 1 or more (widen=1: no widening).")
+        raise ValueError(f"num_samples and widen must be 1 or more (got {num_samples} and {widen:g}); widen=1 is none.")
     weights = np.empty((len(images), num_samples), np.float64)
     density = _joint_density(prior, likelihood)
     for image in progress(range(len(images)), desc="importance samples") if progress else range(len(images)):
