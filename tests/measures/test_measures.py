@@ -12,9 +12,10 @@ import scipy.spatial.distance
 from tests.measures.exact_run import ExactRun
 from tests.trained_runs import trained  # noqa: F401  a fixture
 from vae_rd import config, measures
-from vae_rd.analysis import quantities, tables
+from vae_rd.analysis import tables
 from vae_rd.datasets import random_streams
-from vae_rd.measures import finished_run, memorisation, record
+from vae_rd.measures import finished_run, information, memorisation, neighbours, record
+from vae_rd.measures.registry import is_share
 from vae_rd.storage import ending, files, runs
 
 _SAMPLES = dict(query_images=25, num_samples=60)
@@ -134,14 +135,17 @@ def test_identity_rate_is_information_plus_marginal_kl(opened, run):
     assert found["train"]["mutual_information_minibatch"] > 0
 
 
-def test_the_export_reads_what_the_study_expects(measured):
+def test_what_a_measure_declares_is_a_column_of_the_table(measured):
+    """Its headlines, of the partition that they name, and its shares, which lie between 0 and 1."""
     rows = tables.collect(measured.run.path.parent).query("checkpoint == 'last'").set_index("partition")
-    test = (quantities.LOG_PX, quantities.UNRELIABLE, quantities.LOG_PX_AIS, quantities.NEAREST, *quantities.SHARES,
-            quantities.PERPLEXITY, quantities.PERPLEXITY_AT_MEAN)
-    train = [name + suffix for name in (quantities.MUTUAL_INFORMATION, quantities.MARGINAL_KL)
-             for suffix in ("", quantities.MINIBATCH)]
-    assert rows.loc["test", list(test)].notna().all() and rows.loc["train", train].notna().all()
-    assert {quantities.NEAREST, quantities.RATE_PER_DIMENSION} <= set(measured.per_example("test"))
+    for measure in measures.MEASURES.values():
+        for part, name in (tag.split("/") for tag in measure.headlines):
+            assert rows.loc[["train", "test"] if part == "run" else [part], name].notna().all(), name
+        assert all(is_share(name) and 0 <= rows.loc["test", name] <= 1 for name in measure.shares), measure.name
+    assert not is_share(memorisation.PERPLEXITY)
+    estimates = [name + information.MINIBATCH for name in (information.MUTUAL_INFORMATION, information.MARGINAL_KL)]
+    assert rows.loc["train", estimates].notna().all()
+    assert {neighbours.NEAREST, information.RATE_PER_DIMENSION} <= set(measured.per_example("test"))
 
 
 @pytest.mark.slow

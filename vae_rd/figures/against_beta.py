@@ -17,6 +17,7 @@ from vae_rd.analysis import naming, quantities
 from vae_rd.analysis.tables import TableError
 from vae_rd.figures import curve_names, style
 from vae_rd.figures.labels import Labeller
+from vae_rd.measures.registry import is_share
 
 BATCH = 512  # of the minibatch estimate
 
@@ -149,7 +150,7 @@ def measures_figure(curves: pd.DataFrame, measures: dict[str, str], partition: s
                     _draw(axes, points.sort_values("beta"), name, colour, marker=marker)
         for axes, (name, label) in zip(grid[:, 0], measures.items()):
             axes.set_ylabel(label)
-            if name in quantities.SHARES:
+            if is_share(name):
                 axes.set_ylim(-0.04, 1.04)
         _key(figure, [], [(naming.describe({"architecture": name, "num_layers": layers}), colour)
                           for (name, layers), colour in zip(networks, style.COLOURS)])

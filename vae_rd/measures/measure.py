@@ -58,6 +58,7 @@ class Measure(NamedTuple):
     text: str  # what it measures, and how long that takes
     settings: type[Settings] = Settings
     headlines: tuple[str, ...] = ()  # scalars worth a column in TensorBoard's table of runs
+    shares: tuple[str, ...] = ()  # scalars between 0 and 1, which figures draw on an axis of that length
     quick: bool = False  # whether `evaluate` makes it without being told to
     version: int = 1  # raised when its numbers change their meaning: older records then count as of other settings
 

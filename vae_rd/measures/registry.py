@@ -17,3 +17,8 @@ from vae_rd.measures.measure import Measure
 MEASURES: dict[str, Measure] = {module.MEASURE.name: module.MEASURE for module in (
     information, log_marginal, annealed, neighbours, memorisation, distortion, refitted_prior, refinement, pictures,
     gallery)}
+
+
+def is_share(scalar: str) -> bool:
+    """Whether a scalar of this name is a share, between 0 and 1."""
+    return any(scalar in measure.shares for measure in MEASURES.values())
