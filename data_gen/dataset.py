@@ -106,22 +106,24 @@ class Dataset(abc.ABC):
         """Refuses a split or an image size that this data set cannot have.
 
         Raises:
-            ConfigError: with rule, value and remedy.
+            ConfigError: saying what is allowed.
         """
         name, size = canonical_split(split), split_size(split)
         if name == "official" and cls.num_official_train is None:
-            raise ConfigError(f"split=official: {cls.name} is not distributed in partitions. Use default or cv_<size>.")
+            raise ConfigError(f"split must be default or cv_<size> with dataset={cls.name}, which is not distributed "
+                              "in partitions (got 'official').")
         if (name == "checkerboard" or name.startswith("cd_")) and not cls.ordered_factors:
-            raise ConfigError(f"split={name}: it needs ordered factors, and {cls.name} has none. Use default, "
-                              f"cv_<size>{' or official' if cls.num_official_train else ''}.")
+            raise ConfigError(f"split must be default{', official' if cls.num_official_train else ''} or cv_<size> "
+                              f"with dataset={cls.name}, which has no ordered factors (got {name!r}).")
         largest = cls.num_images // 2 if name.startswith("cd_") else cls.num_images - 1
         if size is not None and size > largest:
-            raise ConfigError(f"split={name}: {cls.name} has {cls.num_images} images, so the largest of this kind is "
-                              f"{name[:3]}{largest}.")
+            raise ConfigError(f"split must be at most {name[:3]}{largest} with dataset={cls.name}, which has "
+                              f"{cls.num_images} images (got {name!r}).")
         native = cls.native_size
         if image_size < 8 if native is None else image_size < native and native % image_size:
-            raise ConfigError(f"image_size={image_size}: must be " + ("8 or more." if native is None else
-                              f"a divisor of the {native} pixels of {cls.name} (averaged), or more (padded)."))
+            rule = "8 or more" if native is None else (f"a divisor of the {native} pixels of {cls.name} (averaged), or "
+                                                       "more (padded)")
+            raise ConfigError(f"image_size must be {rule} (got {image_size}).")
 
 
 def resized(images: np.ndarray, size: int) -> np.ndarray:

@@ -38,13 +38,13 @@ class _Piece(NamedTuple):
 
 
 def check(spec: DataSpec) -> None:
-    """Refuses a data set that is not known, or a split or size that it cannot have, before anything is written.
+    """Refuses an unknown data set, or a split or size that it cannot have, before anything is written.
 
     Raises:
-        ConfigError: with the known ones, or with the reason.
+        ConfigError: saying what is allowed.
     """
     if spec.dataset not in DATASETS:
-        raise ConfigError(f"dataset={spec.dataset!r} is not known. The known ones are {', '.join(DATASETS)}.")
+        raise ConfigError(f"dataset must be one of {', '.join(DATASETS)} (got {spec.dataset!r}).")
     if spec.binarization not in BINARIZATIONS:
         raise ConfigError(f"binarization must be one of {', '.join(BINARIZATIONS)} (got {spec.binarization!r}).")
     DATASETS[spec.dataset].check(spec.split, spec.image_size)
@@ -132,7 +132,7 @@ def _pieces(partitions: tuple[np.ndarray, np.ndarray], num_shards: int | None) -
     pieces = []
     for partition, index in zip(records.PARTITIONS, partitions):
         if not len(index):
-            raise ConfigError(f"the {partition} set of this split has no images. Ask for a larger one.")
+            raise ConfigError(f"the {partition} set of this split has no images. Try a larger split.")
         count = num_shards or math.ceil(len(index) / _SHARD_IMAGES)
         if not 1 <= count <= len(index):
             raise ConfigError(f"num_shards must be from 1 to the {len(index)} images of the {partition} set "
@@ -147,9 +147,9 @@ def _check_memory(pieces: list[_Piece], image_shape: tuple[int, int, int]) -> No
     largest = max(len(piece.index) for piece in pieces)
     needed, there = largest * math.prod(image_shape), os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     if needed > there:
-        raise ConfigError(f"image_size={image_shape[0]}: a shard of {largest} images needs {needed / 1e9:,.0f} GB, and "
-                          f"this machine has {there / 1e9:,.0f} GB of memory. Ask for smaller images, or for more "
-                          "shards (--num_shards).")
+        raise ConfigError(f"a shard must fit in the {there / 1e9:,.0f} GB of memory of this machine (got {largest} "
+                          f"images with image_size={image_shape[0]}, which need {needed / 1e9:,.0f} GB). Try smaller "
+                          "images, or more shards (--num_shards).")
 
 
 def _write(folder: pathlib.Path, data: Dataset, split: str, pieces: list[_Piece], static: bool,
@@ -209,7 +209,8 @@ def _mapper(workers: int) -> Iterator[Callable[[Callable, Iterable], Iterator[An
             yield pool.map
         except concurrent.futures.process.BrokenProcessPool as error:
             raise records.RecordsError("a worker process died: it ran out of memory, or was started from a script "
-                                       "without `if __name__ == \"__main__\":`. num_workers=1 starts none.") from error
+                                       "without `if __name__ == \"__main__\":`. Try num_workers=1, which starts "
+                                       "none.") from error
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 

@@ -18,9 +18,9 @@ _BINARIZATION = flags.DEFINE_enum("binarization", "none", BINARIZATIONS,
 _DATA_DIR, _RAW_DIR = cli.data_dir(), cli.raw_dir()
 _NUM_SHARDS = flags.DEFINE_integer("num_shards", None, "files per partition (default: one for every 8192 images)", 1)
 _NUM_WORKERS = flags.DEFINE_integer("num_workers", None, "processes (default: one for each CPU)", 1)
-_OVERWRITE = flags.DEFINE_bool("overwrite", False, "replaces a split that is there")
-_PREVIEW = flags.DEFINE_string("preview", None, "draws samples and the four kinds of split into this file (.png, "
-                                                ".pdf), and makes no split")
+_OVERWRITE = flags.DEFINE_bool("overwrite", False, "replace a split that exists already")
+_PREVIEW = flags.DEFINE_string("preview", None, "draw samples and the four kinds of split into this file (.png, "
+                                                ".pdf), and make no split")
 
 
 def _make_splits() -> None:

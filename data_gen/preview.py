@@ -94,6 +94,6 @@ def save(path: str | pathlib.Path, data: Dataset) -> None:
     known = picture.canvas.get_supported_filetypes()
     if path.suffix[1:] not in known:
         endings = ", ".join(f".{kind}" for kind in sorted(known))
-        raise ConfigError(f"preview={str(path)!r}: must end in one of {endings}.")
+        raise ConfigError(f"preview must end in one of {endings} (got {str(path)!r}).")
     with whole_file(path) as beside:
         picture.savefig(beside, dpi=150)

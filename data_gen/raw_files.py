@@ -56,8 +56,8 @@ class RawFile(NamedTuple):
                     return
         size = "" if self.bytes is None else f" and {self.bytes} bytes"
         raise RecordsError(f"{path} is not the original: expected {kind} {self.checksum}{size}, found {found} and "
-                           f"{path.stat().st_size} bytes. It is cut short, damaged or another file: remove it, and "
-                           f"fetch {self.url}.")
+                           f"{path.stat().st_size} bytes. It is cut short, damaged or a different file: remove it, "
+                           f"and fetch {self.url}.")
 
 
 def provide(files: Iterable[RawFile], raw_dir: str | pathlib.Path, dataset: str) -> None:
@@ -79,7 +79,7 @@ def provide(files: Iterable[RawFile], raw_dir: str | pathlib.Path, dataset: str)
         except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
             wanted = "\n  ".join(file.url for file in missing[number:])
             raise RecordsError(f"{file.name} of {dataset} is not in {raw_dir} and cannot be downloaded ({error}). "
-                               f"Where there is a network, fetch\n  {wanted}\nand put it into "
+                               f"On a machine with a network, fetch\n  {wanted}\nand put it into "
                                f"{pathlib.Path(raw_dir) / dataset}, or name its folder with --raw_dir.") from error
 
 

@@ -40,9 +40,9 @@ def make_split(name: str, unit_factors: np.ndarray | None, cells: np.ndarray | N
     elif size is not None and name.startswith("cv_"):
         chosen, num_train = order, size
     else:
-        raise ValueError(f"split={name}: must be default, checkerboard, cd_<size> or cv_<size>.")
+        raise ValueError(f"split must be default, checkerboard, cd_<size> or cv_<size> (got {name!r}).")
     if not 0 < num_train < len(chosen):
-        raise ValueError(f"split={name}: {num_images} images leave one side empty.")
+        raise ValueError(f"split must leave images for training and for testing (got {name!r} of {num_images} images).")
     return np.sort(chosen[:num_train]), np.sort(chosen[num_train:])
 
 
@@ -75,5 +75,5 @@ def centred_box(unit_factors: np.ndarray | None, count: int, order: np.ndarray) 
 
 def _needed(unit_factors: np.ndarray | None) -> np.ndarray:
     if unit_factors is None:
-        raise ValueError("this split needs factors, and the data set has none.")
+        raise ValueError("this split needs factors, but the data set has none.")
     return unit_factors

@@ -161,7 +161,7 @@ def test_refusals_in_words(opened, table, tmp_path):
         vae_rd.plot_against_beta(table, "rate", partition="validation")
     with pytest.raises(tables.TableError, match="no finished run"):
         vae_rd.plot_rd(table.assign(status="unfinished"))
-    with pytest.raises(runs.RunError, match="measure entropy is not known"):
+    with pytest.raises(runs.RunError, match="measures must be among .*got entropy"):
         vae_rd.measure(opened[0], ["entropy"])
     with pytest.raises(ConfigError, match="settings must be among .*query_images with information .got samples"):
         vae_rd.measure(opened[0], ["information"], samples=3)

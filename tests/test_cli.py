@@ -28,7 +28,7 @@ def test_a_body_that_ends_well_is_left_alone():
 
 @pytest.mark.parametrize("kind", [ConfigError, RecordsError, RunError, TableError])
 def test_what_the_user_can_mend_is_one_line(kind):
-    assert ended(kind("beta=-1.0: must be 0 or more.")) == "error: beta=-1.0: must be 0 or more."
+    assert ended(kind("beta must be 0 or more (got -1.0).")) == "error: beta must be 0 or more (got -1.0)."
 
 
 @pytest.mark.parametrize("error, words", [
@@ -37,7 +37,7 @@ def test_what_the_user_can_mend_is_one_line(kind):
     (IsADirectoryError(errno.EISDIR, "Is a directory", ".b", None, "runs/a"),
      "runs/a is a folder where a file should be. Move it away"),
     (FileExistsError(errno.EEXIST, "File exists", "runs/a"), "runs/a is a file where a folder should be"),
-    (OSError(errno.EIO, "Input/output error", "runs/a"), "Mend that, or name another folder")])
+    (OSError(errno.EIO, "Input/output error", "runs/a"), "Fix that, or name another folder")])
 def test_what_the_system_refuses_has_its_own_remedy(error, words):
     said = ended(error)
     assert "runs/a" in said and words in said and "ake room" not in said

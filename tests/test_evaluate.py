@@ -49,8 +49,8 @@ def test_the_door_measures_what_it_can_and_names_the_rest(run, data_dir, tmp_pat
     with runs.locked(bad["busy"]):
         command = _evaluate(tmp_path, f"--run={paths}", f"--data_dir={data_dir}", "--measures=neighbours")
     assert command.status == 1 and "Traceback" not in command.text, command.text
-    for words in ("unfinished is unfinished, and only finished runs", "without_model has no final model",
-                  "other_data was trained on other data", "busy is in use by host", "nowhere is not a run directory",
+    for words in ("unfinished must be a finished run (it is unfinished)", "without_model has no final model",
+                  "other_data was trained on (its", "busy is in use by host", "nowhere must be a run directory",
                   f"{run.path}: measured"):
         assert words in command.text
     assert list(run.read_measures()["last"]) == ["neighbours"]
@@ -100,7 +100,7 @@ def test_a_user_without_utf_8_measures_a_run_whose_path_needs_it(run, data_dir, 
     (["--run=x", "--measures=mi"], "measures must be among information"),
     ([], "no run is named"),
     (["--run=x", "extra"], "'extra' is not a flag"),
-    (["--run=x", "--num_samples=0"], "num_samples=0: must be 1 or more"),
+    (["--run=x", "--num_samples=0"], "num_samples must be 1 or more (got 0)"),
     (["--run=x", "--checkpoint=first"], "checkpoint must be one of last, best")])
 def test_the_door_refuses_by_words(tmp_path, flags, words):
     command = _evaluate(tmp_path, *flags)
@@ -115,7 +115,7 @@ def test_a_path_may_hold_commas(evaluate, tmp_path):
     command = _evaluate(tmp_path, f"--run={tmp_path}/a,b", f"--run={tmp_path}/c,{tmp_path}/d")
     assert command.status == 1
     for name in ("a,b", "c", "d"):
-        assert f"error: {tmp_path}/{name} is not a run directory" in command.text
+        assert f"error: {tmp_path}/{name} must be a run directory" in command.text
 
 
 def test_each_measure_gets_the_settings_that_it_has(evaluate):

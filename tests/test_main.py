@@ -208,7 +208,7 @@ def test_a_second_process_on_a_run_is_refused(train, tmp_path):
     run = only_run(tmp_path)
     first.until(lambda: steps_in(run) >= 0)
     refused(train("--train_steps=200000"), f"is in use by host {os.uname().nodename}, process {first.process.pid}",
-            "Two processes cannot work on one run: wait for it, or stop it")
+            "Only one process can work on a run: wait for that one, or stop it")
     refused(train("--train_steps=200000", "--beta=0.3,1"), "is in use by")  # also as one of a column
     assert first.process.is_alive()
     first.signal(signal.SIGTERM).wait(30)
@@ -248,8 +248,8 @@ def test_the_parts_take_plain_arguments(tmp_path):
 
 
 @pytest.mark.parametrize("flags, words", [
-    (["--split=cv_9k"], ["split='cv_9k' is not known", "default", "checkerboard", "cv_<size>", "8k, 16k"]),
-    (["--dataset=tetris"], ["dataset='tetris' is not known", "tetrominoes", "mnist"]),
+    (["--split=cv_9k"], ["one of these kinds (got 'cv_9k')", "default", "checkerboard", "cv_<size>", "8k, 16k"]),
+    (["--dataset=tetris"], ["dataset must be one of", "got 'tetris'", "tetrominoes", "mnist"]),
     (["--architecture=rnn"], ["architecture must be one of mlp, cnn"]),
     (["--beta=-1"], ["beta must be a finite number, 0 or more"]),
     (["--beta=1,nan"], ["beta must be a finite number"]),
@@ -306,7 +306,7 @@ def damage_no_info(folder, shard):
     (damage_missing, ["train-00000-of-00001.tfrecord.gz", "missing"]),
     (damage_cut, ["train-00000", "cut short or damaged"]),
     (damage_flip, ["train-00000", "sha256"]), (damage_foreign, ["train-00001-of-00002", "does not list"]),
-    (damage_swapped, ["train-00000", "bytes where info.json says"]),
+    (damage_swapped, ["train-00000", "bytes, as info.json says"]),
     (damage_info, ["info.json is damaged", "its sha256 is not"]),
     (damage_no_info, ["info.json is damaged"])])
 def test_damaged_data_are_named(train, tmp_path, data_dir, damage, words):
@@ -354,7 +354,7 @@ def test_damage_in_a_run_directory_is_named(train, tmp_path):
     good = {path: path.read_bytes() for path in (run.last_checkpoint, run.config)}
     for path, content, words in ((run.last_checkpoint, good[run.last_checkpoint][:1000],
                                   ["last.npz cannot be read", "remove the folder checkpoints"]),
-                                 (run.config, Config().to_json().encode(), ["does not hold the Config of this run"]),
+                                 (run.config, Config().to_json().encode(), ["must be the Config of this run"]),
                                  (run.config, b"{", ["config.json is damaged, or was not written by vae_rd"])):
         path.write_bytes(content)
         refused(train("--train_steps=100000"), *words)

@@ -72,7 +72,7 @@ def import_modules(names: Iterable[str]) -> str:
         Their names as Config.imports has them.
 
     Raises:
-        ConfigError: for a module that there is not, or that fails.
+        ConfigError: for a module that cannot be found, or whose import fails.
     """
     for name in names:
         try:
@@ -82,7 +82,7 @@ def import_modules(names: Iterable[str]) -> str:
             if isinstance(error, ModuleNotFoundError) and f"{name}.".startswith(f"{error.name}."):
                 raise ConfigError(f"import must name modules that Python finds (got {name!r}). Try it in the folder "
                                   "that holds the module, by python -m, or add that folder to PYTHONPATH.") from error
-            raise ConfigError(f"import of {name} failed ({type(error).__name__}: {error}). Mend that module."
+            raise ConfigError(f"import of {name} failed ({type(error).__name__}: {error}). Fix that module."
                               ) from error
     return ",".join(names)
 
@@ -96,7 +96,7 @@ def measures(values: list[str], known: Iterable[str]) -> list[str]:
     """The measures that --measures names; `all` stands for all.
 
     Raises:
-        ConfigError: for one that is not known.
+        ConfigError: for an unknown one.
     """
     known = list(known)
     unknown = [name for name in values if name not in known and values != ["all"]]
@@ -125,7 +125,7 @@ def run(main: Callable[[list[str]], None]) -> None:
 
 @contextlib.contextmanager
 def quietly() -> Iterator[None]:
-    """For importing TensorFlow: drops the news that it prints before it heeds TF_CPP_MIN_LOG_LEVEL; passes on the rest.
+    """For importing TensorFlow: drops what it logs before it reads TF_CPP_MIN_LOG_LEVEL; passes the rest on.
 
     With the variable set to anything below 3, everything is shown.
     """
@@ -164,7 +164,7 @@ def _parsed(argv: list[str]) -> list[str]:
     """What is left of the command line after its flags.
 
     Raises:
-        SystemExit: in words, for a flag that there is not or a value that it cannot have.
+        SystemExit: with a message, for an unknown flag or a value that it cannot have.
     """
     try:
         return flags.FLAGS(argv)
@@ -204,8 +204,8 @@ def opened(argv: list[str]) -> Iterator[None]:
         argv: what is left of the command line after its flags: the program's name alone, or it is refused.
 
     Raises:
-        SystemExit: with a line of words for what the user can mend; with an error's own `exit_status` if it has one.
-            An error of any other kind is ours, and keeps its traceback.
+        SystemExit: with one line for an error that the user can fix; with an error's own `exit_status` if it has one.
+            Any other error is a bug, and keeps its traceback.
     """
     try:
         if argv[1:]:
@@ -232,5 +232,5 @@ def _os_words(error: OSError) -> str:
     if error.errno in _WRONG_PLACES and error.filename is not None:
         place = error.filename if error.filename2 is None else error.filename2
         return f"{place} {_WRONG_PLACES[error.errno]}. Move it away, or name another folder, and run the same command."
-    remedy = _REMEDIES.get(error.errno or 0, "Mend that, or name another folder")
+    remedy = _REMEDIES.get(error.errno or 0, "Fix that, or name another folder")
     return f"{error}. What is on disk is whole. {remedy}, and run the same command."

@@ -57,8 +57,8 @@ def canonical_split(name: str) -> str:
         short = {number: key for key, number in SPLIT_SIZES.items()}.get(int(size))
         return name if short is None or (kind == "cd" and short == "82k") else f"{kind}_{short}"
     kinds = "; ".join(f"{known}: {meaning}" for known, meaning in SPLIT_KINDS.items())
-    raise ConfigError(f"split={name!r} is not known. The kinds are: {kinds}. <size> is a whole number or one of "
-                      f"{', '.join(SPLIT_SIZES)} (82k for cv only).")
+    raise ConfigError(f"split must be of one of these kinds (got {name!r}): {kinds}. <size> is a whole number or one "
+                      f"of {', '.join(SPLIT_SIZES)} (82k for cv only).")
 
 
 def split_size(name: str) -> int | None:
@@ -231,12 +231,11 @@ class Config:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Config":
-        """A Config from a mapping; unknown names are refused, with the known ones listed."""
+        """A Config from a mapping; raises ConfigError for an unknown name, listing the known ones."""
         unknown = sorted(set(values) - set(_defaults()))
         if unknown:
-            raise ConfigError(f"unknown configuration field(s) {', '.join(unknown)}; the known ones are "
-                              f"{', '.join(_defaults())}. A newer vae_rd may have written them: update, or remove "
-                              "them.")
+            raise ConfigError(f"the fields of a Config must be among {', '.join(_defaults())} (got "
+                              f"{', '.join(unknown)}). A newer vae_rd may have written them: update, or remove them.")
         return cls(**values)
 
 

@@ -27,7 +27,7 @@ _MEASURES = flags.DEFINE_list("measures", [name for name, measure in MEASURES.it
 _CHECKPOINT = flags.DEFINE_enum("checkpoint", "last", runs.CHECKPOINT_NAMES, "weights to measure: of the last step, or "
                                 "of the best evaluation (early stopping)")
 _DATA_DIR, _PROGRESS, _IMPORT = cli.data_dir(), cli.progress(), cli.modules()
-_OVERWRITE = flags.DEFINE_bool("overwrite", False, "make measures again that are there")
+_OVERWRITE = flags.DEFINE_bool("overwrite", False, "make measures again that have been made before")
 
 
 def _define_settings() -> dict[str, flags.FlagHolder]:

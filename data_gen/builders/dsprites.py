@@ -74,8 +74,8 @@ def _npz_array(path: pathlib.Path, name: str) -> np.ndarray:
         with np.load(path, allow_pickle=False) as archive:
             return archive[name]
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise RecordsError(f"{path} cannot be read as NPZ with {name!r}: {error}. It is damaged or another file: fetch "
-                           "it again.") from error
+        raise RecordsError(f"{path} cannot be read as NPZ with {name!r}: {error}. It is damaged, or not the original: "
+                           "fetch it again.") from error
 
 
 def _packed_pictures(path: pathlib.Path, count: int) -> np.ndarray:
@@ -84,8 +84,8 @@ def _packed_pictures(path: pathlib.Path, count: int) -> np.ndarray:
             np.lib.format.read_magic(file)
             shape, _, kind = np.lib.format.read_array_header_1_0(file)
             if shape != (count, 64, 64) or kind != np.uint8:
-                raise RecordsError(f"{path} holds imgs of {shape} {kind} where the original has {(count, 64, 64)} "
-                                   "uint8: it is another file.")
+                raise RecordsError(f"{path} must hold imgs of shape {(count, 64, 64)}, uint8 (got {shape}, {kind}). It "
+                                   "is not the original: fetch it again.")
             bits = np.empty((count, 512), np.uint8)
             for start in range(0, count, _BLOCK):
                 rows = min(_BLOCK, count - start)

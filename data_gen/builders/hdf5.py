@@ -26,7 +26,8 @@ def open_hdf5(path: pathlib.Path, shapes: dict[str, tuple[int, ...]]) -> Any:
     for name, shape in shapes.items():
         found = file[name].shape if name in file else "nothing"
         if found != shape:
-            raise RecordsError(f"{path} holds {found} as {name!r} where the original has {shape}: it is another file.")
+            raise RecordsError(f"{path} must hold {name!r} of shape {shape} (got {found}). It is not the original: "
+                               "fetch it again.")
     return file
 
 

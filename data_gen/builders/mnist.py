@@ -39,8 +39,8 @@ class Mnist(Dataset):
         arrays = [read_idx(self.path(file)) for file in self.files[kind::2]]
         expected, found = [self.num_official_train, self.num_images - self.num_official_train], list(map(len, arrays))
         if found != expected:
-            raise RecordsError(f"{self.path(self.files[kind])} and its test file hold {found} items where {self.name} "
-                               f"has {expected}: they are other files.")
+            raise RecordsError(f"{self.path(self.files[kind])} and its test file must hold {expected} items (got "
+                               f"{found}). They are not the originals of {self.name}: fetch them again.")
         return np.concatenate(arrays)
 
     @functools.cached_property
@@ -66,7 +66,7 @@ def read_idx(path: pathlib.Path) -> np.ndarray:
     with open_raw(path) as file:
         head = read_exactly(file, 4, path)
         if head[:3] != b"\0\0\x08" or head[3] == 0:
-            raise RecordsError(f"{path} is not an IDX file of bytes: it begins with {head.hex(' ')} where 00 00 08 and "
-                               "the number of dimensions should be.")
+            raise RecordsError(f"{path} must begin with 00 00 08 and the number of dimensions (got {head.hex(' ')}). "
+                               "It is not an IDX file of bytes: fetch it again.")
         shape = tuple(np.frombuffer(read_exactly(file, 4 * head[3], path), ">u4").tolist())
         return np.frombuffer(read_exactly(file, math.prod(shape), path), np.uint8).reshape(shape)

@@ -75,8 +75,8 @@ def _header(file: io.BufferedIOBase, path: pathlib.Path) -> tuple[np.dtype, tupl
     magic, dimensions = np.frombuffer(read_exactly(file, 8, path), "<u4").tolist()
     if magic not in _TYPES or not 1 <= dimensions <= 8:
         known = " or ".join(f"{number:#x}" for number in _TYPES)
-        raise RecordsError(f"{path} is not a SmallNORB matrix file: it begins with {magic:#x} and {dimensions} "
-                           f"dimensions (must be {known}, little-endian, and 1 to 8).")
+        raise RecordsError(f"{path} must begin with {known}, little-endian, and 1 to 8 dimensions (got {magic:#x} and "
+                           f"{dimensions}). It is not a SmallNORB matrix file: fetch it again.")
     sizes = np.frombuffer(read_exactly(file, 4 * max(3, dimensions), path), "<i4").tolist()
     return _TYPES[magic], tuple(sizes[:dimensions])
 

@@ -10,10 +10,14 @@ import pytest
 import scipy.stats
 
 from tests.fabricate import fabricate_table
-from vae_rd.analysis import claims, effects, paired, statistics, verdicts
-from vae_rd.analysis.quantities import LOG_PX, LOG_PX_AIS, MUTUAL_INFORMATION, NEAREST, UNRELIABLE
+from vae_rd.analysis import best_beta, claims, paired, rate_parts, statistics, verdicts
 from vae_rd.analysis.verdicts import NOT_ENOUGH, NOT_SUPPORTED, SUPPORTED, UNDECIDED
 from vae_rd.config import split_size
+from vae_rd.measures.annealed import LOG_PX_AIS
+from vae_rd.measures.information import MUTUAL_INFORMATION
+from vae_rd.measures.log_marginal import LOG_PX, UNRELIABLE
+from vae_rd.measures.memorisation import MEMORISED_AT_MEAN, MEMORISED_AT_MEAN_CONTROL
+from vae_rd.measures.neighbours import NEAREST
 from vae_rd.storage.files import write_arrays
 from vae_rd.storage.runs import RunDir
 from vae_rd.sweeps import experiments
@@ -48,7 +52,7 @@ def as_the_paper_says(config, partition, checkpoint):
         "elbo": -100 - 5 * (decades + 1)**2,
         "entropy_floor": 20.0, "mutual_information": information, "marginal_kl": rate - information,
         LOG_PX: -90 - 5 * (decades + 1)**2 - (partition != "train") * (2 + 2 * abs(decades + 1)),
-        UNRELIABLE: 0.05, effects.MEMORISED_AT_MEAN: 0.4 + 0.1 * decades, effects.MEMORISED_AT_MEAN_CONTROL: 0.3,
+        UNRELIABLE: 0.05, MEMORISED_AT_MEAN: 0.4 + 0.1 * decades, MEMORISED_AT_MEAN_CONTROL: 0.3,
         NEAREST: 5.0 if config.split == "checkerboard" else 5.0 + 0.5 * (crowded < 1)})
 
 
@@ -71,7 +75,7 @@ def the_opposite(config, partition, checkpoint):
         "elbo": -100 - 5 * (decades - 0.7)**2,
         "entropy_floor": 49.0, "mutual_information": rate - 5, "marginal_kl": 5.0,
         LOG_PX: -90 - 5 * (decades - 0.7)**2 - (partition != "train") * 10 * abs(decades),
-        UNRELIABLE: 0.05, effects.MEMORISED_AT_MEAN: 0.4 - 0.1 * decades, effects.MEMORISED_AT_MEAN_CONTROL: 0.3,
+        UNRELIABLE: 0.05, MEMORISED_AT_MEAN: 0.4 - 0.1 * decades, MEMORISED_AT_MEAN_CONTROL: 0.3,
         NEAREST: 9.0 if config.split == "checkerboard" else 5.0})
 
 
@@ -222,7 +226,7 @@ class TestLogMarginal:
             error = np.random.default_rng(zlib.crc32(f"{run} {partition}".encode())).standard_normal(16)
             return {LOG_PX_AIS: means[run, partition, checkpoint] + 2 * error}
         runs = paired.Runs(table, SCALE, images)
-        found = effects.peak(runs, LOG_PX, +1, ("test", "train"), SCALE.small, 0.1, 2.0).interval
+        found = best_beta.peak(runs, LOG_PX, +1, ("test", "train"), SCALE.small, 0.1, 2.0).interval
         _, parts = runs.image_curves([(LOG_PX_AIS, experiments.THREE_LAYERS, SCALE.small, {"partition": partition})
                                       for partition in ("test", "train")])
         over_restarts = statistics.between(parts[0].mean(2) - parts[1].mean(2), [0, 1, 3, 4, 5], [2])
@@ -243,7 +247,7 @@ class TestLogMarginal:
     def test_the_interval_holds_restarts_and_images(self, agreeing):
         images = images_of(agreeing, spread=3.0)
         runs = paired.Runs(agreeing, SCALE, images)
-        found = effects.peak(runs, LOG_PX, +1, ("test",), SCALE.small, 0.1, 2.0).interval
+        found = best_beta.peak(runs, LOG_PX, +1, ("test",), SCALE.small, 0.1, 2.0).interval
         betas, (values,) = runs.image_curves([(LOG_PX, experiments.THREE_LAYERS, SCALE.small, {})])
         assert values.shape == (3, 6, 16) and list(betas) == list(SCALE.betas)
         over_restarts = statistics.between(values.mean(2), [0, 1, 3, 4, 5], [2])
@@ -275,15 +279,15 @@ class TestLogMarginal:
 
 def test_a_peak_of_memorisation_that_blurs_away_counts(agreeing):
     decades = np.log10(agreeing["beta"])
-    peak = agreeing.assign(**{effects.MEMORISED_AT_MEAN: np.where(agreeing["beta"] == 1, 0.4, 0.31)})
+    peak = agreeing.assign(**{MEMORISED_AT_MEAN: np.where(agreeing["beta"] == 1, 0.4, 0.31)})
     assert row_of(judge(peak), "memorisation shows at large beta")["verdict"] == SUPPORTED
-    small = agreeing.assign(**{effects.MEMORISED_AT_MEAN: np.where(decades == -1, 0.4, 0.31)})
+    small = agreeing.assign(**{MEMORISED_AT_MEAN: np.where(decades == -1, 0.4, 0.31)})
     assert row_of(judge(small), "memorisation shows at large beta")["verdict"] == NOT_SUPPORTED
 
 
 def test_changes_of_the_gap_are_compared_by_size(agreeing):
     """Without the marginal KL the gap is 2 nats smaller, without the MI 0.4: whole rate 0."""
-    found = effects.gap_changes(paired.Runs(agreeing, SCALE), experiments.ONE_LAYER, SCALE.small).interval
+    found = rate_parts.gap_changes(paired.Runs(agreeing, SCALE), experiments.ONE_LAYER, SCALE.small).interval
     assert found.estimate == pytest.approx(2 - 0.4, abs=0.1) and 1 < found.low < found.estimate < found.high < 2.2
 
 
@@ -299,7 +303,7 @@ def test_a_curve_without_a_minimum_has_depth_zero():
 
 def test_blur_is_not_memorisation(agreeing):
     """What grows with beta as much against other test images as against training images shows nothing."""
-    blurred = agreeing.assign(**{effects.MEMORISED_AT_MEAN_CONTROL: agreeing[effects.MEMORISED_AT_MEAN]})
+    blurred = agreeing.assign(**{MEMORISED_AT_MEAN_CONTROL: agreeing[MEMORISED_AT_MEAN]})
     row = row_of(judge(blurred), "memorisation shows at large beta")
     assert row["verdict"] == NOT_SUPPORTED and row["estimate"] == 0
 

@@ -12,8 +12,9 @@ from functools import partial
 import numpy as np
 import pytest
 
-from vae_rd.analysis import claims, effects, verdicts
-from vae_rd.analysis.quantities import MUTUAL_INFORMATION
+from vae_rd.analysis import claims, majority, verdicts
+from vae_rd.measures.information import MUTUAL_INFORMATION
+from vae_rd.measures.memorisation import MEMORISED_AT_MEAN, MEMORISED_AT_MEAN_CONTROL
 from vae_rd.sweeps import experiments
 
 TRIALS, TRIALS_ON_MARGIN = 200, 500
@@ -52,7 +53,7 @@ class Simulated:
         if quantity in fixed:
             return np.full((self.restarts, len(self.betas)), fixed[quantity])
         mean = self.world(quantity, network["num_layers"], {"split": split, "partition": "test", **where}, self.betas)
-        spread = {MUTUAL_INFORMATION: 0.05, effects.MEMORISED_AT_MEAN: 0.01, effects.MEMORISED_AT_MEAN_CONTROL: 0.01}
+        spread = {MUTUAL_INFORMATION: 0.05, MEMORISED_AT_MEAN: 0.01, MEMORISED_AT_MEAN_CONTROL: 0.01}
         noise = self.random.standard_normal((self.restarts, len(self.betas)))
         return mean + spread.get(quantity, SPREAD) * noise
 
@@ -131,7 +132,7 @@ def memorised(low, high):
     """A world in which memorisation peaks at beta = 1 and blurs away by 5."""
     def world(quantity, layers, where, betas):
         beyond = np.where(betas <= 0.1, low, np.where(betas <= 1, high, low))
-        return 0.1 + (quantity == effects.MEMORISED_AT_MEAN) * beyond
+        return 0.1 + (quantity == MEMORISED_AT_MEAN) * beyond
     return world
 
 
@@ -205,7 +206,7 @@ def rates(words, side, restarts, num_betas, trials):
     """Shares of the two verdicts that decide, for each world of one side of WORLDS."""
     (claim,) = [one for one in ALL if words in one.statement]
     if claim.claim == "headline":  # of one setting: how settings are counted is another test's matter
-        claim = claim._replace(compute=partial(claim.compute, settings=effects.settings(TENTH)[:1]))
+        claim = claim._replace(compute=partial(claim.compute, settings=majority.all_settings(TENTH)[:1]))
     shares = []
     for place, world in enumerate(WORLDS[words][side]):
         runs = Simulated(world, restarts, BETAS[num_betas], [restarts, num_betas, place, zlib.crc32(words.encode())])

@@ -103,16 +103,16 @@ def test_an_original_file_that_has_gone_is_named(tmp_path):
 
 
 @pytest.mark.parametrize("arguments, words", [
-    (("plain", "cd_8"), "split=cd_8: it needs ordered factors, and plain has none"),
-    (("plain", "checkerboard"), "ordered factors, and plain has none. Use default, cv_<size>"),
-    (("plain", "official"), "plain is not distributed in partitions"),
-    (("mnist", "cd_8k"), "and mnist has none. Use default, cv_<size> or official"),
-    (("mnist", "cv_82k"), "mnist has 70000 images, so the largest of this kind is cv_69999"),
+    (("plain", "cd_8"), "with dataset=plain, which has no ordered factors .got 'cd_8'"),
+    (("plain", "checkerboard"), "split must be default or cv_<size> with dataset=plain, which has no ordered factors"),
+    (("plain", "official"), "must be default or cv_<size> with dataset=plain, which is not distributed in partitions"),
+    (("mnist", "cd_8k"), "must be default, official or cv_<size> with dataset=mnist, which has no ordered"),
+    (("mnist", "cv_82k"), "must be at most cv_69999 with dataset=mnist, which has 70000 images .got 'cv_82k'"),
     (("shapes3d", "official"), "not distributed in partitions"),
-    (("dsprites", "cv_737280"), "the largest of this kind is cv_737279"),
-    (("dsprites", "default", 48), "image_size=48: must be a divisor of the 64 pixels of dsprites"),
+    (("dsprites", "cv_737280"), "split must be at most cv_737279"),
+    (("dsprites", "default", 48), "image_size must be a divisor of the 64 pixels of dsprites .*got 48"),
     (("mnist", "default", 20), "a divisor of the 28 pixels of mnist .averaged., or more .padded."),
-    (("smallnorb", "cd_24301"), "the largest of this kind is cd_24300")])
+    (("smallnorb", "cd_24301"), "split must be at most cd_24300")])
 def test_impossible_wishes_are_refused_before_anything_is_read(arguments, words):
     with pytest.raises(ConfigError, match=words):
         generate.check(DataSpec(*arguments))

@@ -156,7 +156,7 @@ def test_truncated_files_that_are_taken_for_the_original(shapes, sprites, tmp_pa
 def test_files_of_other_sizes_are_refused(shapes, sprites, tmp_path):
     for name in ("shapes3d", "dsprites"):
         generate.DATASETS[name].num_images = 380
-        with pytest.raises(RecordsError, match="where the original has"):
+        with pytest.raises(RecordsError, match="must hold .* of shape .* is not the original: fetch it again"):
             generate.generate(tmp_path, DataSpec(name, "default"), progress=False, num_workers=1)
 
 

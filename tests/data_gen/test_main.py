@@ -75,9 +75,9 @@ def test_help_is_quick_and_without_tensorflow(tmp_path):
 
 
 @pytest.mark.parametrize("flags, words", [
-    (["--split=halves"], "split='halves' is not known. The kinds are: default"),
-    (["--dataset=cats"], "dataset='cats' is not known. The known ones are tetrominoes"),
-    (["--split=cv_200000"], "has 163840 images, so the largest of this kind is cv_163839"),
+    (["--split=halves"], "split must be of one of these kinds (got 'halves'): default"),
+    (["--dataset=cats"], "dataset must be one of tetrominoes"),
+    (["--split=cv_200000"], "split must be at most cv_163839 with dataset=tetrominoes, which has 163840 images"),
     (["--split=official"], "not distributed in partitions"),
     (["--split=cd_5", "--num_shards=6"], "num_shards must be from 1 to the 5 images"),
     (["--split=cd_5", "cd_7"], "'cd_7' is not a flag. Write --name=value"),

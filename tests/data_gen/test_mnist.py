@@ -67,7 +67,7 @@ def test_sizes_are_big_endian(tmp_path):
     (b"", "ends too early: expected 4 bytes, got 0"),
     (_idx(np.zeros((2, 3), np.uint8))[:-1], "ends too early: expected 6 bytes, got 5"),
     (_idx(np.zeros((2, 3), np.uint8))[:6], "ends too early: expected 8 bytes"),
-    (b"\0\0\x0d\x01\0\0\0\x01\0\0\0\0", "is not an IDX file of bytes: it begins with 00 00 0d 01"),
+    (b"\0\0\x0d\x01\0\0\0\x01\0\0\0\0", "got 00 00 0d 01.. It is not an IDX file of bytes"),
     (b"PK\x03\x04abcdefgh", "is not an IDX file of bytes")])
 def test_other_files_are_refused(tmp_path, content, words):
     (tmp_path / "file").write_bytes(content)
@@ -127,7 +127,7 @@ def test_data_made_elsewhere_need_no_original_files(small, tmp_path):
 
 def test_files_of_other_sizes_are_refused(small, tmp_path):
     small[0].num_official_train = 29
-    with pytest.raises(RecordsError, match=r"hold \[30, 12\] items where mnist has \[29, 13\]"):
+    with pytest.raises(RecordsError, match=r"must hold \[29, 13\] items .got \[30, 12\]"):
         generate.generate(tmp_path, DataSpec("mnist", "official"), progress=False, num_workers=1)
 
 

@@ -65,7 +65,7 @@ def test_numbers_are_little_endian_and_short_shapes_are_padded_to_three_sizes(tm
 
 
 @pytest.mark.parametrize("content, words", [
-    (struct.pack(">II", BYTES, 1), "is not a SmallNORB matrix file: it begins with 0x554c3d1e"),
+    (struct.pack(">II", BYTES, 1), "got 0x554c3d1e .*It is not a SmallNORB matrix file"),
     (b"", "ends too early"),
     (struct.pack("<IIIII", INTS, 1, 2, 1, 1) + b"1234567", "expected 8 bytes, got 7")])
 def test_other_files_are_refused(tmp_path, content, words):

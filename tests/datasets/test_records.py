@@ -177,7 +177,7 @@ def test_every_variant_has_a_folder_of_its_own(arguments, folder):
 
 
 def test_missing_data(tmp_path):
-    with pytest.raises(records.RecordsError, match="holds no data.*info.json.*Make the split"):
+    with pytest.raises(records.RecordsError, match="must be the folder of a split .it has no info.json.*Make"):
         records.read_info(tmp_path)
 
 
@@ -202,7 +202,7 @@ def test_info_of_earlier_versions_has_no_checksum_and_is_read(split_dir):
     ({"image_shape": [3, 4]}, "image_shape must be a list of 3"), ({"image_shape": [3, -4, 2]}, "whole number"),
     ({"num_train": -20}, "num_train must be a whole"), ({"num_train": 10**30}, "num_train must be a whole number"),
     ({"num_total": "many"}, 'num_total must be a whole number, 0 or more .got "many"'), ({"num_total": 3}, "at least"),
-    ({"factor_names": ["a"]}, "must be of one length .got 1, 2, 2"), ({"split": 3}, "split must be text"),
+    ({"factor_names": ["a"]}, "must have the same length .got 1, 2, 2"), ({"split": 3}, "split must be text"),
     ({"factor_ranges": [[0, 1], [2, "x"]]}, "must be a number"),
     ({"content_sha256": {"train": "0"}}, "test is missing"),
     ({"shards": [{"file": "train-00000-of-00001.tfrecord.gz"}]}, "examples is missing"), ({"colour": 1}, "colour")])
@@ -215,7 +215,7 @@ def test_wrong_info_is_refused_in_words_before_any_allocation(split_dir, change,
 def test_a_folder_in_place_of_info_is_named(split_dir):
     (split_dir / "info.json").unlink()
     (split_dir / "info.json").mkdir()
-    with pytest.raises(records.RecordsError, match="info.json is a folder where a file belongs. Remove it"):
+    with pytest.raises(records.RecordsError, match="info.json must be a file .it is a folder.. Remove it"):
         records.read_info(split_dir)
 
 
@@ -228,13 +228,13 @@ def test_damaged_info(split_dir, text):
 
 def test_info_of_another_format(split_dir):
     _change_info(split_dir, format_version=99)
-    with pytest.raises(records.RecordsError, match="format_version=99, and this program reads 1"):
+    with pytest.raises(records.RecordsError, match="format_version must be 1 .got 99"):
         records.read_info(split_dir)
 
 
 def test_info_that_disagrees_with_its_shards(split_dir):
     _change_info(split_dir, num_test=11)
-    with pytest.raises(records.RecordsError, match="num_test=11, but its test shards sum to 10"):
+    with pytest.raises(records.RecordsError, match="num_test is 11, but its test shards sum to 10"):
         records.read_info(split_dir)
 
 
@@ -242,7 +242,7 @@ def test_info_that_disagrees_with_its_shards(split_dir):
                                     {"binarization": "static"}])
 def test_info_that_disagrees_with_its_place(split_dir, change):
     _change_info(split_dir, **change)
-    with pytest.raises(records.RecordsError, match="but lies in toy/default"):
+    with pytest.raises(records.RecordsError, match="but is in toy/default"):
         records.read_info(split_dir)
 
 
@@ -257,7 +257,7 @@ def test_data_behind_links_count_by_the_name_of_the_link(split_dir, tmp_path):
 def test_info_that_leaves_a_shard_out(split_dir):
     content = json.loads((split_dir / "info.json").read_text())
     _change_info(split_dir, shards=content["shards"][1:], num_train=10)
-    with pytest.raises(records.RecordsError, match="its train shards are not train-00000-of-00001"):
+    with pytest.raises(records.RecordsError, match="its train shards must be train-00000-of-00001"):
         records.read_info(split_dir)
 
 
@@ -265,14 +265,14 @@ def test_info_with_other_numbers_of_images(split_dir):
     content = json.loads((split_dir / "info.json").read_text())
     content["shards"][0]["examples"] += 1
     _change_info(split_dir, shards=content["shards"], num_train=21)
-    with pytest.raises(records.RecordsError, match="holds 10 images where info.json says 11"):
+    with pytest.raises(records.RecordsError, match="must hold 11 images, as info.json says .got 10"):
         _load(split_dir)
 
 
 @pytest.mark.parametrize("shape", [[4, 4, 2], [3, 4, 1]])
 def test_info_with_another_image_shape(split_dir, shape):
     _change_info(split_dir, image_shape=shape)
-    with pytest.raises(records.RecordsError, match="its images are not the 10 of shape"):
+    with pytest.raises(records.RecordsError, match="its images must be the 10 of shape"):
         _load(split_dir)
 
 
@@ -286,7 +286,7 @@ def test_missing_shard(split_dir):
 def test_truncated_shard(split_dir, keep):
     path = split_dir / TRAIN_0
     path.write_bytes(path.read_bytes()[:keep])
-    with pytest.raises(records.RecordsError, match=f"{TRAIN_0}: it has .* bytes where info.json says"):
+    with pytest.raises(records.RecordsError, match=f"{TRAIN_0}: it must have .* bytes, as info.json says"):
         _load(split_dir)
 
 
@@ -296,7 +296,7 @@ def test_shard_cut_at_a_record_boundary(split_dir):
     length = struct.unpack_from("<Q", data)[0] + 16
     _replace_shard(split_dir, TRAIN_0, data[:-length])
     assert len(_read_examples(split_dir / TRAIN_0)) == 9
-    with pytest.raises(records.RecordsError, match=f"{TRAIN_0}: it holds 9 images where info.json says 10"):
+    with pytest.raises(records.RecordsError, match=f"{TRAIN_0}: it must hold 10 images, as info.json says .got 9"):
         _load(split_dir)
 
 

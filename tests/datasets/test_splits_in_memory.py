@@ -28,7 +28,7 @@ def test_a_loaded_split_holds_the_drawn_images(split):
 
 
 def test_a_folder_without_data_is_named(tmp_path):
-    with pytest.raises(RecordsError, match="holds no data"):
+    with pytest.raises(RecordsError, match="must be the folder of a split"):
         splits.load(tmp_path)
 
 

@@ -73,8 +73,8 @@ def test_reports_progress_by_block(monkeypatch):
 
 
 @pytest.mark.parametrize("change, words", [
-    (dict(means=np.zeros((4, 3))), "do not fit"),
-    (dict(codes=np.full((2, 2), np.nan)), "codes hold 4 values that are not finite"),
+    (dict(means=np.zeros((4, 3))), "codes, means and stddevs must be .*got .2, 2., .4, 3. and .4, 2."),
+    (dict(codes=np.full((2, 2), np.nan)), "codes must be finite .got 4 values"),
     (dict(stddevs=np.zeros((4, 2))), "above 0"),
     (dict(means=np.zeros((0, 2)), stddevs=np.ones((0, 2))), "N of 1 or more")])
 def test_refuses_what_is_no_mixture(change, words):
@@ -245,5 +245,5 @@ def test_standard_error_covers_the_truth():
 
 @pytest.mark.parametrize("num_images, batch_size", [(1, 512), (10, 1)])
 def test_minibatch_of_one_image_is_refused(num_images, batch_size):
-    with pytest.raises(ValueError, match="must be 2 or more"):
+    with pytest.raises(ValueError, match="must have 2 or more, in batches of 2 or more .got"):
         information.minibatch_log_density(*np.ones((3, num_images, 2)), 10, batch_size)

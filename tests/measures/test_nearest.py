@@ -89,7 +89,7 @@ def test_constant_images():
 @pytest.mark.parametrize("references, own", [(np.zeros((5, 4, 4, 3)), None), (np.zeros((0, 4, 4, 1)), None),
                                              (np.zeros((1, 4, 4, 1)), [0, 0])])
 def test_refuses_what_has_no_neighbour(references, own):
-    with pytest.raises(ValueError, match="do not fit"):
+    with pytest.raises(ValueError, match="must have as many values each, and references be . or more .got"):
         nearest.nearest_images(np.zeros((2, 4, 4, 1), np.uint8), references.astype(np.uint8), own=own)
 
 

@@ -172,5 +172,5 @@ def test_equal_codes_and_dead_dimensions_are_finite():
 
 def test_too_few_training_images_are_refused(tmp_path):
     few = _KnownRun.of(runs.RunDir(tmp_path), num_images=79)
-    with pytest.raises(ValueError, match="79 training images: 16 components and 5 folds need 80 or more"):
+    with pytest.raises(ValueError, match="training images must be 80 or more, for 16 components and 5 folds .got 79"):
         refitted_prior.measure(few, refitted_prior.RefittedPriorSettings())

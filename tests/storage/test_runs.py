@@ -80,7 +80,7 @@ def test_runs_are_found_by_their_config(run, tmp_path):
 
 
 def test_a_folder_without_config_is_no_run(tmp_path):
-    with pytest.raises(runs.RunError, match="is not a run directory: it has no config.json. Name a folder"):
+    with pytest.raises(runs.RunError, match="must be a run directory .it has no config.json.. Try a folder"):
         runs.RunDir(tmp_path).read_config()
 
 
@@ -212,7 +212,7 @@ def test_a_second_process_is_refused_until_the_first_is_gone(run):
         with pytest.raises(runs.RunError) as caught, runs.locked(run):
             pass
         assert f"is in use by host {os.uname().nodename}, process {holder.pid}" in str(caught.value)
-        assert "wait for it, or stop it" in str(caught.value)
+        assert "wait for that one, or stop it" in str(caught.value)
         holder.send_signal(signal.SIGKILL)
     with runs.locked(run):  # nothing stale stays after kill -9
         assert str(os.getpid()) in run.lock.read_text()
@@ -221,12 +221,12 @@ def test_a_second_process_is_refused_until_the_first_is_gone(run):
 def test_a_lock_that_is_a_link_or_a_folder_is_refused(run, tmp_path):
     (tmp_path / "mine.txt").write_text("mine")
     run.lock.symlink_to(tmp_path / "mine.txt")
-    with pytest.raises(runs.RunError, match="lock is a symbolic link, .*: remove it"), runs.locked(run):
+    with pytest.raises(runs.RunError, match="lock must be a file .it is a symbolic link.. Remove it"), runs.locked(run):
         pass
     assert (tmp_path / "mine.txt").read_text() == "mine"
     run.lock.unlink()
     run.lock.mkdir()
-    with pytest.raises(runs.RunError, match="lock is a folder where a file belongs: remove it"), runs.locked(run):
+    with pytest.raises(runs.RunError, match="lock must be a file .it is a folder.. Remove it"), runs.locked(run):
         pass
 
 
@@ -243,7 +243,7 @@ def test_without_permission_the_words_are_of_permission(run, monkeypatch):
     def denied(path, flags, mode):
         raise PermissionError(errno.EACCES, "Permission denied", str(path))
     monkeypatch.setattr(os, "open", denied)
-    words = "cannot be written .Permission denied.*copy the folder to a place of your"
+    words = "cannot be written .Permission denied.*Copy it to a place of your"
     with pytest.raises(runs.RunError, match=words), runs.locked(run):
         pass
 

@@ -45,7 +45,7 @@ def test_a_failed_run_does_not_stop_the_others(swept):
     assert (first.returncode, second.returncode) == (1, 0), first.stdout + first.stderr + second.stdout + second.stderr
     states = [runs.run_dir(folder / "runs", config).status() for config in CONFIGS]
     assert states == [runs.UNFINISHED if number == 1 else runs.FINISHED for number in range(len(CONFIGS))]
-    assert "1 failed" in first.stdout and "does not hold the Config" in first.stdout
+    assert "1 failed" in first.stdout and "must be the Config of this run" in first.stdout
     assert "failure.log" in first.stdout and "logs/" in first.stdout
     assert "runs in" in first.stdout and "GB on disk" in first.stdout  # what it costs, before it starts
 

@@ -75,7 +75,7 @@ def test_the_hosts_of_a_list():
 
 @pytest.mark.parametrize("nodes", ["rack[1-2]n[1-4]", "n[1-2", "n1-2]", "n[a-c]", "n[]", "n1,", ""])
 def test_a_list_of_hosts_that_is_not_understood_is_refused(nodes):
-    with pytest.raises(ConfigError, match="hosts of SLURM_STEP_NODELIST.*are not understood.*Set TF_CONFIG"):
+    with pytest.raises(ConfigError, match="hosts of SLURM_STEP_NODELIST.*cannot be parsed.*Set TF_CONFIG"):
         cluster.workers(slurm(nodes, "1", 0))
 
 

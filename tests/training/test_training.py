@@ -538,13 +538,13 @@ def test_a_continued_run_is_the_longer_run(finish, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("changes, words", [
-    ({"train_steps": 60}, "train_steps=60: must be more than the 60 of"),
+    ({"train_steps": 60}, "train_steps must be more than the 60 of .*got 60"),
     ({"train_steps": 90, "beta": 2.0}, "only train_steps, eval_every and eval_images may differ")])
 def test_what_cannot_be_continued_is_refused(pair, tmp_path, changes, words):
     longer = pair[0].read_config().replace(**changes)
     with pytest.raises(runs.RunError, match=words):
         preparation.continue_run(pair[0], longer, runs.run_dir(tmp_path, longer))
-    with pytest.raises(runs.RunError, match="is missing: only a finished run can be continued"):
+    with pytest.raises(runs.RunError, match="must be a finished run to be continued .it is missing"):
         preparation.continue_run(runs.RunDir(tmp_path / "none"), longer, runs.run_dir(tmp_path, longer))
 
 
@@ -582,7 +582,7 @@ def test_a_foreign_checkpoint_is_refused(finish, tmp_path, monkeypatch):
 def test_a_config_that_disagrees_is_refused(finish, tmp_path, monkeypatch):
     run = begun(finish, tmp_path, monkeypatch)
     run.config.write_text(TINY.replace(beta=0.7).to_json())
-    with pytest.raises(runs.RunError, match="does not hold the Config of this run, but that of .* Put it back"):
+    with pytest.raises(runs.RunError, match="must be the Config of this run .got that of .* Put the original back"):
         finish(tmp_path, TINY)
 
 
@@ -594,7 +594,7 @@ def test_a_lost_history_does_not_stop_the_run(finish, tmp_path, monkeypatch):
 
 
 def test_data_that_are_not_there_are_named(finish, tmp_path):
-    with pytest.raises(RecordsError, match="cd_301 holds no data: .* Make the split"):
+    with pytest.raises(RecordsError, match="cd_301 must be the folder of a split .* Make the split"):
         finish(tmp_path, TINY.replace(split="cd_301"))
 
 
@@ -603,17 +603,17 @@ def test_data_that_are_not_there_are_named(finish, tmp_path):
 
 def test_only_finished_runs_of_these_data_are_opened(finish, tmp_path, monkeypatch, pair, data_dir):
     run = begun(finish, tmp_path, monkeypatch)
-    with pytest.raises(runs.RunError, match="is unfinished, and only finished runs can be opened: train it to its end"):
+    with pytest.raises(runs.RunError, match="must be a finished run .it is unfinished.. Train it to its end"):
         finished_run.open_run(run.path, data_dir)
-    with pytest.raises(runs.RunError, match="checkpoint='first' is not known; choose one of last, best"):
+    with pytest.raises(runs.RunError, match="checkpoint must be one of last, best .got 'first'"):
         finished_run.open_run(pair[0].path, data_dir, "first")
-    with pytest.raises(RecordsError, match="holds no data"):
+    with pytest.raises(RecordsError, match="must be the folder of a split"):
         finished_run.open_run(pair[0].path, tmp_path / "elsewhere")
     results = pair[0].read_results()
     with monkeypatch.context() as patch:
         patch.setattr(runs.RunDir, "read_results",
                       lambda self: results | {"content_sha256": {"train": "0", "test": "0"}})
-        with pytest.raises(runs.RunError, match="was trained on other data than .* name the data directory of the run"):
+        with pytest.raises(runs.RunError, match="must hold the data that .* was trained on .* Give the data directory"):
             finished_run.open_run(pair[0].path, data_dir)
     with monkeypatch.context() as patch:
         patch.setattr(runs.RunDir, "model", property(lambda self: self.path / "gone.keras"))
@@ -635,7 +635,7 @@ def test_a_run_whose_results_were_removed_ends_again_the_same(finish, tmp_path, 
 
 
 def test_an_unknown_strategy_is_refused_with_the_known_ones():
-    with pytest.raises(ValueError, match="strategy='tpu' is not known; choose one of auto, one_device, mirrored, "
+    with pytest.raises(ValueError, match="strategy must be one of auto, one_device, mirrored, "
                                          "multi_worker"):
         devices.place(TINY, "tpu")
     with pytest.raises(ValueError, match="needs TF_CONFIG with several workers, or a start by srun with several tasks"):

@@ -18,10 +18,10 @@ Tetrominoes.
 - C3, the best beta: none is better than 0.1 by 2 nats, and both ends of the curve are worse by 2 nats, so that a flat
   curve has no best beta (with 1 nat a flat gap was found flat in half of the simulations). Log p(x) is estimated by
   annealed importance sampling; by importance sampling only where there is no such estimate of the test, or for the
-  gap of both partitions, and at most a tenth of their images are flagged at any beta. A few images stand for all, the same at every beta and restart: so
-  differences between betas are paired by image, and their standard error over images, which has the Monte Carlo error
-  of each image in it, is added to that over restarts in quadrature. A bias that all betas share cancels, another does
-  not.
+  gap of both partitions, and at most a tenth of their images are flagged at any beta. A few images stand for all, the
+  same at every beta and restart: so differences between betas are paired by image, and their standard error over
+  images, which has the Monte Carlo error of each image in it, is added to that over restarts in quadrature. A bias
+  that all betas share cancels, another does not.
 - C3, memorisation: of reconstructions at the posterior's mean (a sample of a wide posterior is far from its input,
   whatever the model has learned), beyond the control. The largest share at betas from 0.5 on minus the largest up to
   0.1, so that a peak at 1 that blurs away by 5 counts, above 0.05: of 2,000 images a share of 0.15 is known to 0.016
@@ -55,11 +55,11 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, NamedTuple
 
-from vae_rd.analysis import effects
-from vae_rd.analysis.effects import Finding, Setting
+from vae_rd.analysis import best_beta, effects, majority, rate_parts
+from vae_rd.analysis.finding import Finding, Setting
 from vae_rd.analysis.naming import DATASETS, describe
 from vae_rd.analysis.paired import Runs
-from vae_rd.analysis.quantities import LOG_PX
+from vae_rd.measures.log_marginal import LOG_PX
 from vae_rd.sweeps import experiments
 from vae_rd.sweeps.experiments import CNNS, MLPS, ONE_LAYER, THREE_LAYERS
 
@@ -126,12 +126,12 @@ def _best_beta_of_three_layers(scale: experiments.Scale) -> Iterator[Claim]:
         yield Claim("C3", f"{where}: {statement} at beta = {BEST_BETA:g}",
                     f"larger of how much better than {BEST_BETA:g} an inner beta is, less {BEST_WITHIN:g}, and how "
                     f"much better an end is, plus {BEST_WITHIN:g} (nats)", "below", 0.0,
-                    partial(effects.peak, quantity=quantity, sign=sign, partitions=partitions, split=scale.small,
+                    partial(best_beta.peak, quantity=quantity, sign=sign, partitions=partitions, split=scale.small,
                             at=BEST_BETA, margin=BEST_WITHIN))
     yield Claim("C3", f"{where}: memorisation shows at large beta, not at small",
                 "share of test images reconstructed as a training image less that as another test image, largest at "
                 f"beta >= {LARGE_BETA:g} minus largest at beta <= {SMALL_BETA:g}", "above", MEMORISED_MORE,
-                partial(effects.memorisation_growth, network=THREE_LAYERS, split=scale.small, small=SMALL_BETA,
+                partial(best_beta.memorisation_growth, network=THREE_LAYERS, split=scale.small, small=SMALL_BETA,
                         large=LARGE_BETA))
 
 
@@ -192,7 +192,7 @@ def _other_datasets(scale: experiments.Scale) -> Iterator[Claim]:
             ("3 layers are closer to monotone than 1 layer", closer, 0.0,
              "where test D rises less as beta falls, each rise a share of its curve's fall")):
         yield Claim("C7", f"{where}, most other data sets: {statement}", f"share of the data sets {of}", "above", MOST,
-                    partial(effects.majority, settings=names, name=DATASETS.get, number=number, margin=margin))
+                    partial(majority.share_that_holds, settings=names, name=DATASETS.get, number=number, margin=margin))
     where = describe({"dataset": EXCEPTION, "split": scale.other})
     yield Claim("C7", f"{where}: the minimum is more pronounced with 3 layers than with 1",
                 "depth of the interior minimum of test D with 3 layers minus 1 layer (nats)", "above", 0.0,
@@ -205,16 +205,16 @@ def _information(scale: experiments.Scale) -> Iterator[Claim]:
         where = describe({"split": scale.small, **network})
         yield Claim("C8", f"{where}: MI is saturated at log N below beta = 1",
                     "largest share of log N missing, beta < 1", "below", SATURATED,
-                    partial(effects.missing_information, network=network, split=scale.small))
+                    partial(rate_parts.missing_information, network=network, split=scale.small))
         yield Claim("C8", f"{where}: below beta = 1 it is the marginal KL that keeps growing",
                     "share of the rate's growth that is marginal KL", "above", SHARE_OF_GROWTH,
-                    partial(effects.share_of_growth, network=network, split=scale.small))
+                    partial(rate_parts.share_of_growth, network=network, split=scale.small))
         yield Claim("C8", f"{where}: above beta = 1 MI decreases",
                     "MI at beta = 1 minus that at the largest beta, share of log N", "above", SATURATED,
-                    partial(effects.information_lost, network=network, split=scale.small))
+                    partial(rate_parts.information_lost, network=network, split=scale.small))
         yield Claim("C8", f"{where}: above beta = 1 the marginal KL is small",
                     "largest marginal KL there, share of that at the smallest beta", "below", TENTH,
-                    partial(effects.marginal_kl_left, network=network, split=scale.small))
+                    partial(rate_parts.marginal_kl_left, network=network, split=scale.small))
 
 
 def _rate_terms(scale: experiments.Scale) -> Iterator[Claim]:
@@ -227,17 +227,18 @@ def _rate_terms(scale: experiments.Scale) -> Iterator[Claim]:
                             second=("distortion", network, scale.small, {})))
         yield Claim("C9", f"{where}: the gap in D answers to the marginal KL more than to the MI",
                     "absolute change of the gap without the marginal KL minus that without the MI, each of the mean "
-                    "over beta (nats)", "above", 0.0, partial(effects.gap_changes, network=network, split=scale.small))
+                    "over beta (nats)", "above", 0.0,
+                    partial(rate_parts.gap_changes, network=network, split=scale.small))
 
 
 def _headline(scale: experiments.Scale) -> Iterator[Claim]:
-    share = partial(effects.majority, settings=effects.settings(scale), name=lambda setting: setting.name)
+    share = partial(majority.share_that_holds, settings=majority.all_settings(scale), name=lambda setting: setting.name)
     yield Claim("headline", f"lowering beta from 1 to {BEST_BETA:g} lowers test D in most settings",
                 "share of settings in which it does", "above", MOST,
-                partial(share, number=partial(effects.lower_beta_helps, beta=BEST_BETA)))
+                partial(share, number=partial(majority.lower_beta_helps, beta=BEST_BETA)))
     yield Claim("headline", "reducing the MI underfits in most settings",
                 "share of settings in which train and test D rise together above beta = 1, by more than gap changes",
-                "above", MOST, partial(share, number=effects.underfits))
+                "above", MOST, partial(share, number=majority.underfits))
 
 
 def _falls(claim: str, statement: str, network: dict, split: str, **where: Any) -> Claim:

@@ -149,11 +149,11 @@ class Runs:
         rows = [self._images(runs[seed, beta], *kind).get(quantity) for seed in seeds for beta in betas]
         sizes = {None if row is None else len(row) for row in rows}
         if None in sizes or len(sizes) > 1:
-            raise NotEnough(f"{_named(wanted)}: the runs have no values of the same images; measure them again")
+            raise NotEnough(f"{_named(wanted)}: the runs have no values of the same images. Measure them again")
         values = np.array(rows, float)
         values = values[:, np.isfinite(values).all(0)]
         if values.shape[1] < 2:
-            raise NotEnough(f"{_named(wanted)}: fewer than 2 images were measured in all runs; measure more of them")
+            raise NotEnough(f"{_named(wanted)}: fewer than 2 images were measured in all runs. Measure more of them")
         return values.reshape(len(seeds), len(betas), -1)
 
 

@@ -105,7 +105,7 @@ def where(table: pd.DataFrame, conditions: list[str]) -> pd.DataFrame:
     for condition in conditions:
         column, equals, value = condition.partition("=")
         if not equals or column not in table.columns:
-            raise TableError(f"condition {condition!r}: must be column=value; the columns are "
+            raise TableError(f"conditions must be column=value (got {condition!r}); the columns are "
                              f"{', '.join(table.columns)}.")
         wanted.setdefault(column, []).append(value)
     for column, values in wanted.items():
@@ -256,7 +256,7 @@ def _matches(column: pd.Series, values: list[str]) -> pd.Series:
         try:
             kept = column.isin([float(value) for value in values]).fillna(False)
         except ValueError as error:
-            raise TableError(f"{column.name}={','.join(values)}: must be a number.") from error
+            raise TableError(f"{column.name} must be a number (got {','.join(values)}).") from error
     else:
         kept = column.isin([canonical_split(value) if column.name == "split" else value for value in values])
     if not kept.any():

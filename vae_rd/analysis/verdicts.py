@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from vae_rd.analysis.claims import Claim, all_claims
-from vae_rd.analysis.effects import Finding
+from vae_rd.analysis.finding import Finding
 from vae_rd.analysis.paired import Images, NotEnough, Runs
 from vae_rd.analysis.statistics import Interval
 from vae_rd.sweeps import experiments

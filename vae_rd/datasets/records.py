@@ -141,40 +141,40 @@ def read_info(split_dir: str | os.PathLike) -> Info:
     """
     path = pathlib.Path(split_dir) / INFO_FILE
     if path.is_dir():
-        raise RecordsError(f"{path} is a folder where a file belongs. Remove it; then make the split again with "
+        raise RecordsError(f"{path} must be a file (it is a folder). Remove it, then make the split again with "
                            "data_gen.main --overwrite.")
     if not path.is_file():
         remedy = "Make the split with data_gen.main" + (
-            " --overwrite, which removes what else is in the folder." if path.parent.exists() else ".")
-        raise RecordsError(f"{split_dir} holds no data: it has no {INFO_FILE}. {remedy} If the data are elsewhere, "
-                           "name their folder: --data_dir.")
+            " --overwrite, which removes whatever else is in the folder." if path.parent.exists() else ".")
+        raise RecordsError(f"{split_dir} must be the folder of a split (it has no {INFO_FILE}). {remedy} If the data "
+                           "are elsewhere, give their folder with --data_dir.")
     info = _parse_info(path)
     folder = pathlib.Path(os.path.abspath(split_dir))  # links keep their names: the place is where the user sees it
     spec = DataSpec(info.dataset, info.split, info.image_size, info.binarization, info.seed)
     place = (spec.folder, spec.split)
     _require(place == (folder.parent.name, folder.name), path,
-             f"it describes {'/'.join(place)}, but lies in {folder.parent.name}/{folder.name}: the folder was renamed, "
+             f"it describes {'/'.join(place)}, but is in {folder.parent.name}/{folder.name}: the folder was renamed, "
              "or the file belongs elsewhere")
     for partition in PARTITIONS:
         shards = info.shards_of(partition)
         total = sum(shard.examples for shard in shards)
         _require(total == info.num_images(partition), path,
-                 f"num_{partition}={info.num_images(partition)}, but its {partition} shards sum to {total}")
+                 f"num_{partition} is {info.num_images(partition)}, but its {partition} shards sum to {total}")
         names = [shard_name(partition, number, len(shards)) for number in range(len(shards))]
-        _require([shard.file for shard in shards] == names, path, f"its {partition} shards are not {', '.join(names)}")
+        _require([shard.file for shard in shards] == names, path, f"its {partition} shards must be {', '.join(names)}")
         image_bytes, size = math.prod(info.image_shape), sum(shard.bytes for shard in shards)
         _require(0 < image_bytes and image_bytes * total <= size * _DEFLATE_LIMIT, path,
                  f"{total} images of shape {list(info.image_shape)} cannot be in {partition} shards of {size} bytes")
     _require(len(info.shards) == sum(len(info.shards_of(partition)) for partition in PARTITIONS), path,
-             "it lists shards that are neither of the training set nor of the test set")
+             "it lists shards of neither the training set nor the test set")
     return info
 
 
 def check_files(split_dir: str | os.PathLike, info: Info) -> None:
-    """Compares the folder with info.json, without reading the shards: presence and size of each, and no other shard.
+    """Compares the folder with info.json without reading the shards: each is there with its size, and no other is.
 
     Raises:
-        RecordsError: naming the file that is missing, of the wrong size, or foreign.
+        RecordsError: naming a file that is missing, has the wrong size, or is not listed.
     """
     folder = pathlib.Path(split_dir)
     for shard in info.shards:
@@ -182,18 +182,18 @@ def check_files(split_dir: str | os.PathLike, info: Info) -> None:
         _require(path.is_file(), path, f"it is missing, though {INFO_FILE} lists it")
         size = path.stat().st_size
         _require(size == shard.bytes, path,
-                 f"it has {size} bytes where {INFO_FILE} says {shard.bytes}: it is cut short or damaged")
-    foreign = {path.name for path in folder.glob(f"*{SHARD_SUFFIX}")} - {shard.file for shard in info.shards}
-    if foreign:
-        raise RecordsError(f"{folder} holds {', '.join(sorted(foreign))}, which {INFO_FILE} does not list: a file of "
-                           "other data. Move it away.")
+                 f"it must have {shard.bytes} bytes, as {INFO_FILE} says (got {size}): it is cut short or damaged")
+    unlisted = {path.name for path in folder.glob(f"*{SHARD_SUFFIX}")} - {shard.file for shard in info.shards}
+    if unlisted:
+        raise RecordsError(f"{folder} holds {', '.join(sorted(unlisted))}, which {INFO_FILE} does not list: files of "
+                           "other data. Move them away.")
 
 
 def check_contents(split_dir: str | os.PathLike, info: Info) -> None:
     """Compares the folder with info.json, every shard read: seconds for the largest data sets.
 
     Raises:
-        RecordsError: naming the file that is missing, changed or foreign.
+        RecordsError: naming a file that is missing, changed, or not listed.
     """
     check_files(split_dir, info)
     with concurrent.futures.ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
@@ -213,7 +213,7 @@ def load_partition(split_dir: str | os.PathLike, info: Info, partition: str
         images uint8 [N, height, width, channels], index int64 [N] (rising), factors float32 [N, number of factors].
 
     Raises:
-        RecordsError: if a shard is missing, changed or foreign.
+        RecordsError: if a shard is missing, changed, or not listed.
     """
     check_files(split_dir, info)
     count, num_factors = info.num_images(partition), len(info.factor_names)
@@ -253,14 +253,14 @@ def _parse_shard(path: pathlib.Path, images: np.ndarray, index: np.ndarray, fact
             place = slice(start, start + len(batch))
             raw = tf.io.decode_raw(parsed["image"], tf.uint8).numpy()
             _require(place.stop <= len(index) and raw.shape[1] == image_bytes, path,
-                     f"its images are not the {len(index)} of shape {list(images.shape[1:])} in {INFO_FILE}")
+                     f"its images must be the {len(index)} of shape {list(images.shape[1:])} that {INFO_FILE} lists")
             images[place] = raw.reshape(images[place].shape)
             index[place] = parsed["index"].numpy()
             factors[place] = parsed["factors"].numpy() if factors.shape[1] else 0
             start = place.stop
     except tf.errors.OpError as error:
         raise RecordsError(f"{path}: it cannot be parsed ({error.message}). {_REMEDY}") from error
-    _require(start == len(index), path, f"it holds {start} images where {INFO_FILE} says {len(index)}")
+    _require(start == len(index), path, f"it must hold {len(index)} images, as {INFO_FILE} says (got {start})")
 
 
 def _parse_info(path: pathlib.Path) -> Info:
@@ -268,12 +268,12 @@ def _parse_info(path: pathlib.Path) -> Info:
         content = schema.parse(path.read_bytes())
         schema.require("format_version" in content, "format_version is missing")
         version = content["format_version"]
-        _require(version == FORMAT_VERSION, path, f"format_version={version}, and this program reads {FORMAT_VERSION}")
+        _require(version == FORMAT_VERSION, path, f"format_version must be {FORMAT_VERSION} (got {version})")
         _SCHEMA(content, "")
         checksum = content.pop("sha256", None)
         schema.require(checksum in (None, _checksum(content)), "its sha256 is not that of its content")
         lengths = {name: len(content[name]) for name in ("factor_names", "factor_units", "factor_ranges")}
-        schema.require(len(set(lengths.values())) == 1, f"{', '.join(lengths)} must be of one length (got "
+        schema.require(len(set(lengths.values())) == 1, f"{', '.join(lengths)} must have the same length (got "
                                                         f"{', '.join(map(str, lengths.values()))})")
         schema.require(content["num_train"] + content["num_test"] <= content["num_total"],
                        "num_total must be at least num_train + num_test")

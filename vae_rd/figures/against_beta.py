@@ -14,6 +14,7 @@ from vae_rd.analysis import naming, quantities
 from vae_rd.analysis.tables import TableError
 from vae_rd.figures import beta_axes, curve_names, restarts, style
 from vae_rd.figures.labels import Labeller
+from vae_rd.measures.registry import is_share
 
 BATCH_SIZE = "information.minibatch"  # columns of the settings that a measure was made with
 IMAGES, AIS_IMAGES = "log_marginal.query_images", "annealed.query_images"
@@ -162,7 +163,7 @@ def measures_figure(curves: pd.DataFrame, measures: dict[str, str], partition: s
                     beta_axes.draw(axes, points.sort_values("beta"), name, shift=shift, **looks)
         for row, (name, label) in zip(grid, measures.items()):
             row[0].set_ylabel(label)
-            if name in quantities.SHARES:
+            if is_share(name):
                 row[0].set_ylim(-0.04, 1.04)
             for axes in row if name in differences else ():
                 axes.axhline(0, color=style.QUIET, **_GUIDE)

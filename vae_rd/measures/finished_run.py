@@ -156,16 +156,15 @@ def open_run(path: str | os.PathLike, data_dir: str | os.PathLike = "data", chec
     run = runs.RunDir(pathlib.Path(path))
     config, results = run.read_config(), run.read_results()
     if results is None or results["status"] != runs.FINISHED:
-        raise runs.RunError(f"{run.path} is {run.status()}, and only finished runs can be opened: train it to its end.")
+        raise runs.RunError(f"{run.path} must be a finished run (it is {run.status()}). Train it to its end.")
     run.check_model()
     if checkpoint not in runs.CHECKPOINT_NAMES:
-        raise runs.RunError(f"checkpoint={checkpoint!r} is not known; choose one of "
-                            f"{', '.join(runs.CHECKPOINT_NAMES)}.")
+        raise runs.RunError(f"checkpoint must be one of {', '.join(runs.CHECKPOINT_NAMES)} (got {checkpoint!r}).")
     split_dir = config.data.path(data_dir)
     split = split or splits.load(split_dir)
     if split.info.content_sha256 != results["content_sha256"]:
-        raise runs.RunError(f"{run.path} was trained on other data than {data_dir} holds for {config.dataset}/"
-                            f"{config.split} (content_sha256 differs): name the data directory of the run.")
+        raise runs.RunError(f"{data_dir} must hold the data that {run.path} was trained on (its {config.dataset}/"
+                            f"{config.split} has another content_sha256). Give the data directory of the run.")
     if config.binarization == "dynamic":
         split = split._replace(train=splits.binarized(split.train), test=splits.binarized(split.test))
     vae = model.load(run.model, config)

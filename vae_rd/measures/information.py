@@ -171,8 +171,8 @@ def minibatch_log_density(codes: np.ndarray, means: np.ndarray, stddevs: np.ndar
     """
     from scipy.special import logsumexp
     if len(codes) < 2 or batch_size < 2:
-        raise ValueError(f"{len(codes)} images in batches of {batch_size}: the minibatch estimate compares images, so "
-                         "both must be 2 or more.")
+        raise ValueError(f"the minibatch estimate compares images, so it must have 2 or more, in batches of 2 or more "
+                         f"(got {len(codes)} images in batches of {batch_size}).")
     size = min(batch_size, len(codes))
     order = np.random.default_rng(seed).permutation(len(codes))
     log_other = math.log((num_train - 1) / (num_train * (size - 1)))
@@ -231,12 +231,12 @@ def _checked(codes: np.ndarray, means: np.ndarray, stddevs: np.ndarray
     codes, means, stddevs = np.asarray(codes), np.asarray(means), np.asarray(stddevs)
     dtype = np.float64 if np.float64 in (codes.dtype, means.dtype, stddevs.dtype) else np.float32
     if means.ndim != 2 or not len(means) or means.shape != stddevs.shape or codes.shape[1:] != means.shape[1:]:
-        raise ValueError(f"codes {codes.shape}, means {means.shape} and stddevs {stddevs.shape} do not fit: they must "
-                         "be [n, d], [N, d] and [N, d] with N of 1 or more.")
+        raise ValueError(f"codes, means and stddevs must be [n, d], [N, d] and [N, d] with N of 1 or more (got "
+                         f"{codes.shape}, {means.shape} and {stddevs.shape}).")
     for name, values in (("codes", codes), ("means", means), ("stddevs", stddevs)):
         if not np.isfinite(values).all():
-            raise ValueError(f"{name} hold {np.size(values) - np.isfinite(values).sum()} values that are not finite: "
-                             "the model has diverged; measure an earlier checkpoint.")
+            raise ValueError(f"{name} must be finite (got {np.size(values) - np.isfinite(values).sum()} values that "
+                             "are not): the model has diverged. Try an earlier checkpoint.")
     if not (stddevs > 0).all():
-        raise ValueError(f"stddevs must be above 0; the smallest is {stddevs.min():g}.")
+        raise ValueError(f"stddevs must be above 0 (got {stddevs.min():g}).")
     return codes.astype(dtype), means.astype(dtype), stddevs.astype(dtype)

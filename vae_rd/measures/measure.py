@@ -28,7 +28,7 @@ class Settings:
         for field in dataclasses.fields(self):
             value, least = getattr(self, field.name), field.metadata["least"]
             if not (value is None and field.default is None) and not value >= least:
-                raise ConfigError(f"{field.name}={value}: must be {least} or more.")
+                raise ConfigError(f"{field.name} must be {least} or more (got {value}).")
 
 
 def setting(default: Value, text: str, least: int = 1) -> Any:
@@ -58,6 +58,7 @@ class Measure(NamedTuple):
     text: str  # what it measures, and how long that takes
     settings: type[Settings] = Settings
     headlines: tuple[str, ...] = ()  # scalars worth a column in TensorBoard's table of runs
+    shares: tuple[str, ...] = ()  # scalars between 0 and 1, which figures draw on an axis of that length
     quick: bool = False  # whether `evaluate` makes it without being told to
     version: int = 1  # raised when its numbers change their meaning: older records then count as not made
 
@@ -70,8 +71,8 @@ class Measure(NamedTuple):
         known = [field.name for field in dataclasses.fields(self.settings)]
         unknown = [name for name in values if name not in known]
         if unknown:
-            raise ConfigError(f"{', '.join(unknown)}: {self.name} has no such setting; it has "
-                              f"{', '.join(known) or 'none'}.")
+            raise ConfigError(f"settings of {self.name} must be among {', '.join(known) or 'none at all'} (got "
+                              f"{', '.join(unknown)}).")
         return self.settings(**{name: value for name, value in values.items() if value is not None})
 
     def record(self, settings: Settings) -> dict[str, Any]:

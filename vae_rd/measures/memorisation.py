@@ -103,7 +103,7 @@ MEASURE = Measure(
     "memorisation", measure, "reconstructions at the posterior mean, and at a sample beside it, against training "
     "images and the infinite-capacity decoder (a minute)", MemorisationSettings,
     (f"test/{MEMORISED_AT_MEAN}", f"test/{MEMORISED_AT_MEAN_CONTROL}", f"test/{PERPLEXITY_AT_MEAN}"), quick=True,
-    version=2)  # the first had sampled codes only
+    shares=SHARES, version=2)  # the first had sampled codes only
 
 
 class _Reconstructed(NamedTuple):

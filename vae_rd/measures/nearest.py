@@ -49,13 +49,14 @@ def nearest_images(queries: np.ndarray, references: np.ndarray, *, own: np.ndarr
         progress: called as `progress(blocks, desc=...)` to report on the blocks, as `tqdm.tqdm` is.
 
     Raises:
-        ValueError: for shapes that do not fit, or no reference that counts.
+        ValueError: for images of different sizes, or too few references.
     """
     queries, references = _flat(queries), _flat(references)
     least = 1 if own is None else 2
     if queries.shape[1] != references.shape[1] or len(references) < least:
-        raise ValueError(f"{len(queries)} queries of {queries.shape[1]} values and {len(references)} references of "
-                         f"{references.shape[1]} do not fit: values must agree, and references be {least} or more.")
+        raise ValueError(f"queries and references must have as many values each, and references be {least} or more "
+                         f"(got {len(queries)} queries of {queries.shape[1]} values and {len(references)} references "
+                         f"of {references.shape[1]}).")
     bounds = _bounds(references)
     own = np.full(len(queries), -1) if own is None else np.asarray(own)
     nearest = Nearest(np.empty(len(queries), np.int64), np.empty(len(queries)))

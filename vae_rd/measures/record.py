@@ -33,17 +33,17 @@ def measure_run(finished_run: FinishedRun, names: Iterable[str], *,
         overwrite: make measures again that are there.
 
     Returns:
-        A line for each measure that is there with other settings and was left as it is.
+        A line for each measure that was made before with other settings, and was left as it is.
 
     Raises:
-        runs.RunError: if a name is not known, a measure does not apply to the run, or another process works on it.
+        runs.RunError: if there is no such measure, it cannot be made of this run, or another process works on it.
             What had been recorded before stays as it was.
         ConfigError: if a measure has no such setting, or a value is below its least.
     """
     names = list(dict.fromkeys(names))
     unknown = [name for name in names if name not in MEASURES]
     if unknown:
-        raise runs.RunError(f"measure {', '.join(unknown)} is not known; choose among {', '.join(MEASURES)}.")
+        raise runs.RunError(f"measures must be among {', '.join(MEASURES)} (got {', '.join(unknown)}).")
     chosen = {name: MEASURES[name].settings_with(settings.get(name, {})) for name in names}
     run, checkpoint = finished_run.run, finished_run.checkpoint
     shown = dataclasses.replace(finished_run, progress=functools.partial(_bar, run.path.name, progress))
@@ -53,8 +53,8 @@ def measure_run(finished_run: FinishedRun, names: Iterable[str], *,
             made = recorded(run, checkpoint, name)
             wanted = {"step": measured_step(run, checkpoint), **MEASURES[name].record(chosen[name])}
             if made and not overwrite and made != wanted:
-                notes.append(f"{run.path.name}: {name} is there with {_differing(made, wanted)}, not "
-                             f"{_differing(wanted, made)}; --overwrite makes it again.")
+                notes.append(f"{run.path.name}: {name} was measured with {_differing(made, wanted)}, not "
+                             f"{_differing(wanted, made)}; --overwrite measures it again.")
             elif overwrite or not made:
                 _make(shown, name, chosen[name], wanted)
         if run.read_measures() and not _event_files(run):
@@ -105,7 +105,7 @@ def _make(finished: FinishedRun, name: str, settings: Settings, wanted: dict[str
     try:
         outcome = MEASURES[name].function(finished, settings)
     except ValueError as error:
-        raise runs.RunError(f"{finished.run.path}: {name} does not apply: {error}") from error
+        raise runs.RunError(f"{name} cannot be measured of {finished.run.path}: {error}") from error
     _write(finished, outcome)
     measures = finished.run.read_measures()
     entry = {**outcome.scalars, "settings": wanted, "seconds": round(time.monotonic() - started, 2)}
@@ -120,8 +120,8 @@ def _write(finished: FinishedRun, outcome: Outcome) -> None:
     for partition, values in outcome.per_example.items():
         there = finished.per_example(partition)
         if not np.array_equal(there["index"], getattr(finished.split, partition).index):
-            raise runs.RunError(f"{run.per_example(partition, finished.checkpoint)} is not of these images: their "
-                                "index differs. Remove the run, and train it again.")
+            raise runs.RunError(f"{run.per_example(partition, finished.checkpoint)} must have the index of these "
+                                "images (got another). Remove the run, and train it again.")
         run.write_arrays(run.per_example(partition, finished.checkpoint), {**there, **values})
     for name, figure in outcome.pictures.items():
         with files.whole_file(run.picture(name + suffix)) as beside:

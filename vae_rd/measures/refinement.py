@@ -73,8 +73,8 @@ def measure(run: FinishedRun, settings: RefinementSettings) -> Outcome:
         ValueError: if the objective of an image depends on the images beside it.
     """
     if run.config.rate_terms != "both":
-        raise ValueError(f"rate_terms={run.config.rate_terms}: the objective of an image depends on the others of its "
-                         "batch, so no image has a best posterior of its own.")
+        raise ValueError(f"rate_terms must be both (got {run.config.rate_terms}): else an image's objective depends on "
+                         "the others of its batch, and no image has a best posterior of its own.")
     refiner = Refiner(run.vae.prior(), run.vae.likelihood, run.config.beta, settings.refinement_steps)
     scalars: dict[str, dict[str, float]] = {}
     per_example = {}

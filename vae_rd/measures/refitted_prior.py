@@ -81,8 +81,8 @@ def measure(run: FinishedRun, settings: RefittedPriorSettings) -> Outcome:
     fitted, folds = run.rows("train", MAX_FITTED), image_folds(run.partition("train").index)
     needed = NUM_FOLDS * NUM_COMPONENTS
     if len(fitted) < needed:
-        raise ValueError(f"{len(fitted)} training images: {NUM_COMPONENTS} components and {NUM_FOLDS} folds need "
-                         f"{needed} or more.")
+        raise ValueError(f"training images must be {needed} or more, for {NUM_COMPONENTS} components and {NUM_FOLDS} "
+                         f"folds (got {len(fitted)}).")
     scored = {name: run.rows(name, settings.query_images) for name in run.partitions}
     found = {prior: fit_and_score(
         fit, run.codes("train")[fitted], folds[fitted],

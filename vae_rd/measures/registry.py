@@ -28,3 +28,8 @@ def is_current(name: str, entry: Mapping[str, Any]) -> bool:
     A record of another version counts as not made: it is measured again, and no table has its numbers.
     """
     return name not in MEASURES or entry.get("settings", {}).get("version", 1) == MEASURES[name].version
+
+
+def is_share(scalar: str) -> bool:
+    """Whether a scalar of this name is a share, between 0 and 1."""
+    return any(scalar in measure.shares for measure in MEASURES.values())

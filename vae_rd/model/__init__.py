@@ -40,12 +40,13 @@ def load(path: str | os.PathLike, config: Config | None = None) -> VAE:
     arguments = saved.get("config")
     known = set(inspect.signature(VAE).parameters) - {"kwargs"}
     if saved.get("registered_name") != "vae_rd>VAE" or not isinstance(arguments, dict) or not known >= set(arguments):
-        raise FileError(f"{path} is not a model of vae_rd: it holds {saved.get('class_name')!r}. Nothing in it was run."
-                        f" Move it away; {END_AGAIN}.")
+        raise FileError(f"{path} must hold a model of vae_rd (got {saved.get('class_name')!r}). None of its code was "
+                        f"run. Move it away; {END_AGAIN}.")
     other = {name: value for name, value in arguments.items() if config and value != getattr(config, name, value)}
     if other:
-        raise FileError(f"{path} is the model of another run: its {_words(other)}, and this run has "
-                        f"{_words({name: getattr(config, name) for name in other})}. Put its own back, or {END_AGAIN}.")
+        raise FileError(f"{path} must be the model of this run, with "
+                        f"{_words({name: getattr(config, name) for name in other})} (got {_words(other)}): it belongs "
+                        f"to another run. Put the original back, or {END_AGAIN}.")
     try:
         return keras.models.load_model(path, safe_mode=True, compile=False)
     except Exception as error:  # of Keras, h5py and zipfile

@@ -12,7 +12,7 @@ import numpy as np
 from vae_rd.storage import contents, files, manifest, runs
 
 _FROM_NOTHING = ("remove the folder checkpoints, and results.json if it is there, and run the same training command: "
-                 "the run starts from nothing")
+                 "training starts again from step 0")
 _RUN, _HISTORY, _BEST, _ARRAYS = "bound.run", "bound.history", "bound.best_sha256", "bound.arrays"
 
 
@@ -110,8 +110,8 @@ def _load(run: runs.RunDir) -> tuple[Progress, dict[str, np.ndarray], dict[str, 
                             f"vae_rd: {_FROM_NOTHING}.")
     bound = {name: arrays.pop(name) for name in (_RUN, _HISTORY, _BEST) if name in arrays}
     if _RUN in bound and bound[_RUN].item() != run.path.name:
-        raise runs.RunError(f"{run.last_checkpoint} is the checkpoint of another run, {bound[_RUN].item()}: put "
-                            f"this run's own back, or {_FROM_NOTHING}.")
+        raise runs.RunError(f"{run.last_checkpoint} belongs to another run, {bound[_RUN].item()}: put this "
+                            f"run's own back, or {_FROM_NOTHING}.")
     fields: dict[str, Any] = {name: arrays.pop(f"progress.{name}") for name in Progress._fields}
     column = tuple(str(name) for name in fields.pop("column"))
     return Progress(column=column, **{name: value.item() for name, value in fields.items()}), arrays, bound

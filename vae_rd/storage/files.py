@@ -54,16 +54,16 @@ def remove_unfinished(folder: pathlib.Path) -> None:
 
 
 def present(path: pathlib.Path) -> bool:
-    """Whether a file is there.
+    """Whether a file exists.
 
     Raises:
-        FileError: if something else has its name, such as a folder, or a link that leads nowhere.
+        FileError: if something else has its name, such as a folder or a broken link.
     """
     if path.is_file():
         return True
     if os.path.lexists(path):
-        kind = "a folder" if path.is_dir() else "something else"
-        raise FileError(f"{path} is {kind} where a file belongs: move it away, and run the same command again.")
+        kind = "a folder" if path.is_dir() else "neither a file nor a folder"
+        raise FileError(f"{path} must be a file (it is {kind}). Move it away, and run the same command again.")
     return False
 
 

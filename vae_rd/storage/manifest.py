@@ -73,8 +73,8 @@ def read_any(folder: pathlib.Path) -> Manifest | None:
     try:
         content = schema.parse(path.read_bytes())
         _SCHEMA(content, "")
-        schema.require(content["format_version"] == FORMAT_VERSION, f"format_version={content['format_version']}, and "
-                                                                    f"this program reads {FORMAT_VERSION}")
+        schema.require(content["format_version"] == FORMAT_VERSION, f"format_version must be {FORMAT_VERSION} (got "
+                                                                    f"{content['format_version']})")
         schema.require(content.pop("sha256") == _checksum(content), "its sha256 is not that of its content")
     except ValueError as error:
         raise files.FileError(f"{path} is damaged, or was not written by vae_rd ({error}): {END_AGAIN}.") from error
@@ -132,7 +132,7 @@ def differences(folder: pathlib.Path, manifest: Manifest) -> list[str]:
         try:
             size = os.stat(folder / name).st_size
             if size not in [one.bytes for one in seals]:
-                found.append(f"{name} has {size} bytes and should have {seals[0].bytes}")
+                found.append(f"{name} must have {seals[0].bytes} bytes (got {size})")
         except OSError:
             found.append(f"{name} is missing")
     return found

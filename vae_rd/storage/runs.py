@@ -119,16 +119,15 @@ class RunDir(NamedTuple):
         remedy = f"move it and {self.results.name} away, and run the same training command, which writes both anew"
         if not files.present(self.config):
             if not (self.results.exists() or self.manifest_file.exists()):
-                raise RunError(f"{self.path} is not a run directory: it has no {self.config.name}. Name a folder that "
-                               "vae_rd.main made, or train it first.")
-            raise RunError(f"{self.path} has no {self.config.name}, though it has ended: put it back, or remove "
+                raise RunError(f"{self.path} must be a run directory (it has no {self.config.name}). Try a folder that "
+                               "vae_rd.main made, or train the run first.")
+            raise RunError(f"{self.path} has no {self.config.name}, though the run has ended: put it back, or remove "
                            f"{self.results.name} and run the same training command, which writes both anew.")
         with _damage_named(self.config, remedy):
             config = Config.from_dict(schema.parse(self._checked(self.config, remedy)))
-        if _RUN_NAME.fullmatch(self.path.name) and self.path.name not in (config.run_name,
-                                                                          config.earlier_run_name):
-            raise RunError(f"{self.config} does not hold the Config of this run, but that of {config.run_name}: it was "
-                           f"changed by hand, or is of another run. Put it back, or {remedy}.")
+        if _RUN_NAME.fullmatch(self.path.name) and self.path.name not in (config.run_name, config.earlier_run_name):
+            raise RunError(f"{self.config} must be the Config of this run (got that of {config.run_name}): it was "
+                           f"changed by hand, or belongs to another run. Put the original back, or {remedy}.")
         return config
 
     def read_results(self) -> dict[str, Any] | None:
@@ -139,8 +138,8 @@ class RunDir(NamedTuple):
         with _damage_named(self.results, remedy):
             results = contents.parse_results(self._checked(self.results, remedy))
         if "run" in results and not files.present(self.manifest_file):
-            raise RunError(f"{self.path} has no {self.manifest_file.name}, though it ended with one: put it back, or "
-                           f"{manifest.END_AGAIN}.")
+            raise RunError(f"{self.path} has no {self.manifest_file.name}, though the run ended with one: put it back, "
+                           f"or {manifest.END_AGAIN}.")
         return results
 
     def read_measures(self) -> dict[str, Any]:
@@ -232,13 +231,13 @@ def locked(run: RunDir) -> Iterator[None]:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             file.seek(0)
-            raise InUse(f"{run.path} is in use by {file.read().strip() or 'another process'}. Two processes cannot "
-                        "work on one run: wait for it, or stop it.") from error
+            raise InUse(f"{run.path} is in use by {file.read().strip() or 'another process'}. Only one process can "
+                        "work on a run: wait for that one, or stop it.") from error
         except OSError as error:
             raise RunError(f"{run.lock} cannot be locked ({error.strerror}): the file system of {run.path.parent} has "
-                           "no locks, without which two processes could spoil a run. Keep runs on another file system, "
-                           "or mount this one with locks (NFS: version 4, or the option local_lock=posix where one "
-                           "machine alone writes to it).") from error
+                           "no locks, without which two processes could damage a run. Keep runs on another file "
+                           "system, or mount this one with locks (NFS: version 4, or the option local_lock=posix where "
+                           "one machine alone writes to it).") from error
         file.seek(0)
         file.truncate()
         file.write(f"host {socket.gethostname()}, process {os.getpid()}\n")
@@ -253,12 +252,12 @@ def _open_lock(run: RunDir) -> io.TextIOBase:
         return os.fdopen(os.open(run.lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666), "r+")
     except OSError as error:
         if error.errno == errno.ELOOP:
-            raise RunError(f"{run.lock} is a symbolic link, which is never a run's lock: remove it.") from error
+            raise RunError(f"{run.lock} must be a file (it is a symbolic link). Remove it.") from error
         if error.errno == errno.EISDIR:
-            raise RunError(f"{run.lock} is a folder where a file belongs: remove it.") from error
+            raise RunError(f"{run.lock} must be a file (it is a folder). Remove it.") from error
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-            raise RunError(f"{run.lock} cannot be written ({error.strerror}), and to train or to measure a run writes "
-                           "into its folder: copy the folder to a place of your own, or ask for write permission."
+            raise RunError(f"{run.lock} cannot be written ({error.strerror}): training and measuring both write into "
+                           "the run's folder. Copy it to a place of your own, or ask for write permission."
                            ) from error
         raise
 

@@ -35,7 +35,7 @@ def workers(environment: Mapping[str, str] = os.environ) -> list[str]:
     Under Slurm the port is a base from the job id plus the rank, so that "nodes" that share a machine do not collide.
 
     Raises:
-        ConfigError: if Slurm's variables are not understood.
+        ConfigError: if Slurm's variables cannot be parsed.
     """
     if "TF_CONFIG" in environment:
         return json.loads(environment["TF_CONFIG"])["cluster"]["worker"]
@@ -60,7 +60,7 @@ def expand_hosts(hosts: str) -> list[str]:
     names = []
     for text in re.split(r",(?![^\[]*\])", hosts):  # at commas outside brackets
         if not (match := _HOSTS.fullmatch(text)):
-            raise ConfigError(f"the hosts of SLURM_STEP_NODELIST={hosts!r} are not understood: {text!r} must be a name "
+            raise ConfigError(f"the hosts of SLURM_STEP_NODELIST={hosts!r} cannot be parsed: {text!r} must be a name "
                               f"or prefix[ranges]suffix, with one pair of brackets. {_REMEDY}")
         prefix, ranges, suffix = match.groups()
         for part in ranges.split(",") if ranges else ():

@@ -101,7 +101,7 @@ def versions() -> dict[str, str]:
 
 def _strategy(name: str) -> tf.distribute.Strategy:
     if name not in STRATEGIES:
-        raise ConfigError(f"strategy={name!r} is not known; choose one of {', '.join(STRATEGIES)}.")
+        raise ConfigError(f"strategy must be one of {', '.join(STRATEGIES)} (got {name!r}).")
     several = cluster.num_workers() > 1
     if name == "multi_worker" and not several:
         raise ConfigError("strategy='multi_worker' needs TF_CONFIG with several workers, or a start by srun with "

@@ -51,8 +51,8 @@ def prepare(config: Config, run: runs.RunDir, retry: bool, write: bool = True) -
         runs.RunError: if the directory holds another Config.
     """
     if run.config.is_file() and run.read_config() != config:
-        raise runs.RunError(f"{run.config} does not hold the Config of this run: it was changed by hand or by another "
-                            "version. Move the folder away, or choose another --runs_dir.")
+        raise runs.RunError(f"{run.config} must be the Config of this run (got another): it was changed by hand, or by "
+                            "another version. Move the folder away, or choose another --runs_dir.")
     if write and retry:
         run.failure.unlink(missing_ok=True)
     if write and retry and run.status() == runs.DIVERGED:
@@ -75,14 +75,14 @@ def continue_run(source: runs.RunDir, config: Config, run: runs.RunDir) -> None:
     if run.config.is_file():
         return  # begun already: it goes on by itself
     if source.status() != runs.FINISHED:
-        raise runs.RunError(f"{source.path} is {source.status()}: only a finished run can be continued to more steps.")
+        raise runs.RunError(f"{source.path} must be a finished run to be continued (it is {source.status()}).")
     old = source.read_config()
     if config.replace(train_steps=old.train_steps, eval_every=old.eval_every, eval_images=old.eval_images) != old:
-        raise runs.RunError(f"{source.path} was trained with another Config: only train_steps, eval_every and "
-                            "eval_images may differ when a run is continued.")
+        raise runs.RunError(f"only train_steps, eval_every and eval_images may differ from the Config of the run that "
+                            f"is continued, {source.path}.")
     if config.train_steps <= old.train_steps:
-        raise runs.RunError(f"train_steps={config.train_steps}: must be more than the {old.train_steps} of "
-                            f"{source.path}.")
+        raise runs.RunError(f"train_steps must be more than the {old.train_steps} of {source.path} (got "
+                            f"{config.train_steps}).")
     with runs.locked(run):
         checkpoints.copy(source, run)
         files.write_text(run.config, config.to_json())
