@@ -45,7 +45,8 @@ def training(data_dir, folder):
         if "--architecture=cnn" in flags:
             usual["--channels"] = usual.pop("--hidden_units") // 4
         flags = [*(f"{name}={value}" for name, value in usual.items() if name not in names), "--noprogress", *flags]
-        started.append(commands.start("vae_rd.main", flags, folder / f"output{len(started)}.txt", before, **environment))
+        output = folder / f"output{len(started)}.txt"
+        started.append(commands.start("vae_rd.main", flags, output, before, **environment))
         return started[-1]
     try:
         yield start

@@ -18,10 +18,10 @@ Tetrominoes.
 - C3, the best beta: none is better than 0.1 by 2 nats, and both ends of the curve are worse by 2 nats, so that a flat
   curve has no best beta (with 1 nat a flat gap was found flat in half of the simulations). Log p(x) is estimated by
   annealed importance sampling; by importance sampling only where there is no such estimate of the test, or for the
-  gap of both partitions, and at most a tenth of their images are flagged at any beta. A few images stand for all, the same at every beta and restart: so
-  differences between betas are paired by image, and their standard error over images, which has the Monte Carlo error
-  of each image in it, is added to that over restarts in quadrature. A bias that all betas share cancels, another does
-  not.
+  gap of both partitions, and at most a tenth of their images are flagged at any beta. A few images stand for all, the
+  same at every beta and restart: so differences between betas are paired by image, and their standard error over
+  images, which has the Monte Carlo error of each image in it, is added to that over restarts in quadrature. A bias that
+  all betas share cancels, another does not.
 - C3, memorisation: of reconstructions at the posterior's mean (a sample of a wide posterior is far from its input,
   whatever the model has learned), beyond the control. The largest share at betas from 0.5 on minus the largest up to
   0.1, so that a peak at 1 that blurs away by 5 counts, above 0.05: of 2,000 images a share of 0.15 is known to 0.016

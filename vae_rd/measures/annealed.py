@@ -89,7 +89,7 @@ def measure(run: FinishedRun, settings: AnnealedSettings) -> Outcome:
 
 MEASURE = Measure(
     "annealed", measure, "log p(x) of training and test images by annealed importance sampling, with the bidirectional "
-    "check (8 to 60 s per image)", AnnealedSettings, (f"test/{LOG_PX_AIS}",), version=2)  # the first had no training set
+    "check (8 to 60 s per image)", AnnealedSettings, (f"test/{LOG_PX_AIS}",), version=2)  # the first: test images only
 
 
 def annealed_log_marginal(images: np.ndarray, prior: Any, likelihood: Callable[[Any], Any], scales: np.ndarray, *,
