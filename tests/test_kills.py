@@ -1,8 +1,8 @@
 """kill -9 at random moments: every program, started again until it is done, leaves the bits of one that nothing hit.
 
 Each program is killed KILLS times at moments that a seeded generator draws over the time that it takes undisturbed,
-its import of TensorFlow left out: `tests.commands` forks it from a process that has imported everything and run
-nothing. A program that ends before its moment is compared with the undisturbed one and begins anew elsewhere, so that all kills
+its import of TensorFlow left out: `tests.commands` forks it from a process that has imported all and run nothing. A
+program that ends before its moment is compared with the undisturbed one and begins anew elsewhere, so that all kills
 hit.
 """
 
@@ -144,8 +144,7 @@ PROGRAMS = {
     "evaluate": Program("vae_rd.evaluate", evaluation_flags, trained, needs_runs=True),
     "export": Program("vae_rd.export", lambda folder, data_dir: [
         f"--runs_dir={folder / 'runs'}", f"--out_dir={folder / 'figures'}"],
-        functools.partial(written, "figures", f"{files.UNFINISHED}*"),
-        needs_runs=True),
+        functools.partial(written, "figures", f"{files.UNFINISHED}*"), needs_runs=True),
     "data_gen": Program("data_gen.main", lambda folder, data_dir: [
         "--split=cd_3000", f"--data_dir={folder / 'data'}", "--num_shards=3", "--num_workers=2"],
         functools.partial(written, "data", ".*.lock"))}
@@ -185,8 +184,7 @@ class Trial:
         return folder
 
     def start(self, before=None):
-        flags = self.program.flags(self.folder, self.data_dir)
-        output = self.folder.with_suffix(".txt")
+        flags, output = self.program.flags(self.folder, self.data_dir), self.folder.with_suffix(".txt")
         return commands.start(self.program.module, flags, output, before or self.program.before)
 
     def attempt(self, seconds=None, before=None):

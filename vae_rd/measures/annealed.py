@@ -89,7 +89,7 @@ def measure(run: FinishedRun, settings: AnnealedSettings) -> Outcome:
 
 MEASURE = Measure(
     "annealed", measure, "log p(x) of training and test images by annealed importance sampling, with the bidirectional "
-    "check (8 to 60 s per image)", AnnealedSettings, (f"test/{LOG_PX_AIS}",), version=2)  # 1: no training images
+    "check (8 to 60 s per image)", AnnealedSettings, (f"test/{LOG_PX_AIS}",), version=2)  # the first: test images only
 
 
 def annealed_log_marginal(images: np.ndarray, prior: Any, likelihood: Callable[[Any], Any], scales: np.ndarray, *,
@@ -156,8 +156,7 @@ class _Steps:
 
     def __init__(self, prior: Any, likelihood: Callable[[Any], Any], num_steps: int) -> None:
         if num_steps < NUM_STAGES:
-            raise ValueError(f"num_steps must be {NUM_STAGES} or more: one for each stage of the path (got "
-                             f"{num_steps}).")
+            raise ValueError(f"num_steps={num_steps} must be {NUM_STAGES} or more: one for each stage of the path.")
         self._prior, self._sizes = prior, np.diff(np.linspace(0, num_steps, NUM_STAGES + 1).astype(int))
         self._stage = _stage_function(prior, likelihood)
 
