@@ -36,7 +36,7 @@ test_gap.__test__ = False  # not for pytest
 
 
 def metrics(config: Config, partition: str, spread: float = 0.4) -> dict[str, float]:
-    """The metrics of one partition, with a restart's noise drawn from the run's name (the earlier one, so that it stays)."""
+    """The metrics of one partition, with a restart's noise drawn from the run's earlier name, so that it stays."""
     random = np.random.default_rng(zlib.crc32(f"{config.earlier_run_name} {partition[:4]}".encode()))
     rate, distortion = training_point(config)
     if partition != "train":

@@ -99,8 +99,9 @@ def test_the_name_before_choices_were_named():
 @pytest.mark.parametrize("choices, words", [
     ({"prior": "mixture"}, "mixture"), ({"likelihood": "normal"}, "normal"),
     ({"rate_terms": "marginal_kl"}, "marginal_kl"), ({"latent_dim": 5}, "latent5"),
-    ({"binarization": "dynamic"}, "dynamic"), ({"hidden_units": 32}, "hidden32"), ({"precision": "bfloat16"}, "bfloat16"),
-    ({"batch_size": 64}, "batch64"), ({"learning_rate": 3e-5}, "learning3e-05"),
+    ({"binarization": "dynamic"}, "dynamic"), ({"hidden_units": 32}, "hidden32"),
+    ({"precision": "bfloat16"}, "bfloat16"), ({"batch_size": 64}, "batch64"),
+    ({"learning_rate": 3e-5}, "learning3e-05"),
     ({"learning_rate": 1e30}, "learning1e30"), ({"image_size": 16}, "image16"),
     ({"data_seed": 7}, "data7"), ({"latent_dim": 2, "prior": "flow"}, "latent2-flow"),
 ])

@@ -50,7 +50,7 @@ def test_the_notebook_runs(tmp_path):
     import nbformat
     (tmp_path / "docs").mkdir()
     shutil.copytree(ROOT / "results/runs", tmp_path / "results/runs")
-    for later in (Config(beta=0.1, latent_dim=5, train_steps=25_700), Config(beta=1.0, split="cd_8k"), Config(beta=0.7)):
+    for later in (Config(beta=0.1, latent_dim=5, train_steps=25_700), Config(split="cd_8k"), Config(beta=0.7)):
         fabricate_run(tmp_path / "results/runs", later)
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     committed = json.loads(NOTEBOOK.read_text())

@@ -114,7 +114,9 @@ def export_curves(table: "pd.DataFrame", runs_dir: str | os.PathLike, out_dir: s
     partitions = ("train", "test" if checkpoint == "last" else "test_compare")
     chosen = points[points["checkpoint"] == checkpoint]
     print(tables.as_text(chosen, partitions))
-    _write_figure(rd_curves.rd_figure(chosen, facet, partitions=partitions, rate_axis=rate_axis), out, "rd")
+    figure = rd_curves.rd_figure(chosen, facet, partitions=partitions, rate_axis=rate_axis)
+    paper.mark_smoke(figure, chosen)
+    _write_figure(figure, out, "rd")
     print(f"{tables.finished(table)['run'].nunique()} finished runs; see {out / 'rd.png'}, {out / 'rd.pdf'}, "
           f"{out / 'rd_curves.csv'} and {out / 'runs.csv'}")
 

@@ -20,7 +20,8 @@ def point(config, partition, checkpoint):
     """Values with every measure; each a known function of beta and of the training-set size."""
     values = metrics(config, partition)
     information = min(values["rate"], math.log(split_size(config.split) or 81920))
-    return values | {
+    counts = {"information.minibatch": 512, "log_marginal.query_images": 200}
+    return values | counts | {
         "distortion": values["distortion"] - 5 * (checkpoint == "best"), quantities.MUTUAL_INFORMATION: information,
         quantities.MARGINAL_KL: values["rate"] - information, quantities.LOG_PX: values["elbo"] + 3,
         quantities.UNRELIABLE: 0.9 * (config.beta < 0.1), quantities.MEMORISED_AT_MEAN: 0.2,
@@ -32,6 +33,10 @@ def point(config, partition, checkpoint):
 def drawn(name, tmp_path, scale="smoke"):
     wanted = experiment(name, scale)
     return paper.draw(fabricate_table(list(wanted.configs), point), wanted, tmp_path)
+
+
+def key_of(figure):
+    return {text.get_text() for text in figure.legends[0].get_texts()}
 
 
 def titles(figure):
@@ -158,6 +163,55 @@ def test_information_has_caps_bounds_and_both_estimates(tmp_path):
     np.testing.assert_allclose(drawn_values[1], means.sort_values("beta")["mutual_information_mean"])
     np.testing.assert_allclose(drawn_values[0], drawn_values[1] + 0.4)
     assert len(panel.collections) >= 1  # the band of the bounds
+    assert key_of(result.figures["figure8"]) == {
+        "exact", "estimate from minibatches of 512", "bars: standard deviation of 3 restarts",
+        "where the mutual information must lie: max(0, log N \N{MINUS SIGN} D) to R"}
+
+
+@pytest.mark.parametrize("size, words, lines", [(64, "minibatches of 64", {"log 64 = 4.16", "log N = 6.21"}),
+                                                (512, "minibatches of 500", {"log N = 6.21"})])
+def test_the_minibatch_is_that_which_was_used(tmp_path, size, words, lines):
+    wanted = experiment("figure8", "smoke")
+    table = fabricate_table(list(wanted.configs), point).assign(**{"information.minibatch": size})
+    figure = paper.draw(table, wanted, tmp_path).figures["figure8"]
+    assert f"estimate from {words}" in key_of(figure)
+    assert lines == {text.get_text() for text in figure.axes[0].texts if text.get_text().startswith("log")}
+
+
+def test_memorisation_is_drawn_beyond_its_control_and_no_marker_hides_another(tmp_path):
+    result = drawn("memorisation", tmp_path)
+    panel, betas = result.figures["memorisation"].axes[0], SCALE.betas
+    one, three = (container.lines[0] for container in panel.containers)
+    for line in (one, three):
+        np.testing.assert_allclose(line.get_ydata().astype(float), 0.05)  # 0.2 - 0.15
+        np.testing.assert_allclose(line.get_xdata(), betas, rtol=0.2)
+    assert (np.array(three.get_xdata()) > 1.05 * np.array(one.get_xdata())).all()
+    assert one.get_marker() != three.get_marker() and "memorised \N{MINUS SIGN} control" in panel.get_ylabel()
+
+
+def test_log_px_says_how_many_images_it_is_a_mean_of(tmp_path):
+    figure = drawn("log_likelihood", tmp_path).figures["log_likelihood"]
+    assert "log p(x), importance sampling (200 images)" in key_of(figure)
+    wanted = experiment("log_likelihood", "smoke")
+    table = fabricate_table(list(wanted.configs), point)
+    table["log_marginal.query_images"] = np.where(table["beta"] == 1, 1000, 8)
+    figure = paper.draw(table, wanted, tmp_path).figures["log_likelihood"]
+    assert "log p(x), importance sampling (8 to 1,000 images)" in key_of(figure)
+    assert {"8", "1,000"} <= {text.get_text() for text in figure.axes[0].texts}
+
+
+@pytest.mark.parametrize("name", ["figure3", "figure8", "log_likelihood", "memorisation"])
+def test_a_figure_at_smoke_scale_says_so(tmp_path, name):
+    for scale, marked in (("smoke", True), ("laptop", False)):
+        for figure in drawn(name, tmp_path, scale).figures.values():
+            assert any("smoke scale" in text.get_text() for text in figure.texts) == marked
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_no_legend_is_wider_than_its_figure(name, tmp_path):
+    for figure in drawn(name, tmp_path, "laptop").figures.values():
+        box = figure.legends[0].get_window_extent()
+        assert 0 <= box.x0 and box.x1 <= figure.bbox.width
 
 
 def test_unreliable_log_px_is_hollow_and_the_ceiling_named(tmp_path):

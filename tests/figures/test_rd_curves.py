@@ -54,6 +54,24 @@ def test_points_bars_and_stars_are_those_of_the_table(four):
     assert star.get_xdata()[0] == at_one["rate_mean"].item() and star.get_markerfacecolor() == "white"
 
 
+def test_two_restarts_are_drawn_as_both_values(tmp_path):
+    for seed, distortion in ((0, 60.0), (1, 70.0)):
+        fabricate_run(tmp_path, SMALL.replace(beta=0.1, seed=seed), distortion=distortion)
+    points = tables.curves(tables.collect(tmp_path)).query("checkpoint == 'last'")
+    figure = rd_curves.rd_figure(points, partitions=("test",))
+    _, _, (_, upright) = figure.axes[0].containers[0].lines
+    np.testing.assert_allclose(upright.get_segments()[0][:, 1], [60, 70])
+    assert "2 restarts: bars from one value to the other" in [text.get_text() for text in
+                                                              figure.legends[0].get_texts()]
+    assert points[["distortion_low", "distortion_high"]].isna().all(axis=None)
+
+
+def test_both_curves_of_a_panel_have_their_betas(four):
+    for axes in rd_curves.rd_figure(four, partitions=("test",)).axes:
+        colours = {text.get_color() for text in axes.texts if text.get_text() in ("0.1", "\u03b2 = 5", "\u03b2 = 0.01")}
+        assert colours == set(style.COLOURS[:2])
+
+
 def test_diagonals_carry_the_elbo_of_their_points(four):
     figure = rd_curves.rd_figure(four)
     found = 0

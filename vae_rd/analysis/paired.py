@@ -55,6 +55,7 @@ class Runs:
         self._run_names: dict[tuple, dict] = {}  # of the curves asked for so far
         self._images = images or (lambda *run: {})
         self._least = least
+        self._only: int | None = None  # seed of the one restart that counts; None: all
         self._used: list[tuple[int, int]] = []  # restarts and betas of the curves given out
 
     @contextmanager
@@ -64,13 +65,13 @@ class Runs:
         yield self._used
 
     @contextmanager
-    def any_restarts(self) -> Iterator[None]:
-        """Within the block one complete restart is enough: for plain differences, without intervals."""
-        least, self._least = self._least, 1
+    def any_restarts(self, only: int | None = None) -> Iterator[None]:
+        """Within the block one complete restart is enough, or that of one seed: for plain differences, no intervals."""
+        least, self._least, self._only = self._least, 1, only
         try:
             yield
         finally:
-            self._least = least
+            self._least, self._only = least, None
 
     def curve(self, quantity: str, network: dict, split: str, **where: str | float) -> tuple[np.ndarray, np.ndarray]:
         """Betas [b] and values [restarts, b] of one curve; raises NotEnough."""
@@ -107,6 +108,7 @@ class Runs:
                  if all(beta in frame and frame[beta].count() >= self._least for frame in frames)]
         complete = [frame.reindex(columns=betas).dropna() for frame in frames]
         seeds = set.intersection(*(set(frame.index) for frame in complete))
+        seeds &= seeds if self._only is None else {self._only}
         absent = [beta for beta in self.scale.few_betas if beta not in betas]
         if absent or len(seeds) < self._least:
             at = "every beta" if not betas else f"beta = {', '.join(f'{beta:g}' for beta in absent)}"

@@ -12,6 +12,7 @@ import numpy.typing as npt
 import scipy.special
 
 LEVEL = 0.95  # coverage of every interval
+LEAST = 3  # values below which no interval is given: of two, Student's is 9 times as wide as they lie apart
 
 
 class Interval(NamedTuple):
@@ -31,7 +32,7 @@ class InteriorMinimum(NamedTuple):
 
 
 def t_half_width(std: npt.ArrayLike, count: npt.ArrayLike, level: float = LEVEL) -> np.ndarray:
-    """Half the width of Student's interval for a mean: t_(n-1) * std / sqrt(n); NaN below two values.
+    """Half the width of Student's interval for a mean: t_(n-1) * std / sqrt(n); NaN below LEAST values.
 
     Args:
         std: standard deviations over the values (ddof=1), any shape.
@@ -39,7 +40,7 @@ def t_half_width(std: npt.ArrayLike, count: npt.ArrayLike, level: float = LEVEL)
         level: coverage.
     """
     std, count = np.asarray(std, float), np.asarray(count, float)
-    enough = np.where(count >= 2, count, np.nan)
+    enough = np.where(count >= LEAST, count, np.nan)
     return scipy.special.stdtrit(enough - 1, 0.5 + level / 2) * std / np.sqrt(enough)
 
 

@@ -1,6 +1,7 @@
 """Run directories -> one tidy table of all runs, and the table of their curves over beta."""
 
 import dataclasses
+import math
 import os
 import pathlib
 from collections.abc import Iterable
@@ -18,6 +19,8 @@ from vae_rd.storage.runs import FINISHED, METRICS, PARTITIONS, UNFINISHED, UNSEA
 CONFIG_COLUMNS = tuple(field.name for field in dataclasses.fields(Config))
 POINT_COLUMNS = (*(name for name in CONFIG_COLUMNS if name != "seed"), "partition", "checkpoint")
 SUMMARIES = ("mean", "std", "n", "low", "high")  # of every quantity, over the restarts of a curve point
+QUERY_IMAGES = "query_images"  # the setting that says how many images a measure sees
+SETTING = "."  # in the columns <measure>.<setting>: what a measure was made with
 STANDARD_ERROR = "_se"  # suffix of a measure's Monte Carlo error: in runs.csv, not averaged over restarts
 UNREADABLE = "unreadable"
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a cell begins with that a spreadsheet calculates
@@ -36,8 +39,10 @@ def collect(runs_dir: str | os.PathLike) -> pd.DataFrame:
 
     Columns: run, status, note, the fields of Config (eval_every with its default filled in, eval_images as text, or
     `all`), partition, checkpoint, step, num_images, the metrics (nats per image; active_units a count), then one column
-    per scalar that a measure wrote. A run that has not finished has one row, with no partition and no metrics: `note`
-    says why. Of a finished run, `note` says whether it is unsealed, or which of its files are missing or cut.
+    per scalar that a measure wrote, and one `<measure>.<setting>` per whole number that it was made with
+    (`log_marginal.query_images`: how many images the mean is of). A run that has not finished has one row, with no
+    partition and no metrics: `note` says why. Of a finished run, `note` says whether it is unsealed, or which of its
+    files are missing or cut.
 
     Args:
         runs_dir: the folder that holds the run directories.
@@ -111,21 +116,23 @@ def where(table: pd.DataFrame, conditions: list[str]) -> pd.DataFrame:
 def curves(table: pd.DataFrame) -> pd.DataFrame:
     """The table `rd_curves.csv`: a row per curve point, that is per Config without its seed, partition and checkpoint.
 
-    Columns: POINT_COLUMNS, num_train, then for every metric and measure its `_mean`, `_std` (ddof=1), `_n` (restarts
-    that have it), `_low` and `_high` (95% interval of the mean, Student's t; empty with one restart). Only of finished
-    runs.
+    Columns: POINT_COLUMNS, num_train, the settings of the measures (the least over restarts), then for every metric and
+    measure its `_mean`, `_std` (ddof=1), `_n` (restarts that have it), `_low` and `_high` (95% interval of the mean,
+    Student's t; empty below three restarts). Only of finished runs.
     """
     rows = finished(table)
     measured = [name for name in table.columns if name not in _LEADING and not name.endswith(STANDARD_ERROR)]
-    quantities = [*METRICS, *measured]
-    points = rows.astype({name: float for name in quantities}).groupby(list(POINT_COLUMNS), dropna=False)
+    settings = [name for name in measured if SETTING in name]
+    quantities = [*METRICS, *(name for name in measured if name not in settings)]
+    points = rows.astype({name: float for name in quantities + settings}).groupby(list(POINT_COLUMNS), dropna=False)
     groups = points[quantities]
     mean, std, count = groups.mean(), groups.std(ddof=1), groups.count()
     half = pd.DataFrame(t_half_width(std, count), mean.index, mean.columns)
     parts = dict(zip(SUMMARIES, (mean, std, count, mean - half, mean + half)))
     frames = [parts[summary].add_suffix(f"_{summary}") for summary in SUMMARIES]
     order = [f"{quantity}_{summary}" for quantity in quantities for summary in SUMMARIES]
-    return pd.concat([points["num_train"].max(), pd.concat(frames, axis=1)[order]], axis=1).copy().reset_index()
+    about = [points["num_train"].max(), points[settings].min()]
+    return pd.concat([*about, pd.concat(frames, axis=1)[order]], axis=1).copy().reset_index()
 
 
 def gaps(table: pd.DataFrame, runs_dir: str | os.PathLike) -> pd.DataFrame:
@@ -146,7 +153,10 @@ def gaps(table: pd.DataFrame, runs_dir: str | os.PathLike) -> pd.DataFrame:
 
 
 def as_text(curves: pd.DataFrame, partitions: tuple[str, ...] = ("train", "test")) -> str:
-    """The RD table for a terminal: a line per beta and curve; mean and standard deviation, in nats per image."""
+    """The RD table for a terminal: a line per beta and curve; mean and standard deviation, in nats per image.
+
+    Of two restarts it gives both values.
+    """
     chosen = curves[curves["partition"].isin(partitions)]
     always = ("split", "architecture", "num_layers", "beta")
     names = [name for name in POINT_COLUMNS[:-2] if name in always or chosen[name].nunique(dropna=False) > 1]
@@ -160,9 +170,13 @@ def as_text(curves: pd.DataFrame, partitions: tuple[str, ...] = ("train", "test"
 
 
 def _mean_and_spread(block: pd.DataFrame, metric: str) -> pd.Series:
-    texts = [f"{mean:.2f}" + (f" \u00b1 {std:.2f}" if n > 1 else "") for mean, std, n in
-             zip(block[f"{metric}_mean"], block[f"{metric}_std"], block[f"{metric}_n"])]
-    return pd.Series(texts, block.index, dtype=object)
+    def text(mean: float, std: float, restarts: int) -> str:
+        if restarts == 2:
+            half = std / math.sqrt(2)
+            return f"{mean - half:.2f}, {mean + half:.2f}"
+        return f"{mean:.2f}" + (f" \u00b1 {std:.2f}" if restarts > 1 else "")
+    columns = (block[f"{metric}_{part}"] for part in ("mean", "std", "n"))
+    return pd.Series([text(*values) for values in zip(*columns)], block.index, dtype=object)
 
 
 def _is_code(text: str) -> bool:
@@ -189,9 +203,13 @@ def _readable_rows(run: RunDir) -> list[dict[str, Any]]:
     for checkpoint, block in (("last", results), ("best", results.get("best") or {})):
         for partition in PARTITIONS:
             if partition in block:
-                measured = _scalars(measures.get(checkpoint, {}), block["step"], partition)
-                rows.append({**measured, **about, "partition": partition, "checkpoint": checkpoint,
-                             "step": block["step"], **block[partition]})
+                valid = {name: measure for name, measure in measures.get(checkpoint, {}).items()
+                         if measure.get("settings", {}).get("step", block["step"]) == block["step"]
+                         and is_current(name, measure)}
+                rows.append({**_scalars(valid, partition),
+                             **_settings(valid, partition, block[partition].get("num_images")), **about,
+                             "partition": partition, "checkpoint": checkpoint, "step": block["step"],
+                             **block[partition]})
     return rows
 
 
@@ -207,11 +225,9 @@ def _progress(run: RunDir, config: Config, results: dict[str, Any] | None) -> di
     return {"step": step, "note": f"evaluated up to step {step} of {config.train_steps}{failed}"}
 
 
-def _scalars(measures: dict[str, Any], step: int, partition: str) -> dict[str, float | None]:
-    """The numbers that measures wrote for this partition and the whole run; not of another step or another version."""
-    valid = [measure for name, measure in measures.items()
-             if measure.get("settings", {}).get("step", step) == step and is_current(name, measure)]
-    blocks = [measure.get(part) or {} for measure in valid for part in ("run", partition)]
+def _scalars(measures: dict[str, Any], partition: str) -> dict[str, float | None]:
+    """The numbers that measures wrote for this partition and for the run as a whole."""
+    blocks = [measure.get(part) or {} for measure in measures.values() for part in ("run", partition)]
     return {name: value for block in blocks for name, value in block.items()
             if value is None or isinstance(value, (int, float))}
 
@@ -221,6 +237,18 @@ def _outdated(measures: dict[str, Any]) -> str:
     names = dict.fromkeys(name for block in measures.values() for name, entry in block.items()
                           if not is_current(name, entry))
     return f"{', '.join(names)}: of another version, left out; measure the run again" if names else ""
+
+
+def _settings(measures: dict[str, Any], partition: str, num_images: int | None) -> dict[str, int]:
+    """The whole numbers that the partition's measures were made with; of images, how many there were at most."""
+    found = {}
+    for name, measure in measures.items():
+        for setting, value in measure.get("settings", {}).items() if partition in measure else ():
+            if setting == QUERY_IMAGES:
+                value = min((count for count in (value, num_images) if count is not None), default=None)
+            if isinstance(value, int) and setting not in ("step", "version"):
+                found[f"{name}{SETTING}{setting}"] = value
+    return found
 
 
 def _matches(column: pd.Series, values: list[str]) -> pd.Series:

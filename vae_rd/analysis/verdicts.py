@@ -1,5 +1,6 @@
 """The table of claims: every test of `claims` computed, judged, counted and written as text."""
 
+import contextlib
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ def evaluate(table: pd.DataFrame, scale: str = "paper", images: Images | None = 
     Columns: claim, statement, statistic, must_be, estimate, low, high (95% interval), p_value (of interior minima:
     below 0.05 exactly where the interval is above the margin), restarts and betas (the fewest of the curves that the
     number was made from; none where it is of the data alone), verdict, note. A test with too few restarts gives the
-    estimate without an interval, if one restart is complete.
+    estimate without an interval, if one restart is complete, and of two restarts the number of each in its note.
 
     Args:
         table: what `tables.collect` returned.
@@ -82,14 +83,25 @@ def _computed(claim: Claim, runs: Runs) -> tuple[Finding, dict]:
 
 
 def _plain(claim: Claim, runs: Runs, reason: str) -> tuple[Finding, dict]:
-    """The plain difference over the restarts available, without an interval, and why it has none."""
+    """The plain difference over the restarts available, without an interval, and why it has none; of two, both."""
     nothing = Finding(Interval(np.nan, np.nan, np.nan), reason)
     try:
         with runs.any_restarts():
             found, counts = _computed(claim, runs)
     except NotEnough:
         return nothing, {"restarts": None, "betas": None}
+    if counts["restarts"] == 2:
+        nothing = nothing._replace(note=f"the two restarts give {_each_restart(claim, runs)}; {reason}")
     return nothing._replace(interval=found.interval._replace(low=np.nan, high=np.nan)), counts
+
+
+def _each_restart(claim: Claim, runs: Runs) -> str:
+    """The number of each restart by itself, as far as it is complete."""
+    numbers = []
+    for seed in range(runs.scale.restarts):
+        with runs.any_restarts(seed), contextlib.suppress(NotEnough):
+            numbers.append(f"{claim.compute(runs).interval.estimate:.3g}")
+    return " and ".join(numbers)
 
 
 def verdict_on(claim: Claim, found: Finding) -> str:

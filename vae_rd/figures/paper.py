@@ -16,6 +16,8 @@ from vae_rd.figures.rd_curves import rd_figure
 from vae_rd.storage.runs import RunDir
 from vae_rd.sweeps.experiments import DEFAULT_SCALE, OTHER_DATASETS, SCALES, Experiment, experiment
 
+MEMORISED_BEYOND = "memorised_beyond_control"  # share of test images: memorised minus the control
+
 
 class Material(NamedTuple):
     """What a figure is made from: the rows of one experiment's finished runs."""
@@ -87,7 +89,18 @@ def draw(table: pd.DataFrame, wanted: Experiment, runs_dir: str | os.PathLike, r
         raise TableError(f"{wanted.name}: none of its {len(wanted.configs)} runs at scale {wanted.scale} has finished. "
                          f"Train them with {wanted.command}.")
     material = Material(wanted, rows, in_order(curves(rows)), pathlib.Path(runs_dir), rate_axis)
-    return DRAWINGS[wanted.drawing](material)._replace(curves=material.curves)
+    drawn = DRAWINGS[wanted.drawing](material)
+    for figure in drawn.figures.values():
+        mark_smoke(figure, material.curves)
+    return drawn._replace(curves=material.curves)
+
+
+def mark_smoke(figure: Figure, points: pd.DataFrame) -> None:
+    """Writes across a figure that it is at smoke scale, if some of its points (rows of `curves`) are of such runs."""
+    steps = SCALES["smoke"].base.train_steps
+    if (points["train_steps"] <= steps).any():
+        figure.text(0.5, 0.55, f"smoke scale: {steps} steps, no result", rotation=20, ha="center", va="center",
+                    fontsize=4.2 * figure.get_figwidth(), color="0.5", alpha=0.22, zorder=10)
 
 
 def rd_curves(material: Material) -> Drawn:
@@ -169,16 +182,19 @@ def nearest_distances(material: Material) -> Drawn:
 
 
 def memorisation(material: Material) -> Drawn:
-    """Shares of memorised images and the perplexity of the weights against beta."""
-    lacking = _lacking(material, quantities.MEMORISED_AT_MEAN)
-    labels = {quantities.MEMORISED_AT_MEAN: "share nearer to\na training image",
-              quantities.MEMORISED_AT_MEAN_CONTROL: "share nearer to\nanother test image",
-              quantities.AVERAGED_AT_MEAN: "share nearer to the\nweighted mean",
-              quantities.PERPLEXITY_AT_MEAN: "perplexity of\nthe weights"}
+    """Memorised images beyond the control, those nearer to the weighted mean, and its perplexity, against beta."""
+    lacking = _lacking(material, quantities.MEMORISED_AT_MEAN_CONTROL)
     if lacking:
         return Drawn({}, lacking)
+    labels = {MEMORISED_BEYOND: "memorised \N{MINUS SIGN} control\n(share of images)",
+              quantities.AVERAGED_AT_MEAN: "nearer to the\nweighted mean\n(share of images)",
+              quantities.PERPLEXITY_AT_MEAN: "perplexity of\nthe weights"}
+    table = material.table
+    beyond = table[quantities.MEMORISED_AT_MEAN] - table[quantities.MEMORISED_AT_MEAN_CONTROL]
+    points = in_order(curves(table[table["checkpoint"] == "last"].assign(**{MEMORISED_BEYOND: beyond})))
+    figure = against_beta.measures_figure(points, labels, differences=[MEMORISED_BEYOND])
     strips = f"the strips of images are {RunDir(material.runs_dir / '<run>').picture('memorisation')}"
-    return Drawn({material.experiment.name: against_beta.measures_figure(material.checkpoint(), labels)}, [strips])
+    return Drawn({material.experiment.name: figure}, [strips])
 
 
 def _lacking(material: Material, column: str) -> list[str]:

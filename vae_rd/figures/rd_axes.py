@@ -9,10 +9,11 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.typing import ColorType
 
-from vae_rd.figures import style
+from vae_rd.figures import restarts, style
 from vae_rd.figures.labels import Labeller
 
 STAR_BETA = 1.0
+MOST_WITH_BETAS = 4  # curves that have their betas beside them; of more, the first and the last have
 SAME_FLOOR = 1.0  # nats by which curves' floors may differ and still be drawn as one line
 
 
@@ -32,13 +33,12 @@ class Series(NamedTuple):
 
 
 def draw_series(axes: Axes, series: Series) -> None:
-    """One curve, with bars of one standard deviation over restarts, and a white star at beta = 1."""
+    """One curve, with bars over restarts, and a white star at beta = 1."""
     points = series.points
     line = style.SECOND_LINE if series.partition == "train" else style.FIRST_LINE
-    spread = points[["rate_std", "distortion_std"]].fillna(0).to_numpy(float).T
     rate, distortion = series.line.T
-    axes.errorbar(rate, distortion, xerr=spread[0], yerr=spread[1], color=series.colour, elinewidth=0.7, zorder=3,
-                  **{**line, "marker": series.marker})
+    axes.errorbar(rate, distortion, xerr=restarts.bars(points, "rate"), yerr=restarts.bars(points, "distortion"),
+                  color=series.colour, elinewidth=0.7, zorder=3, **{**line, "marker": series.marker})
     star = points[points["beta"] == STAR_BETA]
     axes.plot(star["rate_mean"], star["distortion_mean"], linestyle="none", marker="*", markersize=8.5,
               markerfacecolor="white", markeredgecolor=series.colour, markeredgewidth=0.9, zorder=4)
@@ -100,14 +100,15 @@ def entropy_floor(series: list[Series]) -> float:
     return float(floors.mean()) if floors.size and np.ptp(floors) <= SAME_FLOOR else 0.0
 
 
-def draw_betas(series: Series, labeller: Labeller) -> None:
-    """The value of beta beside the ends of a curve, and beside those of its other points where there is room."""
-    count = len(series.points)
-    for place in dict.fromkeys([0, count - 1, *range(count)]):
-        point = series.points.iloc[place]
-        text = f"\u03b2 = {point['beta']:g}" if place in (0, count - 1) else f"{point['beta']:g}"
-        places = labeller.beside([(point["rate_mean"], point["distortion_mean"])], text, 5.5)
-        labeller.place(text, places, fontsize=5.5, color=series.colour)
+def draw_betas(series: Series, labeller: Labeller, others: list[np.ndarray], ends: bool) -> None:
+    """The value of beta beside the two ends of a curve, or beside its other points, where there is room."""
+    last = len(series.points) - 1
+    for place, (point, at) in enumerate(zip(series.points.itertuples(), series.line)):
+        if (place in (0, last)) == ends:
+            text = f"\u03b2 = {point.beta:g}" if ends else f"{point.beta:g}"
+            own = [one[np.newaxis] for one in np.delete(series.line, place, axis=0)]
+            places = labeller.nearer([at[np.newaxis]], [*others, *own], labeller.beside([at], text, 5.5))
+            labeller.place(text, places, fontsize=5.5, color=series.colour)
 
 
 def make_logarithmic(axes: Axes) -> None:
@@ -127,12 +128,15 @@ def finish_plane(axes: Axes, series: list[Series], label_series: bool) -> None:
     if floor > 0:
         name_floor(axes, floor, labeller)
     labelled = [one for one in series if one.partition != "train"] or series
+    with_betas = labelled if len(labelled) <= MOST_WITH_BETAS else [labelled[0], labelled[-1]]
+    for one in with_betas:
+        draw_betas(one, labeller, [other.line for other in series if other is not one], ends=True)
     for one in labelled if label_series else ():
         others = [other.line for other in series if other.label != one.label]
         own = [other.line for other in series if other.label == one.label]
         places = labeller.nearer(own, others, labeller.beside(one.line[::-1], one.label, 6.5))
         labeller.place(one.label, places, color=one.colour, fontsize=6.5, required=True)
-    for one in labelled[:1]:
-        draw_betas(one, labeller)
+    for one in with_betas:
+        draw_betas(one, labeller, [other.line for other in series if other is not one], ends=False)
     sums = np.concatenate([one.line.sum(axis=1) for one in series]) if series else np.zeros(1)
     draw_diagonals(axes, labeller, np.nanmin(sums))

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from vae_rd.analysis import naming
-from vae_rd.figures import curve_names, rd_axes, style
+from vae_rd.figures import curve_names, rd_axes, restarts, style
 
 PANELS_ACROSS = 3
 LOG_FROM = 12.0  # an automatic rate axis is logarithmic when the largest rate is so many times the smallest
@@ -47,8 +47,7 @@ def rd_figure(curves: pd.DataFrame, facet: Sequence[str] = ("dataset", "split"),
         if rate_axis == "log" or rate_axis == "auto" and _spans_much(curves):
             for axes in grid:
                 rd_axes.make_logarithmic(axes)
-        handles = _key(partitions, looks, curves)
-        figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 6))
+        style.legend_below(figure, _key(partitions, looks, curves))
         _finish(figure, grid, drawn, label_series=1 < len(looks) <= curve_names.DIRECT_LABELS)
     return figure
 
@@ -153,19 +152,7 @@ def _key(partitions: Sequence[str], looks: dict, curves: pd.DataFrame) -> list[L
     if len(looks) > curve_names.DIRECT_LABELS:
         handles += [Line2D([], [], color=colour, marker=marker, label=label)
                     for label, colour, marker in looks.values()]
-    return [*handles, Line2D([], [], linestyle="none", label=_restarts(curves))]
-
-
-def _restarts(curves: pd.DataFrame) -> str:
-    """How many restarts a point stands for, and so what its bars are.
-
-    >>> _restarts(pd.DataFrame({"rate_n": [3, 5]}))
-    'bars: standard deviation of 3 to 5 restarts'
-    """
-    least, most = int(curves["rate_n"].min()), int(curves["rate_n"].max())
-    if most == 1:
-        return "1 restart, no bars"
-    return f"bars: standard deviation of {most if least == most else f'{least} to {most}'} restarts"
+    return [*handles, Line2D([], [], linestyle="none", label=restarts.words(curves))]
 
 
 def _finish(figure: Figure, grid: list[Axes], drawn: list[list[rd_axes.Series]], label_series: bool) -> None:

@@ -1,8 +1,10 @@
 """How figures look: sizes in print, and colours that colour-blind readers can tell apart."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import matplotlib
+from matplotlib.artist import Artist
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
@@ -35,6 +37,16 @@ def figure(width: float, height: float) -> Figure:
     made = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(made)
     return made
+
+
+def legend_below(figure: Figure, handles: Sequence[Artist]) -> None:
+    """A legend below all panels, in as few rows as the figure is wide enough for."""
+    for across in range(len(handles), 0, -1):
+        legend = figure.legend(handles=handles, loc="outside lower center", ncols=across)
+        figure.draw_without_rendering()
+        if across == 1 or legend.get_window_extent().width < figure.bbox.width:
+            return
+        legend.remove()
 
 
 def ordered_colours(count: int) -> list[tuple]:
