@@ -1,5 +1,6 @@
 """TensorBoard: scalars that agree with the history, and the pages of a real server in a real browser."""
 
+import json
 import os
 import pathlib
 import re
@@ -23,6 +24,7 @@ from vae_rd.training import tensorboard, train_and_measure
 TINY = Config(split="cd_300", image_size=8, hidden_units=64, latent_dim=4, batch_size=32, train_steps=600,
               eval_every=100, learning_rate=1e-2)
 BETAS = (0.01, 0.1, 1.0)
+PICTURES = ("test images/1 inputs", "test images/2 reconstructions", "samples/prior")
 
 
 @pytest.fixture(scope="module")
@@ -83,12 +85,14 @@ def test_pictures_show_images_reconstructions_and_samples(trained, split):
     for run in runs.find_runs(trained):
         found = events(run)
         pictures = {name: tf.io.decode_png(tf.make_ndarray(found.Tensors(name)[0].tensor_proto)[2]).numpy()
-                    for name in ("reconstructions", "samples")}
-        rows = pictures["reconstructions"].reshape(4, 8, 8, 8, 3).swapaxes(1, 2)  # row, column, height, width, channels
-        np.testing.assert_array_equal(np.concatenate([rows[0], rows[2]]), shown)
+                    for name in PICTURES}
+        inputs, reconstructions = (pictures[name].reshape(2, 8, 8, 8, 3).swapaxes(1, 2).reshape(16, 8, 8, 3)
+                                   for name in PICTURES[:2])  # row, column, height, width, channels
+        np.testing.assert_array_equal(inputs, shown)
         reconstructed = model.load(run.model)(shown / np.float32(255)).numpy()
-        np.testing.assert_allclose(np.concatenate([rows[1], rows[3]]) / 255, reconstructed, atol=0.01)
-        assert pictures["samples"].shape == (16, 64, 3) and pictures["samples"].std() > 0
+        np.testing.assert_allclose(reconstructions / 255, reconstructed, atol=0.01)
+        assert pictures["samples/prior"].shape == (16, 64, 3) and pictures["samples/prior"].std() > 0
+        assert "own prior, standard_normal" in found.SummaryMetadata("samples/prior").summary_description
 
 
 def test_samples_come_from_the_prior_of_the_run(tmp_path):
@@ -114,28 +118,51 @@ def test_samples_come_from_the_prior_of_the_run(tmp_path):
     tensorboard.Board(run, Config(), []).pictures(Model(), np.zeros((16, 4, 4, 1), np.float32), 0)
     shares = np.isclose(np.array(painted)[:, None], [0.25, 0.75], atol=0.01).mean(0)
     assert len(painted) == 16 and shares.sum() == 1 and 0 < shares[0] < 1
-    shown = tf.io.decode_png(tf.make_ndarray(events(run).Tensors("samples")[0].tensor_proto)[2]).numpy() / 255
+    shown = tf.io.decode_png(tf.make_ndarray(events(run).Tensors("samples/prior")[0].tensor_proto)[2]).numpy() / 255
     np.testing.assert_allclose(shown[::4, ::4, 0].ravel(), painted, atol=0.01)
 
 
 @pytest.mark.parametrize("count, rows", [(1, 1), (7, 1), (8, 1), (15, 1), (16, 2)])
 def test_pictures_of_few_images_are_full_rows(count, rows):
     images = np.random.default_rng(0).random((count, 4, 4, 1))
-    picture = tensorboard._tiled(images, 1 - images)
-    assert picture.shape == (1, 8 * rows, 4 * min(count, 8), 1)
-    np.testing.assert_array_equal(picture[0, 4:8, :4], 1 - images[0])
+    picture = tensorboard._tiled(images)
+    assert picture.shape == (1, 4 * rows, 4 * min(count, 8), 1)
+    np.testing.assert_array_equal(picture[0, -4:, :4], images[8 * (rows - 1)])
 
 
-def test_hyperparameters_are_declared_once_and_given_by_each_run(trained):
+def test_hyperparameters_are_declared_alike_and_given_by_each_run(trained):
     from tensorboard.plugins.hparams import api_pb2, plugin_data_pb2
-    assert [path.name for path in trained.iterdir() if path.is_file()] == ["events.out.tfevents.0000000000.hparams"]
+    assert [path.name for path in trained.iterdir() if path.is_file()] == []  # it would be a run named "."
+    declared = set()
     for run, beta in zip(runs.find_runs(trained), BETAS):
+        experiment = events(run).SummaryMetadata("_hparams_/experiment").plugin_data.content
+        declared.add(experiment)
+        metrics = plugin_data_pb2.HParamsPluginData.FromString(experiment).experiment.metric_infos
+        assert [metric.name.tag for metric in metrics][:2] == ["test/rate", "test/distortion"]
         content = events(run).SummaryMetadata("_hparams_/session_start_info").plugin_data.content
         given = plugin_data_pb2.HParamsPluginData.FromString(content).session_start_info.hparams
         assert given["beta"].number_value == beta and given["split"].string_value == "cd_300"
         assert set(given) == set(tensorboard.HPARAMS_FIELDS)
+        assert not [tag for tag in scalars(run) if "floor" in tag]
         ended = events(run).SummaryMetadata("_hparams_/session_end_info").plugin_data.content
         assert plugin_data_pb2.HParamsPluginData.FromString(ended).session_end_info.status == api_pb2.STATUS_SUCCESS
+    assert len({content_without_time(content) for content in declared}) == 1
+
+
+def content_without_time(content):
+    from tensorboard.plugins.hparams import plugin_data_pb2
+    data = plugin_data_pb2.HParamsPluginData.FromString(content)
+    data.experiment.time_created_secs = 0
+    return data.SerializeToString()
+
+
+def test_the_record_that_earlier_versions_left_at_the_root_goes(tmp_path):
+    """With it TensorBoard listed a run named "."."""
+    old = tmp_path / "events.out.tfevents.0000000000.hparams"
+    old.write_text("")
+    run = runs.RunDir(tmp_path / "run")
+    tensorboard.Board(run, TINY, [])
+    assert not old.exists()
 
 
 def test_a_run_that_goes_on_or_is_lost_has_its_entry_too(tmp_path):
@@ -282,5 +309,8 @@ def test_the_browser_draws_training_and_test_curves_and_pictures(browser, server
     wait_for(lambda: (curves := look(browser, count)) and len(curves) == 10 and min(curves) >= 3)
     picture(browser, "scalars")
     open_tab(browser, server, "images")
-    wait_for(lambda: look(browser, "seen('img').filter(image => image.naturalWidth > 0).length") == 6, 10)
+    wait_for(lambda: look(browser, "seen('img').filter(image => image.naturalWidth > 0).length") == 9, 10)
+    assert set(look(browser, "all('tf-image-loader').map(card => card.tag)")) == set(PICTURES)
+    listed = json.loads(urllib.request.urlopen(f"{server}/data/runs").read())
+    assert sorted(listed) == [run.path.name for run in runs.find_runs(trained)]
     picture(browser, "images")

@@ -75,7 +75,6 @@ class Training:
             member.state = None  # only needed here, and as large as the column
         if placement.chief:
             self.evaluator = Evaluator(split, self.config)
-            tensorboard.write_hparams_config(members[0].run.path.parent)
             facts = self._facts()
             for member in self._active():
                 member.begin(self.clock, facts)

@@ -1,37 +1,36 @@
 """TensorBoard's view of a run: scalars, pictures and the HParams entry, rewritten from the history at every start."""
 
-import contextlib
+import dataclasses
 import os
-import pathlib
-import time
 
 import numpy as np
 import tensorflow as tf
-from tensorboard.compat.proto import event_pb2
 from tensorboard.plugins.hparams import api_pb2, plugin_data_pb2, summary as hparams_summary, summary_v2 as hparams
 
 from vae_rd import model
 from vae_rd.config import Config
 from vae_rd.measures import MEASURES
-from vae_rd.storage import files, runs
+from vae_rd.storage import runs
 
 SCALARS = ("rate", "distortion", "elbo", "objective", "active_units")
 HPARAMS_METRICS = ("test/rate", "test/distortion", "train/rate", "train/distortion", "test/elbo", "train/elbo")
-HPARAMS_FIELDS = ("dataset", "split", "architecture", "num_layers", "latent_dim", "prior", "likelihood", "beta",
-                  "rate_terms", "train_steps", "batch_size", "learning_rate", "seed", "precision")
+HPARAMS_FIELDS = tuple(field.name for field in dataclasses.fields(Config)
+                       if field.name not in ("eval_every", "eval_images", "imports"))  # None is refused
 SHOWN_FIELDS = ("architecture", "beta", "num_layers", "seed", "split")  # TensorBoard ticks five fields and five metrics
 NUM_PICTURES, PICTURE_COLUMNS = 16, 8
-_ROOT_FILE = "events.out.tfevents.0000000000.hparams"
+_EARLIER_ROOT_FILE = "events.out.tfevents.0000000000.hparams"  # it made a run of the root
 
 
 class Board:
     """The event file of one run; old ones are removed and their scalars written again from the history."""
 
     def __init__(self, run: runs.RunDir, config: Config, history: list[dict]):
-        for old in run.event_files():
-            old.unlink()
+        for old in [*run.event_files(), run.path.parent / _EARLIER_ROOT_FILE]:
+            old.unlink(missing_ok=True)
+        self._prior = config.prior
         self._writer = tf.summary.create_file_writer(os.fsencode(run.path))
         with self._writer.as_default():
+            tf.summary.experimental.write_raw_pb(_hparams_config(), step=0)
             _, beta, seed_and_hash = config.run_name.rpartition("-beta")
             trial = f"{beta[1:]}{seed_and_hash}"  # the column is too narrow for more
             hparams.hparams({name: getattr(config, name) for name in HPARAMS_FIELDS}, trial_id=trial)
@@ -47,11 +46,17 @@ class Board:
         self._writer.flush()
 
     def pictures(self, vae: model.VAE, images: np.ndarray, step: int) -> None:
-        """Writes images [num, height, width, channels] above their reconstructions, and as many model samples."""
+        """Writes images [num, height, width, channels], their reconstructions and as many samples, each under its name.
+
+        The same place in each picture is the same image; samples are decoded codes from the run's own prior.
+        """
         samples = vae.picture(vae.prior().sample(len(images), seed=[0, 0])).numpy()
         with self._writer.as_default():
-            tf.summary.image("reconstructions", _tiled(images, vae(tf.constant(images)).numpy()), step=step)
-            tf.summary.image("samples", _tiled(samples), step=step)
+            for name, shown, words in (
+                    ("test images/1 inputs", images, "test images"),
+                    ("test images/2 reconstructions", vae(tf.constant(images)).numpy(), "the same, reconstructed"),
+                    ("samples/prior", samples, f"decoded codes from the run's own prior, {self._prior}")):
+                tf.summary.image(name, _tiled(shown), step=step, description=words)
 
     def finish(self, status: str) -> None:
         """Says in the HParams entry that the run has finished or diverged, and closes."""
@@ -62,11 +67,11 @@ class Board:
         self._writer.close()
 
 
-def write_hparams_config(runs_dir: str | os.PathLike) -> None:
-    """Declares hyperparameters and metrics once at the root of the runs; TensorBoard reads one such record only."""
-    target = pathlib.Path(runs_dir) / _ROOT_FILE
-    if target.exists():
-        return
+def _hparams_config() -> bytes:
+    """The record that declares hyperparameters and metrics, in this order; every run has the same, and one is read.
+
+    In a file at the root of the runs it would make TensorBoard list the root as a run of its own.
+    """
     tags = [*HPARAMS_METRICS, *(tag for measure in MEASURES.values() for tag in measure.headlines)]
     metrics = [hparams.Metric(tag, display_name=tag.replace("/", " ").replace("_", " ")) for tag in tags]
     record = hparams.hparams_config_pb([hparams.HParam(name) for name in HPARAMS_FIELDS], metrics)
@@ -75,16 +80,11 @@ def write_hparams_config(runs_dir: str | os.PathLike) -> None:
     for info in content.experiment.hparam_infos:
         info.differs = info.name in SHOWN_FIELDS
     plugin_data.content = content.SerializeToString()
-    with contextlib.suppress(FileNotFoundError), files.whole_file(target) as beside, \
-            tf.io.TFRecordWriter(os.fsencode(beside)) as writer:
-        writer.write(event_pb2.Event(file_version="brain.Event:2").SerializeToString())
-        writer.write(event_pb2.Event(wall_time=time.time(), summary=record).SerializeToString())
-    for leftover in target.parent.glob(f"{files.UNFINISHED}{target.stem}-*"):
-        leftover.unlink(missing_ok=True)  # of a killed process, or of one that now does without
+    return record.SerializeToString()
 
 
-def _tiled(*parts: np.ndarray) -> np.ndarray:
-    """One picture [1, height, width, channels] of full rows of images, a row of each part in turn."""
-    columns = min(PICTURE_COLUMNS, len(parts[0]))
-    rows = [part[first:first + columns] for first in range(0, len(parts[0]) - columns + 1, columns) for part in parts]
+def _tiled(images: np.ndarray) -> np.ndarray:
+    """One picture [1, height, width, channels] of full rows of images."""
+    columns = min(PICTURE_COLUMNS, len(images))
+    rows = [images[first:first + columns] for first in range(0, len(images) - columns + 1, columns)]
     return np.concatenate([np.concatenate(list(row), axis=1) for row in rows])[np.newaxis]
