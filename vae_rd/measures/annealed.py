@@ -156,7 +156,8 @@ class _Steps:
 
     def __init__(self, prior: Any, likelihood: Callable[[Any], Any], num_steps: int) -> None:
         if num_steps < NUM_STAGES:
-            raise ValueError(f"num_steps={num_steps} must be {NUM_STAGES} or more: one for each stage of the path.")
+            raise ValueError(f"num_steps must be {NUM_STAGES} or more: one for each stage of the path (got "
+                             f"{num_steps}).")
         self._prior, self._sizes = prior, np.diff(np.linspace(0, num_steps, NUM_STAGES + 1).astype(int))
         self._stage = _stage_function(prior, likelihood)
 
