@@ -80,7 +80,7 @@ def test_a_run_of_another_user_is_refused_for_the_permission_and_not_called_dama
                                  tmp_path / "output.txt", become_nobody).wait()
         assert command.status == 1 and "Traceback" not in command.text, command.text
         assert f"{there.lock} cannot be written (Permission denied)" in command.text
-        assert "copy the folder to a place of your own" in command.text and "damaged" not in command.text
+        assert "Copy it to a place of your own" in command.text and "damaged" not in command.text
         assert before == {path: path.read_bytes() for path in theirs.rglob("*") if path.is_file()}
 
 
