@@ -168,10 +168,10 @@ def test_a_finished_run_goes_on_to_more_steps(train, tmp_path):
     assert train(*flags, f"--runs_dir={tmp_path / 'direct'}").wait().status == 0
     longer, = [run for run in runs.find_runs(tmp_path / "runs") if run != short]
     assert differences(outcome(longer), outcome(only_run(tmp_path, "direct"))) == []
-    refused(train("--beta=3", "--train_steps=80", f"--continue_from={short.path}"), "was trained with another Config")
+    refused(train("--beta=3", "--train_steps=80", f"--continue_from={short.path}"), "may differ from the Config")
     refused(train("--train_steps=80", "--seed=0,1", f"--continue_from={short.path}"),
             "continues one run: give one beta")
-    refused(train("--train_steps=80", f"--continue_from={tmp_path / 'none'}"), "none is missing: only a finished run")
+    refused(train("--train_steps=80", f"--continue_from={tmp_path / 'none'}"), "none must be a finished run to be continued (it is missing)")
 
 
 def stop_when_waiting():
