@@ -171,7 +171,7 @@ def test_a_finished_run_goes_on_to_more_steps(train, tmp_path):
     refused(train("--beta=3", "--train_steps=80", f"--continue_from={short.path}"), "may differ from the Config")
     refused(train("--train_steps=80", "--seed=0,1", f"--continue_from={short.path}"),
             "continues one run: give one beta")
-    refused(train("--train_steps=80", f"--continue_from={tmp_path / 'none'}"), "none must be a finished run to be continued (it is missing)")
+    refused(train("--train_steps=80", f"--continue_from={tmp_path / 'none'}"), "none must be a finished run")
 
 
 def stop_when_waiting():
