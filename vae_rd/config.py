@@ -191,7 +191,8 @@ class Config:
     @property
     def non_default(self) -> dict[str, Any]:
         """The fields that differ from their defaults: what the run's hash is made of."""
-        return {name: value for name, value in dataclasses.asdict(self).items() if value != _defaults()[name]}
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)
+                if getattr(self, field.name) != field.default}
 
     @property
     def run_name(self) -> str:

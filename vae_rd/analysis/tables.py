@@ -61,7 +61,7 @@ def finished(table: pd.DataFrame) -> pd.DataFrame:
 def folders(table: pd.DataFrame, configs: Iterable[Config]) -> dict[Config, str]:
     """The directory's name, as in the column `run`, of each of these Configs whose run has finished."""
     known = set(finished(table)["run"])
-    names = {config: config.run_name if config.run_name in known else config.earlier_run_name for config in configs}
+    names = {config: name if (name := config.run_name) in known else config.earlier_run_name for config in configs}
     return {config: name for config, name in names.items() if name in known}
 
 
