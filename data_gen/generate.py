@@ -24,6 +24,7 @@ from data_gen.builders import DATASETS
 from data_gen.dataset import Dataset
 from vae_rd.config import BINARIZATIONS, SPLIT_SIZES, ConfigError, DataSpec, canonical_split
 from vae_rd.datasets import records
+from vae_rd.storage.files import open_lock
 
 _SHARD_IMAGES = 8192  # images in a shard unless --num_shards says otherwise
 _WORKER_IMAGES = 4096  # below this number of images for each, more processes cost more than they save
@@ -239,9 +240,9 @@ def _alone(destination: pathlib.Path, progress: bool) -> Iterator[None]:
 
 
 def _open_lock(path: pathlib.Path) -> TextIO:
-    """The lock file, open for writing; a link in its place is not followed, lest its target be locked or made."""
+    """The lock file of a split; raises RecordsError for a symbolic link in its place."""
     try:
-        return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, 0o666), "w")
+        return open_lock(path)
     except OSError as error:
         if error.errno == errno.ELOOP:
             raise records.RecordsError(f"{path} is a symbolic link, which is never the lock of a split: remove it."

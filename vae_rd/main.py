@@ -14,7 +14,7 @@ from data_gen import generate
 from vae_rd import cli
 from vae_rd.config import Config, ConfigError
 from vae_rd.measures import MEASURES
-from vae_rd.measures.registry import is_current
+from vae_rd.measures.registry import is_made
 from vae_rd.storage import runs
 from vae_rd.training import cluster
 
@@ -71,7 +71,7 @@ def pending(column: Sequence[Config], runs_dir: str | os.PathLike, measures: Seq
     """Runs with something left to do: training, or a measure."""
     def complete(run: runs.RunDir) -> bool:
         status, made = run.status(), run.read_measures().get("last", {})
-        return (status == runs.FINISHED and all(name in made and is_current(name, made[name]) for name in measures)
+        return (status == runs.FINISHED and all(is_made(name, made) for name in measures)
                 or status == runs.DIVERGED and not retry)
     return [config for config in column if not complete(runs.run_dir(runs_dir, config))]
 

@@ -112,9 +112,8 @@ def _claims(judged: pd.DataFrame) -> str:
     known = judged[judged["estimate"].notna()]
     lines: list[tuple[str, ...]] = []
     for row in known.itertuples():
-        interval = "" if pd.isna(row.low) else f" [{row.low:.3g}, {row.high:.3g}]"
         counts = "" if pd.isna(row.restarts) else f"{row.restarts} / {row.betas}"
-        lines.append((row.claim, f"{row.statement} ({row.statistic})", f"{row.estimate:.3g}{interval}", row.must_be,
+        lines.append((row.claim, f"{row.statement} ({row.statistic})", verdicts.with_interval(row), row.must_be,
                       counts, row.verdict))
     text = _markdown(("claim", "statement (number)", "number [95% interval]", "must be", "restarts / betas",
                       "verdict"), lines)

@@ -54,12 +54,16 @@ def number(row: Any) -> str:
     """A test's number, interval and what it was made from, in words; `row` is one of the claims table's tuples."""
     parts = []
     if not np.isnan(row.estimate):
-        interval = "" if np.isnan(row.low) else f" [{row.low:.3g}, {row.high:.3g}]"
         p_value = "" if np.isnan(row.p_value) else f", p = {row.p_value:.2g}"
-        parts.append(f"{row.estimate:.3g}{interval}{p_value}, must be {row.must_be}: {row.statistic}")
+        parts.append(f"{with_interval(row)}{p_value}, must be {row.must_be}: {row.statistic}")
     if not pd.isna(row.restarts):
         parts.append(f"{row.restarts} restart{'s' if row.restarts > 1 else ''}, {row.betas} betas")
     return "; ".join([*parts, *([row.note] if row.note else [])])
+
+
+def with_interval(row: Any) -> str:
+    """A test's number, with its interval if it has one: `0.12 [0.1, 0.14]`; `row` as in `number`."""
+    return f"{row.estimate:.3g}" + ("" if np.isnan(row.low) else f" [{row.low:.3g}, {row.high:.3g}]")
 
 
 def _judged(claim: Claim, runs: Runs) -> dict:

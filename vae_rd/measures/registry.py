@@ -30,6 +30,11 @@ def is_current(name: str, entry: Mapping[str, Any]) -> bool:
     return name not in MEASURES or entry.get("settings", {}).get("version", 1) == MEASURES[name].version
 
 
+def is_made(name: str, entries: Mapping[str, Any]) -> bool:
+    """Whether a measure is among one checkpoint's entries of measures.json, written by its present version."""
+    return name in entries and is_current(name, entries[name])
+
+
 def is_share(scalar: str) -> bool:
     """Whether a scalar of this name is a share, between 0 and 1."""
     return any(scalar in measure.shares for measure in MEASURES.values())

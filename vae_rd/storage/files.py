@@ -44,6 +44,15 @@ def whole_file(path: pathlib.Path) -> Iterator[pathlib.Path]:
         beside.unlink(missing_ok=True)
 
 
+def open_lock(path: pathlib.Path) -> io.TextIOWrapper:
+    """A lock file, open for reading and writing, made if it is missing.
+
+    Raises:
+        OSError: with errno ELOOP for a symbolic link, which is not followed: its target would be overwritten.
+    """
+    return os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666), "r+")
+
+
 def remove_unfinished(folder: pathlib.Path) -> None:
     """Removes files that killed processes left half-written in a folder and below it, and no others."""
     for leftover in list(folder.rglob(f"{UNFINISHED}*")):

@@ -246,10 +246,10 @@ def locked(run: RunDir) -> Iterator[None]:
         yield
 
 
-def _open_lock(run: RunDir) -> io.TextIOBase:
-    """The lock file, open for reading and writing; a link in its place is not followed, lest its target be written."""
+def _open_lock(run: RunDir) -> io.TextIOWrapper:
+    """The run's lock file; raises RunError where it cannot be one."""
     try:
-        return os.fdopen(os.open(run.lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666), "r+")
+        return files.open_lock(run.lock)
     except OSError as error:
         if error.errno == errno.ELOOP:
             raise RunError(f"{run.lock} must be a file (it is a symbolic link). Remove it.") from error

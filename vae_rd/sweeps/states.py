@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from vae_rd.config import Config
-from vae_rd.measures.registry import is_current
+from vae_rd.measures.registry import is_made
 from vae_rd.storage.files import FileError
 from vae_rd.storage.runs import DIVERGED, FINISHED, MISSING, UNFINISHED, RunDir
 from vae_rd.sweeps.cost import cost
@@ -76,5 +76,4 @@ def _ended(run: RunDir, config: Config, results: dict[str, Any], wanted: Iterabl
         what = results["diverged"]
         return state._replace(trouble=f"{what['quantity']} not finite at step {what['step']}")
     made = run.read_measures() if wanted else {}
-    return state._replace(measured=all(name in made.get(checkpoint, {}) and is_current(name, made[checkpoint][name])
-                                       for checkpoint, name in wanted))
+    return state._replace(measured=all(is_made(name, made.get(checkpoint, {})) for checkpoint, name in wanted))
