@@ -99,8 +99,9 @@ def num_parameters(config: Any, image_shape: tuple[int, int, int]) -> int:
         image_shape: (height, width, channels).
     """
     height, width, channels = image_shape
-    likelihood = LIKELIHOODS[config.likelihood]
-    return (NETWORKS[config.architecture].num_parameters(config, image_shape, channels * likelihood.per_pixel)
+    likelihood, network = LIKELIHOODS[config.likelihood], NETWORKS[config.architecture]
+    gates = 4 * config.num_layers * getattr(config, network.width) if config.conditioning == "beta" else 0
+    return (network.num_parameters(config, image_shape, channels * likelihood.per_pixel) + gates
             + PRIORS[config.prior].num_parameters(config.latent_dim, height * width * channels)
             + likelihood.num_parameters)
 

@@ -53,7 +53,8 @@ LAYOUTS = {
                       for layers in ("1 layer", "3 layers")],
     "figure8": ["1-layer MLP", "3-layer MLP"], "early_stopping": ["1 layer", "3 layers"],
     "log_likelihood": ["CV(500)", "CV(4000)"], "rate_terms": ["1 layer", "3 layers"],
-    "memorisation": ["CV(500)", "CV(4000)"], "latent_dim": ["1 layer", "3 layers"]}
+    "one_training": ["1 layer", "3 layers"], "memorisation": ["CV(500)", "CV(4000)"],
+    "latent_dim": ["1 layer", "3 layers"]}
 
 
 @pytest.mark.parametrize("name", LAYOUTS)

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from vae_rd.analysis import naming, quantities
 from vae_rd.analysis.tables import TableError, curves, folders
+from vae_rd.config import STACKABLE_FIELDS
 from vae_rd.figures import against_beta, distances
 from vae_rd.figures.rd_curves import rd_figure
 from vae_rd.storage.runs import RunDir
@@ -56,7 +57,7 @@ def missing(table: pd.DataFrame, wanted: Experiment) -> list[str]:
 
 def has_every_curve(table: pd.DataFrame, wanted: Experiment) -> bool:
     """Whether each of an experiment's curves, that is its Configs without beta and seed, has a finished run."""
-    begun, all_curves = ({config.replace(beta=1.0, seed=0) for config in configs}
+    begun, all_curves = ({config.without(*STACKABLE_FIELDS) for config in configs}
                          for configs in (folders(table, wanted.configs), wanted.configs))
     return bool(begun) and begun == all_curves
 
@@ -129,6 +130,39 @@ def curves_with_reconstructions(material: Material) -> Drawn:
     drawn = _rd(material, points, facet=("split", "num_layers"), hue=(), strips=strips)
     notes = [] if strips else [_unmeasured(material, "reconstructions")]
     return drawn._replace(notes=notes)
+
+
+def one_training(material: Material) -> Drawn:
+    """Curves of one training over those of a training for each beta; the key says what the trainings took."""
+    drawn = _rd(material, material.checkpoint(), **material.experiment.layout, remarks=_training_seconds(material))
+    return drawn._replace(notes=_training_seconds(material))
+
+
+def _training_seconds(material: Material) -> list[str]:
+    """For each number of layers, the seconds of training that a curve took in one training and in one for each beta.
+
+    A run counts with its share of its column's seconds, and only where its beta and seed were trained both ways.
+    """
+    lines = []
+    for layers, rows in material.table.drop_duplicates("run").groupby("num_layers"):
+        one, separate = (dict(zip(zip(own["beta"], own["seed"]), own["run"])) for own in
+                         (rows[rows["conditioning"] == name] for name in ("beta", "none")))
+        points = sorted(set(one) & set(separate))
+        seconds = [sum(_share_of_training(RunDir(material.runs_dir / runs[point])) for point in points)
+                   for runs in (one, separate)]
+        if points and min(seconds) > 0:
+            seeds, betas = (len({point[place] for point in points}) for place in (1, 0))
+            lines.append(f"{naming.describe({'num_layers': layers})}: {seconds[0] / seeds:,.0f} s in one training, "
+                         f"{seconds[1] / seeds:,.0f} s in one for each of {betas} \N{GREEK SMALL LETTER BETA} "
+                         f"({seconds[0] / seconds[1]:.2f} times as long)")
+    return lines
+
+
+def _share_of_training(run: RunDir) -> float:
+    """Seconds of training, of a column divided evenly among its members; 0 where they are not known."""
+    results = run.read_results() or {}
+    pace = results.get("steps_per_second")
+    return results["step"] / pace / len(results.get("column") or [run.path.name]) if pace else 0.0
 
 
 def _reconstructions(material: Material, split: str, num_layers: int) -> dict[str, np.ndarray]:
@@ -208,4 +242,4 @@ def _unmeasured(material: Material, what: str) -> str:
 
 # By the names that the entries of sweeps/experiments.py use.
 DRAWINGS: dict[str, Callable[[Material], Drawn]] = {drawing.__name__: drawing for drawing in (
-    rd_curves, curves_with_reconstructions, information, log_px, nearest_distances, memorisation)}
+    rd_curves, curves_with_reconstructions, one_training, information, log_px, nearest_distances, memorisation)}

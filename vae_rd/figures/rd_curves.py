@@ -19,7 +19,8 @@ LOG_FROM = 12.0  # an automatic rate axis is logarithmic when the largest rate i
 
 def rd_figure(curves: pd.DataFrame, facet: Sequence[str] = ("dataset", "split"), hue: Sequence[str] | None = None,
               partitions: Sequence[str] = ("train", "test"), across: int = PANELS_ACROSS, rate_axis: str = "auto",
-              share: bool = True, strips: dict[tuple, dict[str, np.ndarray]] | None = None) -> Figure:
+              share: bool = True, strips: dict[tuple, dict[str, np.ndarray]] | None = None,
+              remarks: Sequence[str] = ()) -> Figure:
     """A panel per value of the facet columns, a curve per value of the hue columns; test solid, train dashed.
 
     Args:
@@ -31,6 +32,7 @@ def rd_figure(curves: pd.DataFrame, facet: Sequence[str] = ("dataset", "split"),
         rate_axis: linear (straight iso-ELBO lines), log, or auto: log where the rates span too much to be read.
         share: one pair of axis limits for all panels.
         strips: for panels, by their facet values: pictures [h, w, c] uint8 by caption, shown in a row above.
+        remarks: texts at the end of the key.
     """
     curves = curves[curves["partition"].isin(partitions)]
     panels = list(curves.groupby(list(facet), sort=False)) if facet else [((), curves)]
@@ -47,7 +49,8 @@ def rd_figure(curves: pd.DataFrame, facet: Sequence[str] = ("dataset", "split"),
         if rate_axis == "log" or rate_axis == "auto" and _spans_much(curves):
             for axes in grid:
                 rd_axes.make_logarithmic(axes)
-        style.legend_below(figure, _key(partitions, looks, curves))
+        style.legend_below(figure, [*_key(partitions, looks, curves),
+                                    *(Line2D([], [], linestyle="none", label=text) for text in remarks)])
         _finish(figure, grid, drawn, label_series=1 < len(looks) <= curve_names.DIRECT_LABELS)
     return figure
 

@@ -1,6 +1,7 @@
 """What runs are expected to cost: steps, parameters, hours and bytes, from plain arithmetic and measured step times."""
 
-from collections.abc import Iterable
+import collections
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from data_gen.builders import DATASETS
@@ -26,11 +27,16 @@ class Cost(NamedTuple):
 def cost(configs: Iterable[Config]) -> Cost:
     """Expected hours and disk of some runs: steps times the measured step time, evaluations, and the files written."""
     configs = list(configs)
-    seconds = sum(step_seconds(config) * (config.train_steps + EVALUATION_SHARE * _images_evaluated(config) /
-                                          config.batch_size) for config in configs)
     size = sum(4 * COPIES * num_parameters(config) + BYTES_PER_IMAGE * _images_and_channels(config)[0]
                for config in configs)
-    return Cost(len(configs), seconds / 3600, size / 1e9)
+    return Cost(len(configs), sum(seconds(configs)) / 3600, size / 1e9)
+
+
+def seconds(configs: Sequence[Config]) -> list[float]:
+    """Expected seconds of each run: its evaluations, and its share of a training that is several runs."""
+    runs = collections.Counter(config.training for config in configs if config.conditioning == "beta")
+    return [step_seconds(config) * (config.train_steps / runs.get(config.training, 1) + EVALUATION_SHARE *
+                                    _images_evaluated(config) / config.batch_size) for config in configs]
 
 
 def step_seconds(config: Config) -> float:

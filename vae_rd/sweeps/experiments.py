@@ -8,7 +8,7 @@ import itertools
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
-from vae_rd.config import SPLIT_SIZES, Config, ConfigError
+from vae_rd.config import CONDITIONINGS, SPLIT_SIZES, Config, ConfigError
 
 ONE_LAYER, THREE_LAYERS = {"architecture": "mlp", "num_layers": 1}, {"architecture": "mlp", "num_layers": 3}
 MLPS = (ONE_LAYER, THREE_LAYERS)
@@ -169,6 +169,11 @@ def _latent_dims(scale: Scale) -> list[Config]:
             for config in product(scale, MLPS, (scale.small,), scale.few_betas, latent_dim=size)]
 
 
+def _one_training(scale: Scale) -> list[Config]:
+    return [config for conditioning in CONDITIONINGS
+            for config in product(scale, MLPS, (scale.small,), conditioning=conditioning)]
+
+
 def _one_per_split(scale: Scale) -> list[Config]:
     """Distances belong to the split: one run of each carries them."""
     return [config for config in product(scale, (ONE_LAYER,), ("default", "checkerboard", *scale.cv, *scale.cd), (1.0,))
@@ -211,6 +216,8 @@ EXPERIMENTS: dict[str, Entry] = {
                         ("information",), layout={**_BY_LAYERS, "hue": ("rate_terms",)}),
     "memorisation": Entry("reconstructions against training images and the infinite-capacity decoder",
                           _small_and_large, ("neighbours", "memorisation"), drawing="memorisation"),
+    "one_training": Entry("curves of one training that is told beta over those of a training for each beta",
+                          _one_training, drawing="one_training", layout={**_BY_LAYERS, "hue": ("conditioning",)}),
     "latent_dim": Entry("size of the latent space (beyond the paper)", _latent_dims, ("information",),
                         layout={**_BY_LAYERS, "hue": ("latent_dim",), "partitions": ("test",)}),
 }
