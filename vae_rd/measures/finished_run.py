@@ -120,6 +120,12 @@ class FinishedRun:
             np.asarray(self.vae.likelihood(block).log_prob(self.images(partition, chosen)), np.float64)
             for block, chosen in zip(_blocks(codes), _blocks(rows))])
 
+    def squared_errors(self, partition: str, rows: np.ndarray, codes: np.ndarray) -> np.ndarray:
+        """Squared error of the mean picture at codes [n, latent_dim], mean over pixels and channels: [n] float64."""
+        return np.concatenate([
+            np.square(self.images(partition, chosen) - np.asarray(self.vae.picture(block), np.float64)).mean((1, 2, 3))
+            for block, chosen in zip(_blocks(codes), _blocks(rows))])
+
     def decode(self, codes: np.ndarray) -> np.ndarray:
         """The mean pictures at codes [..., latent_dim]: images [..., height, width, channels] in [0, 1]."""
         flat = codes.reshape(-1, codes.shape[-1])
