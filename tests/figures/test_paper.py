@@ -239,14 +239,15 @@ def test_priors_have_their_curves_their_gap_and_their_distortion_at_matched_rate
     assert list(result.figures) == ["priors", *(f"priors_{part}" for part in ("matched_rate", "information", "gap",
                                                                               "refitted"))]
     assert not result.notes
-    names = ["standard normal prior", "learned normal prior", "mixture prior", "vamp prior", "flow prior"]
+    names = ["standard normal prior", "learned normal prior", "mixture prior", "vamp prior", "flow prior",
+             "exemplar prior"]
     key = [text.get_text() for text in result.figures["priors"].legends[0].get_texts()]
     assert [text for text in key if text in names] == names
     key = key_of(result.figures["priors_matched_rate"])
     assert key == {*names[1:], "bars: 95% interval over 3 restarts"}
     assert titles(result.figures["priors_gap"]) == ["1 layer", "3 layers"]
     for axes, height in zip(result.figures["priors_gap"].axes[::2], (20, 8, 12)):
-        assert [list(container.lines[0].get_ydata()) for container in axes.containers] == [[height] * 6] * 5
+        assert [list(container.lines[0].get_ydata()) for container in axes.containers] == [[height] * 6] * 6
     assert set(result.tables["priors_matched_rate"]["prior"]) == set(catalogue.PRIORS) - {"standard_normal"}
 
 

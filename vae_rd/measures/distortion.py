@@ -84,7 +84,7 @@ def measure(run: FinishedRun, settings: DistortionSettings) -> Outcome:
         for sample in run.progress(range(settings.posterior_samples), desc="posterior samples"):
             codes = run.codes(name, sample)[rows]
             distortions.append(-run.log_likelihood(name, rows, codes))
-            rates.append(information.posterior_log_density(codes, *posteriors) - run.log_prior(codes))
+            rates.append(information.posterior_log_density(codes, *posteriors) - run.log_prior(name, rows, codes))
         scalars[name] = {}
         values: dict[str, np.ndarray] = {}
         for quantity, samples in ((EXPECTED_DISTORTION, distortions), (EXPECTED_RATE, rates)):

@@ -68,7 +68,7 @@ class VAE(keras.Model):
             precision=precision, seed=seed)
         self.encoder, self.decoder = network.encoder(), network.decoder()
         self.prior_layer = _chosen("prior", prior, priors.PRIORS)(
-            latent_dim, image_shape=image_shape, posterior=self.posterior, seed=seed, dtype=dtype)
+            latent_dim, image_shape=image_shape, posterior=self.posterior, num_train=num_train, seed=seed, dtype=dtype)
         self.likelihood_layer = likelihood_class(dtype=dtype)
         self.trackers = {name: keras.metrics.Mean(name) for name in ("rate", "distortion", "objective")}
         self.built = True
@@ -78,9 +78,16 @@ class VAE(keras.Model):
         mean, log_scale = (tf.cast(head, self.variable_dtype) for head in self.encoder(images))
         return tfd.Independent(tfd.Normal(mean, tf.exp(log_scale)), 1)
 
-    def prior(self) -> tfd.Distribution:
-        """p(z): event [latent_dim]."""
-        return self.prior_layer.distribution()
+    def prior(self, images: tf.Tensor | None = None) -> tfd.Distribution:
+        """p(z): event [latent_dim]; with images [batch, ...], that of their codes, which leaves out their own."""
+        return self.prior_layer.distribution() if images is None else self.prior_layer.leaving_out(images)
+
+    def adapt(self, images: np.ndarray) -> None:
+        """Gives the prior what it keeps of the training images [num, height, width, channels] uint8, before training.
+
+        Only the exemplar prior keeps any.
+        """
+        self.prior_layer.adapt(images)
 
     def likelihood(self, codes: tf.Tensor) -> tfd.Distribution:
         """p(x|z) for codes [..., latent_dim]: batch [...], event [height, width, channels]."""
@@ -99,20 +106,23 @@ class VAE(keras.Model):
             beta: weight of the rate: a number, or [batch].
         """
         rate, distortion, posterior, codes = self.rate_and_distortion(images, noise)
-        penalty = rate if self.rate_terms == "both" else getattr(self.information(posterior, codes), self.rate_terms)
+        penalty = rate if self.rate_terms == "both" else getattr(
+            self.information(posterior, codes, images), self.rate_terms)
         return Terms(rate, distortion, penalty, objective(distortion, penalty, beta))
 
     def rate_and_distortion(self, images: tf.Tensor, noise: tf.Tensor) -> Coded:
         """Rate [batch], distortion [batch], posterior and codes [batch, latent_dim]: all that evaluation needs."""
         posterior = self.posterior(images)
         codes = posterior.mean() + posterior.stddev() * noise
-        rate = kl_divergence(posterior, self.prior(), codes)
+        rate = kl_divergence(posterior, self.prior(images), codes)
         return Coded(rate, -self.likelihood(codes).log_prob(images), posterior, codes)
 
-    def information(self, posterior: tfd.Distribution, codes: tf.Tensor) -> InformationTerms:
+    def information(self, posterior: tfd.Distribution, codes: tf.Tensor, images: tf.Tensor | None = None
+                    ) -> InformationTerms:
         """Minibatch estimate of the two parts of the rate (Esmaeili et al. 2019, eq. 9; B of num_train images)."""
         log_marginal = minibatch_log_marginal(posterior, codes, self.num_train)
-        return InformationTerms(posterior.log_prob(codes) - log_marginal, log_marginal - self.prior().log_prob(codes))
+        log_prior = self.prior(images).log_prob(codes)
+        return InformationTerms(posterior.log_prob(codes) - log_marginal, log_marginal - log_prior)
 
     def call(self, images: tf.Tensor) -> tf.Tensor:
         """Reconstructions [batch, height, width, channels] in [0, 1]: the picture of the posterior's mean."""
