@@ -59,5 +59,8 @@ def test_durations_below_an_hour_are_in_minutes(seconds, words):
 def test_a_prior_and_an_architecture_count_with_their_weights(monkeypatch):
     assert num_parameters(Config(prior="learned_normal")) == num_parameters(Config()) + 2 * 10
     toy = NETWORKS["mlp"]._replace(num_parameters=lambda config, shape, channels: 2 * num_parameters(Config()))
+    weights = num_parameters(Config(prior="vamp")) / num_parameters(Config())
+    assert step_seconds(Config(prior="vamp")) == pytest.approx(1.5 * weights * step_seconds(Config()))
+    assert step_seconds(Config(prior="exemplar")) == pytest.approx(2 * step_seconds(Config()), rel=1e-5)
     monkeypatch.setitem(NETWORKS, "toy", toy)
     assert step_seconds(Config(architecture="toy")) == pytest.approx(2 * step_seconds(Config()))

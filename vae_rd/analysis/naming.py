@@ -42,6 +42,7 @@ def describe(values: dict[str, Any]) -> str:
     words += [known[values.pop(name)] for name, known in
               (("conditioning", CONDITIONINGS), ("rate_terms", RATE_TERMS),
                ("kind", KINDS), ("checkpoint", CHECKPOINTS)) if name in values]
+    words += [f"{str(values.pop(name)).replace('_', ' ')} {name}" for name in ("prior", "likelihood") if name in values]
     words += [f"{NAMES.get(name, name.replace('_', ' '))} {_number(value)}" for name, value in values.items()]
     return ", ".join(words)
 

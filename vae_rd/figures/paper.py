@@ -9,14 +9,25 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from vae_rd.analysis import naming, quantities
+from vae_rd.analysis import matched_rate, naming, quantities
 from vae_rd.analysis.tables import TableError, curves, folders
-from vae_rd.config import STACKABLE_FIELDS
-from vae_rd.figures import against_beta, distances
+from vae_rd.catalogue import LIKELIHOODS
+from vae_rd.config import STACKABLE_FIELDS, Config
+from vae_rd.figures import against_beta, against_rate, curve_names, distances
 from vae_rd.figures.rd_curves import rd_figure
 from vae_rd.storage.runs import RunDir
 from vae_rd.sweeps.experiments import DEFAULT_SCALE, OTHER_DATASETS, SCALES, Experiment, experiment
 
+# Figures by prior: the quantities with their labels, and the images that they are means of.
+PARTS_BY_PRIOR: dict[str, tuple[dict[str, str], tuple[str, ...]]] = {
+    "information": ({quantities.MUTUAL_INFORMATION: "mutual information\n(nats per image)",
+                     quantities.MARGINAL_KL: "marginal KL to\nthe run's own prior\n(nats per image)"}, ("train",)),
+    "gap": ({quantities.GAP: "gap in the objective,\ntest minus train\n(nats per image)",
+             quantities.GAP_ENCODER: "the encoder's part\n(nats per image)",
+             quantities.GAP_DECODER: "the decoder's part\n(nats per image)"}, ("test",)),
+    "refitted": ({quantities.RATE_SAVED + quantities.MIXTURE: "rate saved by a\nrefitted mixture\n(nats per image)",
+                  quantities.RATE_SAVED + quantities.KERNEL: "rate saved by a\nrefitted kernel\n(nats per image)"},
+                 ("test", "train"))}
 MEMORISED_BEYOND = "memorised_beyond_control"  # share of test images: memorised minus the control
 
 
@@ -40,6 +51,7 @@ class Drawn(NamedTuple):
     figures: dict[str, Figure]
     notes: list[str]
     curves: pd.DataFrame = pd.DataFrame()
+    tables: dict[str, pd.DataFrame] = {}  # further ones by file name without suffix
 
 
 def fullest_scale(table: pd.DataFrame, *names: str) -> str:
@@ -63,10 +75,12 @@ def has_every_curve(table: pd.DataFrame, wanted: Experiment) -> bool:
 
 
 def in_order(points: pd.DataFrame) -> pd.DataFrame:
-    """Sorted by data set, split (by size), architecture and layers, as panels are to be read."""
-    datasets = {name: place for place, name in enumerate(OTHER_DATASETS)}
+    """Sorted by data set, split (by size), architecture, likelihood and layers, as panels are to be read."""
+    datasets, likelihoods = ({name: place for place, name in enumerate(names)}
+                             for names in (OTHER_DATASETS, LIKELIHOODS))
     keys = pd.DataFrame({"dataset": points["dataset"].map(lambda name: datasets.get(name, -1)),
                          "split": points["split"].map(naming.split_order), "mlp": points["architecture"] != "mlp",
+                         "likelihood": points["likelihood"].map(lambda name: likelihoods.get(name, len(likelihoods))),
                          "layers": points["num_layers"], "beta": points["beta"]})
     return points.loc[keys.sort_values(list(keys)).index]
 
@@ -117,7 +131,8 @@ def rd_curves(material: Material) -> Drawn:
 
 
 def _rd(material: Material, points: pd.DataFrame, **layout: Any) -> Drawn:
-    return Drawn({material.experiment.name: rd_figure(points, across=2, rate_axis=material.rate_axis, **layout)}, [])
+    return Drawn({material.experiment.name: rd_figure(points, across=2, rate_axis=material.rate_axis, **layout)}, [],
+                 tables={})
 
 
 def curves_with_reconstructions(material: Material) -> Drawn:
@@ -231,6 +246,34 @@ def memorisation(material: Material) -> Drawn:
     return Drawn({material.experiment.name: figure}, [strips])
 
 
+def priors(material: Material) -> Drawn:
+    """Test curves by prior; distortion at matched rate; both parts of the rate; the gap split; what refitting saves."""
+    name, points = material.experiment.name, material.checkpoint()
+    drawn = rd_curves(material)
+    matched = matched_rate.differences(material.table[material.table["checkpoint"] == "last"], "prior", Config().prior)
+    drawn.tables[f"{name}_matched_rate"] = matched
+    drawn.figures[f"{name}_matched_rate"] = against_rate.matched_figure(
+        matched, curve_names.looks(points, ["prior"]), "prior", Config().prior)
+    for part, (labels, partitions) in PARTS_BY_PRIOR.items():
+        lacking = [line for column in labels for line in _lacking(material, column)]
+        if lacking:
+            drawn.notes.extend(lacking)
+        else:
+            drawn.figures[f"{name}_{part}"] = against_beta.measures_figure(
+                points, labels, partitions, facet="num_layers", hue=("prior",), differences=list(labels))
+    return drawn
+
+
+def likelihoods(material: Material) -> Drawn:
+    """A plane for each likelihood and network, as their distortions do not compare; and squared error, which does."""
+    drawn = rd_curves(material)
+    lacking = _lacking(material, quantities.MEAN_SQUARED_ERROR)
+    if not lacking:
+        drawn.figures[f"{material.experiment.name}_squared_error"] = against_rate.squared_error_figure(
+            material.checkpoint())
+    return drawn._replace(notes=lacking)
+
+
 def _lacking(material: Material, column: str) -> list[str]:
     has = column in material.table and material.table[column].notna().any()
     return [] if has else [_unmeasured(material, column)]
@@ -242,4 +285,5 @@ def _unmeasured(material: Material, what: str) -> str:
 
 # By the names that the entries of sweeps/experiments.py use.
 DRAWINGS: dict[str, Callable[[Material], Drawn]] = {drawing.__name__: drawing for drawing in (
-    rd_curves, curves_with_reconstructions, one_training, information, log_px, nearest_distances, memorisation)}
+    rd_curves, curves_with_reconstructions, one_training, information, log_px, nearest_distances, memorisation, priors,
+    likelihoods)}

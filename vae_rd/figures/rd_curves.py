@@ -150,8 +150,7 @@ def _key(partitions: Sequence[str], looks: dict, curves: pd.DataFrame) -> list[L
     """Legend handles: line styles, the star, the bars, and the curves where they are too many for the panels."""
     handles = [Line2D([], [], label=naming.PARTITIONS[name], color="0.25",
                       **(style.SECOND_LINE if name == "train" else style.FIRST_LINE)) for name in partitions]
-    handles.append(Line2D([], [], linestyle="none", marker="*", markersize=8, markerfacecolor="white",
-                          markeredgecolor="0.25", label=f"\u03b2 = {rd_axes.STAR_BETA:g}"))
+    handles.append(rd_axes.star_handle())
     if len(looks) > curve_names.DIRECT_LABELS:
         handles += [Line2D([], [], color=colour, marker=marker, label=label)
                     for label, colour, marker in looks.values()]

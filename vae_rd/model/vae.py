@@ -74,7 +74,7 @@ class VAE(keras.Model):
                 raise ConfigError(f"architecture must have gates in its {part.name} with conditioning=beta (got "
                                   f"{architecture!r}, with none). Let its hidden layers go through layers.gated.")
         self.prior_layer = _chosen("prior", prior, priors.PRIORS)(
-            latent_dim, image_shape=image_shape, posterior=self.posterior, seed=seed, dtype=dtype)
+            latent_dim, image_shape=image_shape, posterior=self.posterior, num_train=num_train, seed=seed, dtype=dtype)
         self.likelihood_layer = likelihood_class(dtype=dtype)
         self.trackers = {name: keras.metrics.Mean(name) for name in ("rate", "distortion", "objective")}
         self.built = True
@@ -90,9 +90,16 @@ class VAE(keras.Model):
         mean, log_scale = (tf.cast(head, self.variable_dtype) for head in self.encoder(inputs))
         return tfd.Independent(tfd.Normal(mean, tf.exp(log_scale)), 1)
 
-    def prior(self) -> tfd.Distribution:
-        """p(z): event [latent_dim]."""
-        return self.prior_layer.distribution()
+    def prior(self, images: tf.Tensor | None = None) -> tfd.Distribution:
+        """p(z): event [latent_dim]; with images [batch, ...], that of their codes, which leaves out their own."""
+        return self.prior_layer.distribution() if images is None else self.prior_layer.leaving_out(images)
+
+    def adapt(self, images: np.ndarray) -> None:
+        """Gives the prior what it keeps of the training images [num, height, width, channels] uint8, before training.
+
+        Only the exemplar prior keeps any.
+        """
+        self.prior_layer.adapt(images)
 
     def likelihood(self, codes: tf.Tensor, beta: tf.Tensor | float | None = None) -> tfd.Distribution:
         """p(x|z) for codes [..., latent_dim]: batch [...], event [height, width, channels]."""
@@ -111,20 +118,23 @@ class VAE(keras.Model):
             beta: weight of the rate, and what conditioned networks are told: a number, or [batch].
         """
         rate, distortion, posterior, codes = self.rate_and_distortion(images, noise, beta)
-        penalty = rate if self.rate_terms == "both" else getattr(self.information(posterior, codes), self.rate_terms)
+        penalty = rate if self.rate_terms == "both" else getattr(
+            self.information(posterior, codes, images), self.rate_terms)
         return Terms(rate, distortion, penalty, objective(distortion, penalty, beta))
 
     def rate_and_distortion(self, images: tf.Tensor, noise: tf.Tensor, beta: tf.Tensor | float | None = None) -> Coded:
         """Rate [batch], distortion [batch], posterior and codes [batch, latent_dim]: all that evaluation needs."""
         posterior = self.posterior(images, beta)
         codes = posterior.mean() + posterior.stddev() * noise
-        rate = kl_divergence(posterior, self.prior(), codes)
+        rate = kl_divergence(posterior, self.prior(images), codes)
         return Coded(rate, -self.likelihood(codes, beta).log_prob(images), posterior, codes)
 
-    def information(self, posterior: tfd.Distribution, codes: tf.Tensor) -> InformationTerms:
+    def information(self, posterior: tfd.Distribution, codes: tf.Tensor, images: tf.Tensor | None = None
+                    ) -> InformationTerms:
         """Minibatch estimate of the two parts of the rate (Esmaeili et al. 2019, eq. 9; B of num_train images)."""
         log_marginal = minibatch_log_marginal(posterior, codes, self.num_train)
-        return InformationTerms(posterior.log_prob(codes) - log_marginal, log_marginal - self.prior().log_prob(codes))
+        log_prior = self.prior(images).log_prob(codes)
+        return InformationTerms(posterior.log_prob(codes) - log_marginal, log_marginal - log_prior)
 
     def call(self, images: tf.Tensor) -> tf.Tensor:
         """Reconstructions [batch, height, width, channels] in [0, 1]: the picture of the posterior's mean."""
@@ -189,7 +199,8 @@ class VAE(keras.Model):
         """What a network is given: values [batch, ...], and if it is conditioned log beta for each of `shape`."""
         if self.conditioning == "none":
             return values
-        log_beta = tf.math.log(tf.cast(self.beta if beta is None else beta, self.variable_dtype))
+        beta = self.beta if beta is None else beta
+        log_beta = tf.math.log(beta if tf.is_tensor(beta) else tf.constant(beta, self.variable_dtype))
         return [tf.convert_to_tensor(values), tf.reshape(tf.broadcast_to(log_beta, shape), [-1, 1])]
 
     def _noise(self, images, step):

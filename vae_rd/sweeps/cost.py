@@ -6,12 +6,13 @@ from typing import NamedTuple
 
 from data_gen.builders import DATASETS
 from vae_rd import catalogue
-from vae_rd.catalogue import NETWORKS
+from vae_rd.catalogue import NETWORKS, PRIORS
 from vae_rd.config import Config
 
 # Milliseconds per optimizer step at the protocol's sizes (32x32x3 images, batch 128), on 2 quiet cores (Zen 5).
 STEP_MS = {("mlp", 1): 11.0, ("mlp", 3): 16.0, ("cnn", 1): 16.0, ("cnn", 3): 55.0}
 EVALUATION_SHARE = 1 / 3  # of a step's time, to evaluate as many images: forward, without backward and Adam
+ENCODER_SHARE = 1 / 2  # of a step's time, for images that a prior has encoded besides the batch
 COPIES = 5  # of the weights in a run directory: model.keras, best, and last with Adam's two slots
 BYTES_PER_IMAGE = 2 * 32  # of per-example values, for last and best
 
@@ -53,7 +54,8 @@ def step_seconds(config: Config) -> float:
         share = num_parameters(config) / num_parameters(protocol)
     else:
         share = (config.image_size / 32) ** 2 * getattr(config, network.width) / protocol.channels
-    return milliseconds / 1000 * share * config.batch_size / protocol.batch_size
+    images = config.batch_size + ENCODER_SHARE * PRIORS[config.prior].encoded_images
+    return milliseconds / 1000 * share * images / protocol.batch_size
 
 
 def num_parameters(config: Config) -> int:

@@ -59,6 +59,7 @@ class Column:
         self._seed_of_place = list(range(len(self.seeds))) if self.conditioned else [
             self.seeds.index(config.seed) for config in configs]
         self.template = model.build(self.shared, images.shape[1:], len(images))
+        self.template.adapt(images)
         self.weight_names = list(self.template.named_weights())
         self.beta = tf.constant([config.beta for config in configs], self.template.variable_dtype)
         # A variable, because GPUs gather no bytes from a tensor; a copy on every device of this process. Workers have
@@ -211,10 +212,11 @@ class Column:
         return self._map_members(self._describe, values, [images] * members, [noise] * members, tf.unstack(self.beta))
 
     def _describe(self, weights, images, noise, beta):
-        coded = self.template.rate_and_distortion(_unit_interval(images, noise.dtype), noise, beta)
+        images = _unit_interval(images, noise.dtype)
+        coded = self.template.rate_and_distortion(images, noise, beta)
         posterior, codes = coded.posterior, coded.codes
         return Evaluated(coded.rate, coded.distortion, posterior.mean(), posterior.stddev(), posterior.log_prob(codes),
-                         self.template.prior().log_prob(codes))
+                         self.template.prior(images).log_prob(codes))
 
     # State
 
@@ -251,6 +253,7 @@ class Column:
     def member_model(self, member: int, weights: dict[str, np.ndarray]) -> model.VAE:
         """A plain single model of a member's Config with these weights."""
         single = model.build(self.configs[member], self.template.image_shape, self.template.num_train)
+        single.prior_layer.set_weights(self.template.prior_layer.get_weights())  # what it keeps of the training images
         single.assign_weights(weights)
         return single
 
