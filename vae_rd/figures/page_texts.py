@@ -103,8 +103,8 @@ def mutual_information(row: pd.Series) -> str:
 def heading(title: str, note: str, checkpoint: str = "last") -> str:
     """The head of the page, and how it is used."""
     state = "" if checkpoint == "last" else ", weights of the best evaluation (early stopping)"
-    return (f"<h1>{html.escape(title)}</h1><p class=quiet>{html.escape(note + state)}. Click a point to see that run; point at "
-            "it for its numbers. All quantities in nats per image.</p>")
+    return (f"<h1>{html.escape(title)}</h1><p class=quiet>{html.escape(note + state)}. Click a point to see that run; "
+            "point at it for its numbers. All quantities in nats per image.</p>")
 
 
 def claims(judged: pd.DataFrame) -> str:

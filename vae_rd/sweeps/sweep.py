@@ -5,9 +5,12 @@ import itertools
 import os
 import pathlib
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 
 from vae_rd.config import Config, ConfigError
+from vae_rd.measures.measure import Value
+from vae_rd.measures.registry import settings_by_measure
 from vae_rd.storage import runs
 from vae_rd.sweeps import columns, experiments
 from vae_rd.sweeps.states import FAILED, State, read
@@ -30,16 +33,19 @@ class Sweep:
         retry: run diverged and failed runs again.
         progress: show bars.
         modules: of the user's, imported already, for the workers to import too.
+        settings: of the measures, each for all that have it, in place of those of the scale.
 
     Raises:
-        ConfigError: for an experiment or a scale that is not known, or a task that there is not.
+        ConfigError: for an experiment or a scale that is not known, a task that there is not, or a setting below its
+            least.
     """
 
     def __init__(self, names: Sequence[str], *, scale: str = experiments.DEFAULT_SCALE, task: int = 0,
                  num_tasks: int = 1, workers: int = 1, column_size: int | None = None,
                  runs_dir: str | os.PathLike = "runs", data_dir: str | os.PathLike = "data",
                  raw_dir: str | os.PathLike | None = None, measure: bool = True, retry: bool = False,
-                 progress: bool = True, modules: Sequence[str] = ()):
+                 progress: bool = True, modules: Sequence[str] = (),
+                 settings: Mapping[str, Value] = MappingProxyType({})):
         if not names:
             raise ConfigError(f"experiment must be one or several of {', '.join(experiments.names())} (got none).")
         if not 0 <= task < num_tasks:
@@ -48,6 +54,9 @@ class Sweep:
         self.workers, self.column_size, self.measure, self.retry = workers, column_size, measure, retry
         self.runs_dir, self.data_dir, self.raw_dir = pathlib.Path(runs_dir), pathlib.Path(data_dir), raw_dir
         self.progress, self.modules = progress, tuple(modules)
+        self._given = dict(settings)
+        own, of_scale = settings_by_measure(settings), experiments.SCALES[scale].settings
+        self.settings = {name: {**of_scale.get(name, {}), **own[name]} for name in own}
         chosen = [experiments.experiment(name, scale) for name in names]
         self.configs = list(dict.fromkeys(config for one in chosen for config in one.configs))
         self.wanted: dict[Config, list[tuple[str, str]]] = {config: [] for config in self.configs}
@@ -93,7 +102,7 @@ class Sweep:
         flags = {"experiment": ",".join(self.names), "scale": self.scale, "column_size": self.column_size or "auto",
                  "data_dir": self.data_dir, "runs_dir": self.runs_dir, "task": self.task, "num_tasks": self.num_tasks,
                  "workers": self.workers, "retry": self.retry, "measure": self.measure, "progress": self.progress,
-                 "column": number, "import": ",".join(self.modules)}
+                 "column": number, "import": ",".join(self.modules), **self._given}
         return [sys.executable, "-m", "vae_rd.sweep", *(f"--{name}={value}" for name, value in flags.items())]
 
     def log(self, number: int) -> pathlib.Path:
