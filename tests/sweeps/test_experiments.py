@@ -55,7 +55,7 @@ def test_rate_terms_and_data_sets_vary_where_they_should():
                                                                                   "marginal_kl"}
     assert {config.dataset for config in experiment("figure7").configs} == set(experiments.OTHER_DATASETS)
     assert experiment("early_stopping").checkpoints == ("last", "best")
-    assert experiment("figure8").measures == ("information",)
+    assert experiment("figure8").measures == ("information", "gallery")
 
 
 @pytest.mark.parametrize("scale", experiments.SCALES.values(), ids=experiments.SCALES.keys())
