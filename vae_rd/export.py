@@ -17,7 +17,7 @@ from absl import flags
 
 from vae_rd import cli
 from vae_rd.storage import published
-from vae_rd.storage.files import whole_file, write_text
+from vae_rd.storage.files import remove_abandoned, whole_file, write_text
 from vae_rd.storage.runs import CHECKPOINT_NAMES
 from vae_rd.sweeps import experiments
 
@@ -55,6 +55,9 @@ def main(argv: list[str]) -> None:
     """Reads the flags and exports."""
     with cli.opened(argv):
         cli.import_modules(_IMPORT.value)
+        results = pathlib.Path(_PUBLISH.value or _FROM.value or _OUT_DIR.value)
+        for folder in (results, results / published.RUNS, results / "figures"):
+            remove_abandoned(folder)
         if _PUBLISH.value:
             for name in published.publish(_RUNS_DIR.value, _PUBLISH.value):
                 print(f"published: {name}")

@@ -15,7 +15,8 @@ from vae_rd.figures import restarts, style
 from vae_rd.figures.labels import Labeller
 
 STAR_BETA = 1.0
-MOST_WITH_BETAS = 4  # curves that have their betas beside them; of more, the first and the last have
+MOST_WITH_BETAS = 4  # curves that have all their betas beside them; of more, the first and the last have,
+APART = 24.0  # and the others where no label of the same beta is so near (points)
 SAME_FLOOR = 1.0  # nats by which curves' floors may differ and still be drawn as one line
 
 
@@ -123,15 +124,29 @@ def shared_floor(floors: npt.ArrayLike) -> float:
     return float(known.mean()) if known.size and np.ptp(known) <= SAME_FLOOR else 0.0
 
 
-def draw_betas(series: Series, labeller: Labeller, others: list[np.ndarray], ends: bool) -> None:
-    """The value of beta beside the two ends of a curve, or beside its other points, where there is room."""
+def draw_betas(series: Series, labeller: Labeller, others: list[np.ndarray], ends: bool,
+               labelled: list[tuple[float, np.ndarray]], apart: float) -> None:
+    """The value of beta beside the two ends of a curve, or beside its other points, where there is room.
+
+    Args:
+        series: the curve.
+        labeller: of the axes.
+        others: lines [n, 2] of the other curves.
+        ends: which points.
+        labelled: beta and pixels of the points, of any curve, that have their beta beside them; grows.
+        apart: points (1/72 inch) within which one label of a beta serves all.
+    """
     last = len(series.points) - 1
     for place, (point, at) in enumerate(zip(series.points.itertuples(), series.line)):
-        if (place in (0, last)) == ends:
+        pixels, = labeller.pixels([at])
+        served = any(beta == point.beta and np.hypot(*(pixels - there)) < apart * labeller.point
+                     for beta, there in labelled)
+        if (place in (0, last)) == ends and not served:
             text = f"\u03b2 = {point.beta:g}" if ends else f"{point.beta:g}"
             own = [one[np.newaxis] for one in np.delete(series.line, place, axis=0)]
             places = labeller.nearer([at[np.newaxis]], [*others, *own], labeller.beside([at], text, 5.5))
-            labeller.place(text, places, fontsize=5.5, color=series.colour)
+            if labeller.place(text, places, fontsize=5.5, color=series.colour):
+                labelled.append((point.beta, pixels))
 
 
 def make_logarithmic(axes: Axes) -> None:
@@ -151,15 +166,19 @@ def finish_plane(axes: Axes, series: list[Series], label_series: bool) -> None:
     if floor > 0:
         name_floor(axes, floor, labeller)
     labelled = [one for one in series if one.partition != "train"] or series
-    with_betas = labelled if len(labelled) <= MOST_WITH_BETAS else [labelled[0], labelled[-1]]
-    for one in with_betas:
-        draw_betas(one, labeller, [other.line for other in series if other is not one], ends=True)
+    betas: list[tuple[float, np.ndarray]] = []
+
+    def write_betas(ends: bool) -> None:
+        for place, one in enumerate([*labelled[:1], *labelled[:0:-1]]):  # the outer curves first
+            outer = place < 2 or len(labelled) <= MOST_WITH_BETAS
+            draw_betas(one, labeller, [other.line for other in series if other is not one], ends, betas,
+                       apart=0 if outer else APART)
+    write_betas(ends=True)
     for one in labelled if label_series else ():
         others = [other.line for other in series if other.label != one.label]
         own = [other.line for other in series if other.label == one.label]
         places = labeller.nearer(own, others, labeller.beside(one.line[::-1], one.label, 6.5))
         labeller.place(one.label, places, color=one.colour, fontsize=6.5, required=True)
-    for one in with_betas:
-        draw_betas(one, labeller, [other.line for other in series if other is not one], ends=False)
+    write_betas(ends=False)
     sums = np.concatenate([one.line.sum(axis=1) for one in series]) if series else np.zeros(1)
     draw_diagonals(axes, labeller, np.nanmin(sums))
