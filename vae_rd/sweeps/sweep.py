@@ -59,10 +59,10 @@ class Sweep:
         self.runs_dir, self.data_dir, self.raw_dir = pathlib.Path(runs_dir), pathlib.Path(data_dir), raw_dir
         self.sharing = sharing or columns.workers_sharing(workers)  # a worker sees its own GPU only
         self.progress, self.strategy, self.modules = progress, strategy, tuple(modules)
+        chosen = [experiments.experiment(name, scale) for name in names]
         self._given = dict(settings)
         own, of_scale = settings_by_measure(settings), experiments.SCALES[scale].settings
         self.settings = {name: {**of_scale.get(name, {}), **own[name]} for name in own}
-        chosen = [experiments.experiment(name, scale) for name in names]
         self.configs = list(dict.fromkeys(config for one in chosen for config in one.configs))
         self.wanted: dict[Config, list[tuple[str, str]]] = {config: [] for config in self.configs}
         for one in chosen if measure else ():
