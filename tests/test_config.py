@@ -62,6 +62,16 @@ def test_an_unknown_split_is_refused_with_the_known_kinds(name):
     ({"architecture": "cnn", "num_layers": 3, "image_size": 28},
      "image_size must be a multiple of 2**num_layers = 8"),
     ({"rate_terms": "marginal_kl", "batch_size": 1}, "batch_size must be 2 or more with rate_terms=marginal_kl"),
+    ({"conditioning": "noise"}, "conditioning must be one of none, beta"),
+    ({"beta_range": "0.1,1"}, "beta_range must be left at 0.001,5 with conditioning=none"),
+    *(({"conditioning": "beta", "beta_range": text}, "beta_range must be two finite numbers above 0, the lower one "
+       "first, as in 0.001,5") for text in ("", "1", "0,1", "1,0.1", "0.1,inf", "0.1,nan", "0.1,1,2", "a,b")),
+    ({"conditioning": "beta", "beta": 5.1}, "beta must be within beta_range=0.001,5 with conditioning=beta"),
+    ({"conditioning": "beta", "beta": 0.0}, "beta must be within beta_range=0.001,5 with conditioning=beta"),
+    ({"conditioning": "beta", "rate_terms": "marginal_kl"}, "rate_terms must be both with conditioning=beta"),
+    ({"conditioning": "beta", "prior": "vamp"}, "prior must be one without weights with conditioning=beta"),
+    ({"conditioning": "beta", "likelihood": "normal_learned_scale"},
+     "likelihood must be one without weights with conditioning=beta"),
 ])
 def test_a_bad_value_is_refused_by_rule_and_value(changes, words):
     with pytest.raises(ConfigError) as caught:
@@ -104,6 +114,8 @@ def test_the_name_before_choices_were_named():
     ({"learning_rate": 3e-5}, "learning3e-05"),
     ({"learning_rate": 1e30}, "learning1e30"), ({"image_size": 16}, "image16"),
     ({"data_seed": 7}, "data7"), ({"latent_dim": 2, "prior": "flow"}, "latent2-flow"),
+    ({"conditioning": "beta"}, "conditioned_on_beta"),
+    ({"conditioning": "beta", "beta_range": "1e-2,0.5"}, "conditioned_on_beta-from0.01to0.5"),
 ])
 def test_every_choice_that_differs_is_named(choices, words):
     config = Config(beta=0.3, seed=2, **choices)
@@ -144,8 +156,10 @@ def test_every_field_changes_the_name():
              "learning_rate": 1e-4, "seed": 1, "precision": "float64", "eval_every": 7, "eval_images": 8,
              "imports": "json"}
     configs = [Config(**{name: value}) for name, value in other.items()]
-    configs.append(Config(architecture="cnn", channels=32))
-    assert {field.name for field in dataclasses.fields(Config)} == set(other) | {"channels"}
+    configs += [Config(architecture="cnn", channels=32), Config(conditioning="beta"),
+                Config(conditioning="beta", beta_range="0.5,1")]
+    assert {field.name for field in dataclasses.fields(Config)} == set(other) | {"channels", "conditioning",
+                                                                                 "beta_range"}
     assert len({config.run_name for config in [Config(), *configs]}) == len(configs) + 1
 
 
@@ -155,6 +169,19 @@ def test_equal_configs_are_written_alike():
     assert Config(split="cv_16384") == Config()
     assert Config(train_steps=1000, eval_every=50) == Config(train_steps=1000)  # train_steps / 20, said or not
     assert Config(train_steps=1000, eval_every=50).run_name == Config(train_steps=1000).run_name
+
+
+def test_a_range_of_betas_has_one_spelling():
+    assert {Config(conditioning="beta", beta_range=text) for text in ("1e-3,5", " 0.001, 5.0", "0.001,5")} == {
+        Config(conditioning="beta")}
+    assert Config(conditioning="beta", beta_range="1e-3,1e5").beta_bounds == (0.001, 100_000.0)
+
+
+def test_runs_are_one_training_where_they_are_conditioned_on_beta_and_differ_in_nothing_else():
+    one = Config(conditioning="beta")
+    assert one.training == one.replace(beta=0.1).training
+    others = [Config(), Config(beta=0.1), one.replace(seed=1), one.replace(beta_range="0.1,5")]
+    assert len({config.training for config in [one, *others]}) == 5
 
 
 def test_betas_that_print_alike_have_different_names():

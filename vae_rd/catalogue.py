@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 KERNEL_SIZE = 4  # of every convolution, whose stride of 2 halves the image
 PSEUDO_INPUTS = 128  # of the VampPrior: as many images as a batch, so a step encodes twice as many. Tomczak and Welling
 #   2018 take 500, which at our batch size would take most of the step's time.
+EXEMPLARS = 256  # training images of the exemplar prior, encoded in every step as the pseudo-inputs are
 COMPONENTS = 16  # of the mixture
 NORMAL_SCALE = 0.1  # of the normal likelihood, and where learned scales begin
 COUPLINGS, COUPLING_UNITS = 4, 64  # layers of the flow, and hidden units in each
@@ -31,6 +32,8 @@ class Prior(NamedTuple):
     exact_rate: bool  # the rate is the closed-form KL; else log q(z|x) - log p(z) at one posterior sample per image
     num_parameters: Callable[[int, int], int]  # (latent_dim, values in an image)
     min_latent_dim: int = 1
+    encoded_images: int = 0  # in every step, besides the batch
+    keeps_images: bool = False  # of the training set, which it knows by their pixels
 
 
 class Likelihood(NamedTuple):
@@ -77,8 +80,10 @@ PRIORS = {
     "mixture": Prior(f"{COMPONENTS} learned Gaussians", False,
                      lambda latent_dim, pixels: COMPONENTS * (2 * latent_dim + 1)),
     "vamp": Prior(f"the mean posterior of {PSEUDO_INPUTS} learned images", False,
-                  lambda latent_dim, pixels: PSEUDO_INPUTS * pixels),
+                  lambda latent_dim, pixels: PSEUDO_INPUTS * pixels, encoded_images=PSEUDO_INPUTS),
     "flow": Prior("a RealNVP flow", False, _flow, min_latent_dim=2),
+    "exemplar": Prior(f"a Gaussian at the codes of {EXEMPLARS} training images, leave-one-out", False,
+                      lambda latent_dim, pixels: 1, encoded_images=EXEMPLARS, keeps_images=True),
 }
 LIKELIHOODS = {
     "bernoulli": Likelihood("as in the paper", per_pixel=1, is_density=False),
@@ -99,8 +104,9 @@ def num_parameters(config: Any, image_shape: tuple[int, int, int]) -> int:
         image_shape: (height, width, channels).
     """
     height, width, channels = image_shape
-    likelihood = LIKELIHOODS[config.likelihood]
-    return (NETWORKS[config.architecture].num_parameters(config, image_shape, channels * likelihood.per_pixel)
+    likelihood, network = LIKELIHOODS[config.likelihood], NETWORKS[config.architecture]
+    gates = 4 * config.num_layers * getattr(config, network.width) if config.conditioning == "beta" else 0
+    return (network.num_parameters(config, image_shape, channels * likelihood.per_pixel) + gates
             + PRIORS[config.prior].num_parameters(config.latent_dim, height * width * channels)
             + likelihood.num_parameters)
 

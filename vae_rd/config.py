@@ -12,12 +12,13 @@ import os
 import pathlib
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 from typing import Any, NamedTuple
 
 from vae_rd.catalogue import LIKELIHOODS, NETWORKS, PRIORS, described
 
 RATE_TERMS = ("both", "mutual_information", "marginal_kl")
+CONDITIONINGS = ("none", "beta")
 BINARIZATIONS = ("none", "static", "dynamic")
 PRECISIONS = ("float32", "tensorfloat32", "bfloat16", "float64")
 STACKABLE_FIELDS = ("beta", "seed")  # the fields in which the members of one column may differ
@@ -126,6 +127,10 @@ class Config:
     prior: str = _field("standard_normal", f"p(z): {described(PRIORS)}")
     likelihood: str = _field("bernoulli", f"p(x|z): {described(LIKELIHOODS)}")
     beta: float = _field(1.0, "weight of the rate in the objective distortion + beta * rate, both in nats per image")
+    conditioning: str = _field("none", "what the networks are told besides their input: none, or beta (one training "
+                                       "for a range of betas; beta then says where it is evaluated)")
+    beta_range: str = _field("0.001,5", "lowest and highest beta that training with conditioning=beta draws, "
+                                        "log-uniformly for each image")
     rate_terms: str = _field("both", "part of the rate that is penalised: both (the whole rate), mutual_information or "
                                      "marginal_kl (the minibatch estimate of that part)")
     train_steps: int = _field(257_000, "optimizer steps")
@@ -143,8 +148,10 @@ class Config:
             object.__setattr__(self, field.name, _typed(field, getattr(self, field.name)))
         object.__setattr__(self, "imports", _imported(self.imports))
         object.__setattr__(self, "split", canonical_split(self.split))
+        object.__setattr__(self, "beta_range", _canonical_range(self.beta_range))
         for name, known in (("architecture", NETWORKS), ("prior", PRIORS), ("likelihood", LIKELIHOODS),
-                            ("rate_terms", RATE_TERMS), ("binarization", BINARIZATIONS), ("precision", PRECISIONS)):
+                            ("conditioning", CONDITIONINGS), ("rate_terms", RATE_TERMS),
+                            ("binarization", BINARIZATIONS), ("precision", PRECISIONS)):
             _check(getattr(self, name) in known, name, f"one of {', '.join(known)}", getattr(self, name))
         _check(re.fullmatch("[a-z][a-z0-9_]*", self.dataset), "dataset",
                "a name of small letters, digits and underscores", self.dataset)
@@ -169,10 +176,30 @@ class Config:
                f"a multiple of 2**num_layers = {2**self.num_layers} with architecture={self.architecture}, whose every "
                "layer halves it", self.image_size)
         least = PRIORS[self.prior].min_latent_dim
+        _check(not (PRIORS[self.prior].keeps_images and self.binarization == "dynamic"), "binarization",
+               f"none or static with prior={self.prior}, which knows an image by its pixels", self.binarization)
         _check(self.latent_dim >= least, "latent_dim", f"{least} or more with prior={self.prior}", self.latent_dim)
         _check(self.rate_terms == "both" or self.batch_size >= 2, "batch_size",
                f"2 or more with rate_terms={self.rate_terms}, whose estimator compares the images of a batch",
                self.batch_size)
+        self._check_conditioning()
+
+    def _check_conditioning(self) -> None:
+        if self.conditioning == "none":
+            unused = _defaults()["beta_range"]
+            _check(self.beta_range == unused, "beta_range",
+                   f"left at {unused} with conditioning=none, which does not use it", self.beta_range)
+            return
+        low, high = self.beta_bounds
+        _check(low <= self.beta <= high, "beta", f"within beta_range={self.beta_range} with conditioning=beta, as the "
+               "networks are trained for no other", self.beta)
+        _check(self.rate_terms == "both", "rate_terms", "both with conditioning=beta, as the estimators of its parts "
+               "compare the images of a batch, whose betas differ", self.rate_terms)
+        prior, likelihood = PRIORS[self.prior], LIKELIHOODS[self.likelihood]
+        _check(prior.num_parameters(self.latent_dim, 1) == 0, "prior",
+               "one without weights with conditioning=beta, as all betas would share them", self.prior)
+        _check(likelihood.num_parameters == 0, "likelihood",
+               "one without weights with conditioning=beta, as all betas would share them", self.likelihood)
 
     @property
     def data(self) -> DataSpec:
@@ -187,6 +214,21 @@ class Config:
     def evaluation_interval(self) -> int:
         """Steps from one evaluation to the next."""
         return self.eval_every or self._default_eval_every
+
+    @property
+    def beta_bounds(self) -> tuple[float, float]:
+        """The lowest and the highest beta of `beta_range`."""
+        low, high = self.beta_range.split(",")
+        return float(low), float(high)
+
+    @property
+    def training(self) -> Hashable:
+        """Equal for runs that are one training: with conditioning=beta those that differ in beta alone."""
+        return self.without("beta") if self.conditioning == "beta" else self
+
+    def without(self, *names: str) -> tuple:
+        """The values of all other fields: equal for Configs that differ in these at most."""
+        return tuple(getattr(self, name) for name in _defaults() if name not in names)
 
     @property
     def non_default(self) -> dict[str, Any]:
@@ -250,6 +292,10 @@ def _in_a_name(field: str, value: Any) -> str:
     >>> _in_a_name("prior", "mixture"), _in_a_name("latent_dim", 5), _in_a_name("learning_rate", 3e-4)
     ('mixture', 'latent5', 'learning0.0003')
     """
+    if field == "conditioning":
+        return f"conditioned_on_{value}"
+    if field == "beta_range":
+        return f"from{value.replace(',', 'to')}"
     text = f"{value:g}".replace("e+", "e") if isinstance(value, float) else re.sub("[^A-Za-z0-9_.-]+", "_", str(value))
     return text if text[:1].isalpha() else f"{field.partition('_')[0]}{text}"
 
@@ -262,6 +308,21 @@ def _imported(names: str) -> str:
         raise NotImported(f"imports must be modules that are imported already (got {', '.join(missing)!r}). Try "
                           f"--import={','.join(wanted)}; in Python, import {', '.join(wanted)} first.")
     return ",".join(wanted)
+
+
+def _canonical_range(text: str) -> str:
+    """Two numbers above 0, the lower one first, in one spelling; raises ConfigError for anything else.
+
+    >>> _canonical_range("1e-3, 5.0")
+    '0.001,5'
+    """
+    rule = "two finite numbers above 0, the lower one first, as in 0.001,5"
+    try:
+        low, high = (float(part) for part in text.split(","))
+    except ValueError as error:
+        raise ConfigError(f"beta_range must be {rule} (got {text!r}).") from error
+    _check(0 < low <= high < math.inf, "beta_range", rule, text)
+    return ",".join(repr(bound).removesuffix(".0") for bound in (low, high))
 
 
 def _check(holds: Any, name: str, rule: str, value: Any) -> None:

@@ -129,7 +129,7 @@ def export_experiment(table: "pd.DataFrame", name: str, runs_dir: str | os.PathL
         table: what `tables.collect` returned.
         name: of the experiment.
         runs_dir: the folder it was collected from.
-        out_dir: gets the figures, as .png and .pdf, and <name>.csv.
+        out_dir: gets the figures, as .png and .pdf, <name>.csv and any further tables.
         scale: of the experiment; None: the one with the most finished runs.
         rate_axis: linear, log or auto.
 
@@ -148,7 +148,8 @@ def export_experiment(table: "pd.DataFrame", name: str, runs_dir: str | os.PathL
     for stem, figure in drawn.figures.items():
         _write_figure(figure, out, stem)
         print(f"see {out / stem}.png and .pdf")
-    write_text(out / f"{name}.csv", tables.csv_text(drawn.curves))
+    for stem, values in {name: drawn.curves, **drawn.tables}.items():
+        write_text(out / f"{stem}.csv", tables.csv_text(values))
 
 
 def export_results(results_dir: str | os.PathLike, scale: str | None = None) -> None:

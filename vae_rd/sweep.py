@@ -20,8 +20,11 @@ _NUM_TASKS = flags.DEFINE_integer("num_tasks", 1, "pieces that the experiment is
 _WORKERS = flags.DEFINE_integer("workers", 1, "processes on this machine, each on its GPU or its share of the cores", 1)
 _COLUMN_SIZE = flags.DEFINE_string("column_size", "auto", "runs trained together by one process: a number, or auto: as "
                                                           "memory allows")
+_STRATEGY = flags.DEFINE_enum("strategy", "auto", ["auto", "one_device", "mirrored"],
+                              "devices of a worker: one, or all GPUs of this machine (mirrored, with one worker)")
 _MEASURE = flags.DEFINE_bool("measure", True, "make the measures that the experiment needs")
 _COLUMN = flags.DEFINE_integer("column", None, "for the workers: train this one column in this process", 0)
+_SHARING = flags.DEFINE_integer("sharing", None, "for the workers: how many of them share a GPU's memory", 1)
 _DATA_DIR, _RAW_DIR, _RUNS_DIR = cli.data_dir(), cli.raw_dir(), cli.runs_dir()
 _RETRY, _PROGRESS, _IMPORT = cli.retry(), cli.progress(), cli.modules()
 
@@ -42,7 +45,7 @@ def main(argv: list[str]) -> None:
         sweep = Sweep(_EXPERIMENT.value or (), scale=_SCALE.value, task=_TASK.value, num_tasks=_NUM_TASKS.value,
                       workers=_WORKERS.value, column_size=column_size(_COLUMN_SIZE.value), runs_dir=_RUNS_DIR.value,
                       data_dir=_DATA_DIR.value, raw_dir=_RAW_DIR.value, measure=_MEASURE.value, retry=_RETRY.value,
-                      progress=_PROGRESS.value, modules=_IMPORT.value)
+                      progress=_PROGRESS.value, strategy=_STRATEGY.value, sharing=_SHARING.value, modules=_IMPORT.value)
         if _LIST.value or _STATUS.value:
             for line in (reports.listing if _LIST.value else reports.status)(sweep):
                 print(line)

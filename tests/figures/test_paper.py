@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from tests.fabricate import fabricate_run, fabricate_table, metrics
+from vae_rd import catalogue
 from vae_rd.analysis import quantities, tables
 from vae_rd.config import split_size
 from vae_rd.figures import distances, paper
@@ -28,7 +29,9 @@ def point(config, partition, checkpoint):
         quantities.UNRELIABLE: 0.9 * (config.beta < 0.1), quantities.MEMORISED_AT_MEAN: 0.2,
         quantities.MEMORISED_AT_MEAN_CONTROL: 0.15, quantities.AVERAGED_AT_MEAN: 0.1,
         quantities.PERPLEXITY_AT_MEAN: 1 + config.beta, "log_px_k1": values["elbo"], "log_px_k10": values["elbo"] + 2,
-        quantities.MUTUAL_INFORMATION + quantities.MINIBATCH: information + 0.4}
+        quantities.MUTUAL_INFORMATION + quantities.MINIBATCH: information + 0.4, quantities.GAP: 20.0,
+        quantities.GAP_ENCODER: 8.0, quantities.GAP_DECODER: 12.0, quantities.RATE_SAVED + quantities.MIXTURE: 3.0,
+        quantities.RATE_SAVED + quantities.KERNEL: 4.0, quantities.MEAN_SQUARED_ERROR: 1 / values["rate"]}
 
 
 @functools.cache
@@ -56,7 +59,10 @@ LAYOUTS = {
                       for layers in ("1 layer", "3 layers")],
     "figure8": ["1-layer MLP", "3-layer MLP"], "early_stopping": ["1 layer", "3 layers"],
     "log_likelihood": ["CV(500)", "CV(4000)"], "rate_terms": ["1 layer", "3 layers"],
-    "memorisation": ["CV(500)", "CV(4000)"], "latent_dim": ["1 layer", "3 layers"]}
+    "one_training": ["1 layer", "3 layers"],
+    "memorisation": ["CV(500)", "CV(4000)"], "latent_dim": ["1 layer", "3 layers"], "priors": ["1 layer", "3 layers"],
+    "likelihoods": [f"{name} likelihood" for name in ("bernoulli", "continuous bernoulli", "normal",
+                                                      "normal learned scale", "discretized logistic")]}
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
@@ -203,7 +209,7 @@ def test_log_px_says_how_many_images_it_is_a_mean_of(tmp_path):
     assert {"8", "1,000"} <= {text.get_text() for text in figure.axes[0].texts}
 
 
-@pytest.mark.parametrize("name", ["figure3", "figure8", "log_likelihood", "memorisation"])
+@pytest.mark.parametrize("name", ["figure3", "figure8", "log_likelihood", "memorisation", "priors", "likelihoods"])
 def test_a_figure_at_smoke_scale_says_so(name):
     for scale, marked in (("smoke", True), ("laptop", False)):
         for figure in drawn(name, scale).figures.values():
@@ -229,6 +235,44 @@ def test_log_px_rises_with_the_number_of_samples():
     assert titles(figure) == ["1-layer MLP", "3-layer MLP"]
     for line in figure.axes[0].lines:
         assert list(line.get_xdata()) == [1, 10] and np.diff(line.get_ydata()) == pytest.approx(2)
+
+
+def test_priors_have_their_curves_their_gap_and_their_distortion_at_matched_rate(tmp_path):
+    wanted = experiment("priors", "laptop")
+    result = paper.draw(fabricate_table(list(wanted.configs), point), wanted, tmp_path)
+    assert list(result.figures) == ["priors", *(f"priors_{part}" for part in ("matched_rate", "information", "gap",
+                                                                              "refitted"))]
+    assert not result.notes
+    names = ["standard normal prior", "learned normal prior", "mixture prior", "vamp prior", "flow prior",
+             "exemplar prior"]
+    key = [text.get_text() for text in result.figures["priors"].legends[0].get_texts()]
+    assert [text for text in key if text in names] == names
+    key = key_of(result.figures["priors_matched_rate"])
+    assert key == {*names[1:], "bars: 95% interval over 3 restarts"}
+    assert titles(result.figures["priors_gap"]) == ["1 layer", "3 layers"]
+    for axes, height in zip(result.figures["priors_gap"].axes[::2], (20, 8, 12)):
+        assert [list(container.lines[0].get_ydata()) for container in axes.containers] == [[height] * 6] * 6
+    assert set(result.tables["priors_matched_rate"]["prior"]) == set(catalogue.PRIORS) - {"standard_normal"}
+
+
+def test_priors_that_are_not_measured_still_have_their_curves(tmp_path):
+    wanted = experiment("priors", "smoke")
+    result = paper.draw(fabricate_table(list(wanted.configs), lambda *run: metrics(*run[:2])), wanted, tmp_path)
+    assert list(result.figures) == ["priors", "priors_matched_rate"]
+    assert "1 restart, no bars" in key_of(result.figures["priors_matched_rate"])
+    assert len(result.notes) == 7 and all("made by python -m vae_rd.sweep" in note for note in result.notes)
+
+
+def test_squared_error_is_drawn_against_the_rate(tmp_path):
+    result = drawn("likelihoods", "laptop")
+    axes = result.figures["likelihoods_squared_error"].axes[0]
+    assert len(axes.containers) == 5 * 2
+    for container in axes.containers:
+        rate, error = (np.array(data, float) for data in container.lines[0].get_data())
+        np.testing.assert_allclose(error, 1 / rate, rtol=0.05)
+    wanted = experiment("likelihoods", "smoke")
+    bare = paper.draw(fabricate_table(list(wanted.configs), lambda *run: metrics(*run[:2])), wanted, tmp_path)
+    assert list(bare.figures) == ["likelihoods"] and "no run has mean_squared_error" in bare.notes[0]
 
 
 def test_distances_come_from_the_runs_and_gaps_rise_with_them(tmp_path):

@@ -25,11 +25,15 @@ class ExactVae:
 
     def likelihood(self, codes):
         """The model's likelihood, over pictures."""
-        import tensorflow as tf
         import tensorflow_probability as tfp
+        return tfp.distributions.Independent(
+            tfp.distributions.Normal(self.picture(codes), np.float64(self.model.noise)), 3)
+
+    def picture(self, codes):
+        """Its mean."""
+        import tensorflow as tf
         mean = tf.tensordot(codes, tf.constant(self.model.weights), 1) + self.model.offset
-        mean = tf.reshape(mean, tf.concat([tf.shape(codes)[:-1], [2, 2, 3]], 0))
-        return tfp.distributions.Independent(tfp.distributions.Normal(mean, np.float64(self.model.noise)), 3)
+        return tf.reshape(mean, tf.concat([tf.shape(codes)[:-1], [2, 2, 3]], 0))
 
     def posterior(self, images):
         """The encoder."""

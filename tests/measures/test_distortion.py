@@ -68,6 +68,17 @@ def test_the_error_of_one_sample_is_that_of_repeated_evaluations(exact, outcome)
     assert np.mean(means) == pytest.approx(scalars["expected_distortion"], rel=1e-9)
 
 
+@pytest.mark.parametrize("partition", ["train", "test"])
+def test_squared_error_is_that_of_the_normal_likelihood(exact, outcome, partition):
+    """distortion = pixels / 2 log(2 pi noise^2) + squared error / (2 noise^2), at the run's own sample."""
+    noise, pixels = exact.model.noise, exact.flat(partition).shape[1]
+    found = outcome.per_example[partition][distortion.MEAN_SQUARED_ERROR]
+    own = -exact.log_likelihood(partition, np.arange(IMAGES), exact.codes(partition))
+    np.testing.assert_allclose(0.5 * pixels * (np.log(2 * np.pi * noise**2) + found / noise**2), own, rtol=1e-9)
+    assert outcome.scalars[partition]["mean_squared_error"] == pytest.approx(found.mean())
+    assert outcome.scalars[partition]["mean_squared_error_se"] == pytest.approx(found.std(ddof=1) / np.sqrt(IMAGES))
+
+
 def test_all_error_is_sampling_where_images_are_alike():
     values = np.random.default_rng(0).normal(size=(4, 20_000))
     found = distortion.reduced(values)

@@ -61,7 +61,7 @@ def test_a_spoiled_encoder_is_mended(tmp_path, beta):
     """Means 3 standard deviations off and a third as wide, or 2 off and 3 times as wide: the known optimum is found."""
     run = _run(tmp_path, beta, train=(3.0, 1 / 3), test=(-2.0, 3.0))
     rows = np.arange(IMAGES)
-    refiner = refinement.Refiner(run.vae.prior(), run.vae.likelihood, beta, 200)
+    refiner = refinement.Refiner(run.prior_of(), run.vae.likelihood, beta, 200)
     for name in ("train", "test"):
         best, spoiled = (_terms(run, name, *posteriors) for posteriors in (_best(run, name), run.posteriors(name)))
         assert (spoiled[0] - best[0]).min() > 10 * beta, "there was much to gain"
@@ -111,7 +111,7 @@ def test_the_refined_objective_is_never_above_the_amortised_one(tmp_path):
     """Image by image on the noise that chooses: images that steps made worse stay as they were."""
     run = _run(tmp_path, 1.0, test=(0.05, 1.0))
     rows, start = np.arange(IMAGES), _start(run, "test")
-    refiner, images = refinement.Refiner(run.vae.prior(), run.vae.likelihood, 1.0, 200), run.images("test", rows)
+    refiner, images = refinement.Refiner(run.prior_of(), run.vae.likelihood, 1.0, 200), run.images("test", rows)
     found = refiner.refine(images, rows, start)
     before, after = found.choosing
     assert (after.objective <= before.objective).all()
@@ -139,8 +139,8 @@ def test_a_prior_without_a_closed_form(tmp_path):
     mixture = tfd.MixtureSameFamily(tfd.Categorical(np.zeros(2)),
                                     tfd.Independent(tfd.Normal(np.zeros((2, 3)), np.ones((2, 3))), 1))
     run, rows = _run(tmp_path, 1.0, test=(2.0, 0.5)), np.arange(IMAGES)
-    found = refinement.Refiner(mixture, run.vae.likelihood, 1.0, 200).refine(run.images("test", rows), rows,
-                                                                             _start(run, "test"))
+    refiner = refinement.Refiner(lambda images: mixture, run.vae.likelihood, 1.0, 200)
+    found = refiner.refine(run.images("test", rows), rows, _start(run, "test"))
     means, log_scales = found.posteriors
     best, refined = _terms(run, "test", *_best(run, "test")), _terms(run, "test", means, np.exp(log_scales))
     assert (refined[0] - best[0]).mean() < 0.05
@@ -162,6 +162,6 @@ def test_the_same_noise_at_every_step_would_be_fitted(tmp_path, monkeypatch):
         return [np.repeat(first, num_steps, 0), first, drawn(keys, means, 1)[2]]
 
     monkeypatch.setattr(refinement, "_noise", repeated)
-    refiner = refinement.Refiner(run.vae.prior(), run.vae.likelihood, 1.0, 200)
+    refiner = refinement.Refiner(run.prior_of(), run.vae.likelihood, 1.0, 200)
     amortised, refined = refiner.refine(run.images("test", rows), rows, _start(run, "test")).reported
     assert refined.objective.mean() > amortised.objective.mean() + 1

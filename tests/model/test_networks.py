@@ -37,6 +37,8 @@ def test_an_unknown_name_is_refused_with_the_known_ones(field, words):
 @pytest.mark.parametrize("architecture, layers", [("mlp", 1), ("mlp", 3), ("cnn", 1), ("cnn", 2)])
 def test_parameters_are_counted_as_they_are_built(architecture, layers):
     pairs = list(itertools.product(catalogue.PRIORS, catalogue.LIKELIHOODS))
+    told = Config(architecture=architecture, num_layers=layers, image_size=8, conditioning="beta")
+    assert catalogue.num_parameters(told, SHAPE) == model.build(told, SHAPE, 300).count_params()
     for prior, likelihood in pairs[::4] + pairs[-1:]:  # each prior and each likelihood is among them
         config = Config(architecture=architecture, num_layers=layers, image_size=8, latent_dim=5, prior=prior,
                         likelihood=likelihood, **({"channels": 6} if architecture == "cnn" else {"hidden_units": 7}))

@@ -9,7 +9,8 @@ import tensorflow as tf
 
 from tests.training.test_column import SMALL, distance, member_state, members, trained
 from vae_rd import catalogue, model
-from vae_rd.config import Config
+from vae_rd.config import Config, ConfigError
+from vae_rd.datasets import random_streams
 from vae_rd.model import priors
 from vae_rd.model.priors import PRIORS
 
@@ -106,6 +107,92 @@ def test_pseudo_inputs_stay_images_and_the_encoder_feels_them():
     assert len(vae.prior_layer.trainable_variables) == 1  # the encoder is not a part of the prior
 
 
+def exemplar(images, log_scale=-1.0, **changes):
+    """A model with exemplar prior that keeps images of these, and the log densities [n, K] at codes by SciPy."""
+    vae = model.build(Config(image_size=8, hidden_units=16, latent_dim=3, prior="exemplar", precision="float64",
+                             **changes), SHAPE, len(images))
+    vae.adapt(images)
+    vae.prior_layer.log_scale.assign(log_scale)
+    kept = vae.prior_layer.exemplars.numpy()
+    means = vae.posterior(kept / 255).mean().numpy()
+    return vae, kept, lambda codes: scipy.stats.norm.logpdf(np.asarray(codes)[..., None, :], means,
+                                                            np.exp(log_scale)).sum(-1)
+
+
+def grey(count):
+    """Training images."""
+    return np.random.default_rng(5).integers(0, 256, (count, *SHAPE), np.uint8)
+
+
+def test_exemplars_are_a_seeded_part_of_the_training_images():
+    images = grey(400)
+    for seed in (0, 1):
+        kept = exemplar(images, seed=seed)[1]
+        rows = [np.flatnonzero((images == one).all((1, 2, 3))) for one in kept]
+        assert kept.shape == (256, *SHAPE) and np.ptp(np.diff(np.concatenate(rows))) > 0
+        assert len(np.unique(np.concatenate(rows))) == 256
+        np.testing.assert_array_equal(kept, exemplar(images)[1])
+    assert exemplar(images[:40])[1].shape[0] == 40
+
+
+def test_binarization_anew_in_each_step_is_refused():
+    with pytest.raises(ConfigError, match="binarization must be none or static with prior=exemplar, which knows"):
+        Config(prior="exemplar", binarization="dynamic")
+
+
+def test_the_exemplar_prior_is_a_gaussian_at_each_code():
+    vae, _, logs = exemplar(grey(400))
+    codes = np.random.default_rng(0).standard_normal((9, 3))
+    expected = scipy.special.logsumexp(logs(codes), axis=1) - np.log(256)
+    np.testing.assert_allclose(vae.prior().log_prob(codes), expected, rtol=1e-10)
+    others = np.random.default_rng(1).uniform(size=(9, *SHAPE))
+    np.testing.assert_allclose(vae.prior(others).log_prob(codes), expected, rtol=1e-10)
+
+
+@pytest.mark.parametrize("copies", [1, 2])
+def test_an_image_never_sees_its_own_code(copies):
+    """Its rate is that under the other K - 1; with its own code, a narrow kernel would make it far smaller."""
+    images = np.concatenate([grey(30)] * copies)
+    vae, kept, logs = exemplar(images, log_scale=-5.0)
+    batch = kept[:8] / 255
+    codes = vae.posterior(batch).mean() + 1e-3
+    own = (kept[:8, None] == kept).all((2, 3, 4))
+    assert (own.sum(1) == copies).all()
+    left = scipy.special.logsumexp(np.where(own, -np.inf, logs(codes)), axis=1) - np.log(30 * copies - copies)
+    seen = scipy.special.logsumexp(logs(codes), axis=1) - np.log(30 * copies)
+    np.testing.assert_allclose(vae.prior(batch).log_prob(codes), left, rtol=1e-9)
+    np.testing.assert_allclose(vae.prior().log_prob(codes), seen, rtol=1e-9)
+    assert (seen - left).min() > 5
+    noise = np.zeros((8, 3))
+    terms, information = vae.terms(batch, noise, 1.0), vae.information(vae.posterior(batch), codes, batch)
+    mean = vae.posterior(batch).mean()
+    expected = vae.posterior(batch).log_prob(mean) - vae.prior(batch).log_prob(mean)
+    np.testing.assert_allclose(terms.rate, expected, rtol=1e-10)
+    np.testing.assert_allclose(sum(information), vae.posterior(batch).log_prob(codes) - left, rtol=1e-9)
+    batch[0, 0, 0, 0] += 1 / 255 if batch[0, 0, 0, 0] < 1 else -1 / 255
+    changed = vae.prior(batch).log_prob(codes).numpy()
+    assert changed[0] == pytest.approx(seen[0]), "one grey value makes it another image"
+
+
+@pytest.mark.parametrize("stacked, jit", [(False, True), pytest.param(True, False, marks=pytest.mark.slow)])
+def test_no_image_of_a_column_sees_its_own_code_and_test_images_see_all(split, stacked, jit):
+    configs = members(SMALL.replace(precision="float64", prior="exemplar"), (0.01, 2.0), (3, 0))[::3]
+    column = trained(configs, split, 3, jit=jit, stacked=stacked)
+    for place in range(2):
+        vae = column.member_model(place, member_state(column, place))
+        kept, scale = vae.prior_layer.exemplars.numpy(), np.exp(vae.prior_layer.log_scale.numpy())
+        means = vae.posterior(kept / 255).mean().numpy()
+        for partition in (split.train, split.test):
+            found = column.evaluate(partition)
+            codes = found.mean[place] + found.stddev[place] * random_streams.evaluation_noise(partition.index, 4)
+            logs = scipy.stats.norm.logpdf(codes[:, None], means, scale).sum(2)
+            own = (partition.images[:, None] == kept).all((2, 3, 4))
+            assert own.any(0).all() == (partition is split.train)
+            expected = scipy.special.logsumexp(np.where(own, -np.inf, logs), axis=1) - np.log((~own).sum(1))
+            np.testing.assert_allclose(found.log_prior[place], expected, rtol=1e-7)
+            np.testing.assert_allclose(found.rate[place], found.log_posterior[place] - expected, rtol=1e-6, atol=1e-7)
+
+
 @pytest.mark.parametrize("latent_dim", [2, 3, 5])
 def test_the_flow_is_inverted_exactly_and_its_log_determinant_is_autodiffs(latent_dim):
     flow = make(latent_dim, prior="flow", scale=0.5).prior_layer
@@ -170,6 +257,7 @@ def check_step(changes):
 def check_saved(folder, changes):
     """model.keras holds every weight, and loads without anything but vae_rd.model."""
     vae = make(4, **changes)
+    vae.adapt(np.random.default_rng(3).integers(0, 256, (300, *SHAPE), np.uint8))
     vae.save(folder / "model.keras")
     loaded = model.load(folder / "model.keras")
     images, noise = batch(4, dtype=vae.variable_dtype)
@@ -203,10 +291,12 @@ def test_every_parameter_moves_in_one_step(prior):
 
 @pytest.mark.parametrize("prior, likelihood", [
     ("learned_normal", "continuous_bernoulli"), ("vamp", "normal_learned_scale"),
+    pytest.param("exemplar", "bernoulli", marks=pytest.mark.slow),
     pytest.param("flow", "discretized_logistic", marks=pytest.mark.slow),
     pytest.param("mixture", "normal", marks=pytest.mark.slow)])
 def test_fit_learns_with_keras_defaults(split, prior, likelihood):
     vae = model.build(Config(image_size=8, hidden_units=16, prior=prior, likelihood=likelihood), SHAPE, 300)
+    vae.adapt(split.train.images)
     vae.compile(optimizer=keras.optimizers.Adam(1e-2))
     history = vae.fit(split.train.images.astype(np.float32) / 255, batch_size=50, epochs=12, verbose=0).history
     assert np.diff(history["objective"])[:3].max() < 0 and history["objective"][-1] < history["objective"][3]
@@ -245,7 +335,7 @@ def test_the_saved_model_is_the_same_model(tmp_path, prior):
 
 
 @pytest.mark.parametrize("prior, stacked, jit", [
-    ("vamp", True, False), ("flow", True, False),
+    ("vamp", True, False), ("flow", True, False), ("exemplar", True, False),
     *(pytest.param(prior, True, False, marks=pytest.mark.slow) for prior in ("learned_normal", "mixture")),
     *(pytest.param(prior, False, True, marks=pytest.mark.slow) for prior in LEARNED)])
 def test_a_member_of_a_column_is_the_run_trained_alone(split, prior, stacked, jit):

@@ -26,6 +26,25 @@ def test_columns_are_cut_finer_for_several_workers():
     assert [len(column) for column in columns.columns(configs, 12)] == [5]
 
 
+@pytest.mark.parametrize("size, at_least", [(None, 1), (2, 1), (None, 8)])
+def test_a_training_that_is_several_runs_is_one_column(size, at_least):
+    configs = list(experiment("one_training", "laptop").configs)
+    cut = columns.columns(configs, size, at_least)
+    assert sorted(config.run_name for column in cut for config in column) == sorted(c.run_name for c in configs)
+    shared = [column for column in cut if column[0].conditioning == "beta"]
+    assert [len(column) for column in shared] == [6] * 6  # 6 betas; 2 networks x 3 restarts
+    assert all(len({config.training for config in column}) == 1 for column in shared)
+
+
+@pytest.mark.parametrize("num_tasks", [2, 7, 40])
+def test_no_piece_has_a_part_of_a_training(num_tasks):
+    configs = list(experiment("one_training", "laptop").configs)
+    cut = [columns.piece(configs, task, num_tasks) for task in range(num_tasks)]
+    assert sorted(config.run_name for piece in cut for config in piece) == sorted(c.run_name for c in configs)
+    trainings = [{config.training for config in piece} for piece in cut]
+    assert sum(map(len, trainings)) == len({config.training for config in configs}) == 36 + 6
+
+
 @pytest.mark.parametrize("num_tasks", [1, 2, 3, 7, 64, 500])
 def test_pieces_are_disjoint_and_complete_for_any_number_of_tasks(num_tasks):
     configs = list(experiment("figure4", "laptop").configs)
@@ -68,6 +87,33 @@ def test_the_memory_of_a_gpu_is_asked_for_or_assumed(tmp_path, monkeypatch, caps
     columns._gpu_bytes.cache_clear()
     assert columns._gpu_bytes() == gibibytes * 2**30
     assert ("8 GiB are assumed" in capsys.readouterr().err) == assumed
+
+
+def test_of_a_gpu_that_is_cut_into_parts_the_smallest_part_counts(tmp_path, monkeypatch):
+    program = tmp_path / "nvidia-smi"
+    program.write_text("""#!/bin/sh
+[ "$1" = -L ] || { echo 81920; exit; }
+echo "GPU 0: NVIDIA A100-SXM4-80GB (UUID: GPU-5c89852c)"
+echo "  MIG 3g.40gb     Device  0: (UUID: MIG-c7384736)"
+echo "  MIG 1g.10gb     Device  1: (UUID: MIG-a28ad590)"
+""")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/bin")
+    for visible, gibibytes in (("MIG-c7384736", 10), ("MIG-a28ad590,MIG-c7384736", 10), ("0", 80)):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+        columns._gpu_bytes.cache_clear()
+        assert columns._gpu_bytes() == gibibytes * 2**30
+    columns._gpu_bytes.cache_clear()
+
+
+def test_workers_that_share_a_gpu_share_its_memory_and_members_without_a_batched_form_are_few(monkeypatch):
+    monkeypatch.setattr(columns, "num_gpus", lambda: 2)
+    monkeypatch.setattr(columns, "_gpu_bytes", lambda: 60 * columns.member_bytes(Config()))
+    sizes = [columns.column_size(Config(), columns.workers_sharing(workers)) for workers in (1, 2, 3, 4, 5, 6)]
+    assert sizes == [30, 30, 15, 15, 10, 10]
+    monkeypatch.setattr(columns, "_gpu_bytes", lambda: 2**50)
+    assert columns.column_size(Config()) == columns.GPU_MEMBERS
+    assert columns.column_size(Config(architecture="cnn")) == columns.CPU_MEMBERS
 
 
 def test_a_gpu_without_nvidia_smi_still_gets_columns(tmp_path, monkeypatch, capsys):

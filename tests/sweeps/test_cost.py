@@ -13,6 +13,7 @@ def test_parameters_against_a_count_by_hand():
     assert num_parameters(Config(num_layers=3)) - num_parameters(Config()) == 4 * (512 * 512 + 512)
     assert num_parameters(Config(architecture="cnn")) == (
         (16 * 3 * 64 + 64) + 2 * (16384 * 10 + 10) + (10 * 16384 + 16384) + (16 * 64 * 3 + 3))
+    assert num_parameters(Config(num_layers=3, conditioning="beta")) - num_parameters(Config(num_layers=3)) == 6 * 1024
     grey = Config(dataset="mnist")
     assert num_parameters(grey) == (1024 * 512 + 512) + 2 * (512 * 10 + 10) + (10 * 512 + 512) + (512 * 1024 + 1024)
 
@@ -27,6 +28,17 @@ def test_cost_is_steps_times_measured_time():
     assert cost([Config(train_steps=steps, eval_images=512)] * 2).hours == pytest.approx(2 * expected)
     assert cost([Config()]).gigabytes == pytest.approx((20 * 3_165_204 + 64 * 163_840) / 1e9)
     assert cost([]) == (0, 0, 0)
+
+
+def test_runs_that_are_one_training_cost_its_steps_once():
+    ordinary = Config(train_steps=1000, eval_images=512)
+    evaluations = cost([ordinary]).hours - 0.011 * 1000 / 3600
+    runs = [ordinary.replace(conditioning="beta", beta=beta) for beta in (0.1, 0.5, 1.0)]
+    steps = step_seconds(runs[0]) * 1000 / 3600
+    assert steps == pytest.approx(0.011 * 1000 / 3600, rel=1e-3)  # but for the gates
+    assert cost(runs).hours == pytest.approx(steps + 3 * evaluations, rel=1e-3)
+    assert cost([*runs, ordinary]).hours == pytest.approx(cost(runs).hours + cost([ordinary]).hours)
+    assert cost([runs[0], runs[0].replace(seed=1)]).hours == pytest.approx(2 * cost(runs[:1]).hours)
 
 
 def test_image_counts_are_those_of_the_data_sets():
@@ -47,5 +59,8 @@ def test_durations_below_an_hour_are_in_minutes(seconds, words):
 def test_a_prior_and_an_architecture_count_with_their_weights(monkeypatch):
     assert num_parameters(Config(prior="learned_normal")) == num_parameters(Config()) + 2 * 10
     toy = NETWORKS["mlp"]._replace(num_parameters=lambda config, shape, channels: 2 * num_parameters(Config()))
+    weights = num_parameters(Config(prior="vamp")) / num_parameters(Config())
+    assert step_seconds(Config(prior="vamp")) == pytest.approx(1.5 * weights * step_seconds(Config()))
+    assert step_seconds(Config(prior="exemplar")) == pytest.approx(2 * step_seconds(Config()), rel=1e-5)
     monkeypatch.setitem(NETWORKS, "toy", toy)
     assert step_seconds(Config(architecture="toy")) == pytest.approx(2 * step_seconds(Config()))

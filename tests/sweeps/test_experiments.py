@@ -14,7 +14,8 @@ PAPER_COUNTS = {"figure1": 0, "figure2": 0, "figure3": 2 * 2 * 12 * 5, "figure4"
                 "figure5": 3 * 2 * 12 * 5, "figure6": 4 * 12 * 5, "figure7": 4 * 2 * 12 * 5,
                 "figure7_sizes": 3 * 4 * 2 * 12 * 5, "figure8": 2 * 12 * 5, "early_stopping": 2 * 12 * 5,
                 "log_likelihood": 2 * 2 * 12 * 5, "nearest_neighbours": 2 + 9 + 8, "rate_terms": 3 * 2 * 12 * 5,
-                "memorisation": 2 * 2 * 12 * 5, "latent_dim": 6 * 2 * 12 * 5}
+                "memorisation": 2 * 2 * 12 * 5, "priors": 6 * 2 * 12 * 5, "likelihoods": 5 * 2 * 12 * 5,
+                "one_training": 2 * 2 * 12 * 5, "latent_dim": 6 * 2 * 12 * 5}
 
 
 def test_every_experiment_of_the_paper_has_its_count():
@@ -44,7 +45,7 @@ def test_figures_share_their_runs(scale, part, whole):
 
 
 @pytest.mark.parametrize("scale", experiments.SCALES)
-@pytest.mark.parametrize("name", ["figure4", "figure5", "figure6", "rate_terms", "latent_dim"])
+@pytest.mark.parametrize("name", ["figure4", "figure5", "figure6", "rate_terms", "priors", "likelihoods", "latent_dim"])
 def test_the_small_set_of_figure_3_comes_back_in_other_figures(name, scale):
     assert set(experiment(name, scale).configs) & set(experiment("figure3", scale).configs)
 
@@ -68,8 +69,17 @@ def test_measures_and_their_settings_are_known_to_the_table_of_measures(scale):
 
 @pytest.mark.parametrize("name", [name for name in experiments.names() if PAPER_COUNTS[name]])
 def test_laptop_takes_an_hour_or_two_and_smoke_minutes(name):
-    assert cost(experiment(name, "laptop").configs).hours <= 2.1
+    assert cost(experiment(name, "laptop").configs).hours <= (4 if name == "priors" else 2.1)
     assert cost(experiment(name, "smoke").configs).hours * 60 <= 2
+
+
+@pytest.mark.parametrize("name, field, count", [("priors", "prior", 6), ("likelihoods", "likelihood", 5)])
+def test_priors_and_likelihoods_are_compared_with_the_protocol_at_the_same_points(name, field, count):
+    points = {}
+    for config in experiment(name, "laptop").configs:
+        points.setdefault(getattr(config, field), set()).add(config.replace(**{field: getattr(Config(), field)}))
+    assert len(points) == count and len({frozenset(others) for others in points.values()}) == 1
+    assert getattr(Config(), field) in points
 
 
 def test_unknown_names_list_the_known_ones():

@@ -45,6 +45,12 @@ def test_workers_are_pinned_to_their_cores_and_gpus(tmp_path, monkeypatch):
     assert task.log.read_text().strip() == f"{sorted(seats[1].cores)} 7"
 
 
+def test_one_worker_has_one_gpu_unless_it_is_to_have_all(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
+    assert [seat.gpu for seat in workers.seats(1)] == ["4"]
+    assert [seat.gpu for seat in workers.seats(1, every_gpu=True)] == [None]
+
+
 def test_without_gpus_the_cores_are_shared_out(monkeypatch):
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1, 2, 3, 4, 5, 6, 7})

@@ -7,6 +7,7 @@ DATASETS = {"tetrominoes": "Tetrominoes", "tetrominoes_released": "Tetrominoes (
 PARTITIONS = {"train": "train", "test": "test", "test_select": "test (selecting half)",
               "test_compare": "test (other half)"}
 RATE_TERMS = {"both": "whole rate", "mutual_information": "MI only", "marginal_kl": "marginal KL only"}
+CONDITIONINGS = {"none": "a training for each \N{GREEK SMALL LETTER BETA}", "beta": "one training"}
 NAMES = {"latent_dim": "latent dim", "train_steps": "steps", "num_train": "N ="}
 KINDS = {"cv": "constant volume", "cd": "constant density"}
 CHECKPOINTS = {"last": "after the last step", "best": "early-stopped"}
@@ -39,7 +40,9 @@ def describe(values: dict[str, Any]) -> str:
         words.append(split_words(values.pop("split")))
     words += _network_words(values)
     words += [known[values.pop(name)] for name, known in
-              (("rate_terms", RATE_TERMS), ("kind", KINDS), ("checkpoint", CHECKPOINTS)) if name in values]
+              (("conditioning", CONDITIONINGS), ("rate_terms", RATE_TERMS),
+               ("kind", KINDS), ("checkpoint", CHECKPOINTS)) if name in values]
+    words += [f"{str(values.pop(name)).replace('_', ' ')} {name}" for name in ("prior", "likelihood") if name in values]
     words += [f"{NAMES.get(name, name.replace('_', ' '))} {_number(value)}" for name, value in values.items()]
     return ", ".join(words)
 

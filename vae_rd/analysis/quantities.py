@@ -2,6 +2,7 @@
 # ruff: noqa: F401
 
 from vae_rd.measures.annealed import LOG_PX_AIS
+from vae_rd.measures.distortion import MEAN_SQUARED_ERROR
 from vae_rd.measures.information import MARGINAL_KL, MINIBATCH, MUTUAL_INFORMATION, RATE_PER_DIMENSION
 from vae_rd.measures.log_marginal import LOG_PX, LOG_PX_SAMPLES, TRUSTED, UNRELIABLE
 from vae_rd.measures.memorisation import (
@@ -15,3 +16,5 @@ from vae_rd.measures.memorisation import (
     PERPLEXITY_AT_MEAN,
 )
 from vae_rd.measures.neighbours import NEAREST
+from vae_rd.measures.refinement import GAP, GAP_DECODER, GAP_ENCODER
+from vae_rd.measures.refitted_prior import KERNEL, MIXTURE, RATE_SAVED

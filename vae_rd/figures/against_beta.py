@@ -16,6 +16,7 @@ from vae_rd.figures import beta_axes, curve_names, restarts, style
 from vae_rd.figures.labels import Labeller
 from vae_rd.measures.registry import is_share
 
+NETWORK = ("architecture", "num_layers")  # fields that name a network
 BATCH_SIZE = "information.minibatch"  # columns of the settings that a measure was made with
 IMAGES, AIS_IMAGES = "log_marginal.query_images", "annealed.query_images"
 _GUIDE: dict[str, Any] = {"linewidth": 0.7, "linestyle": (0, (1, 1.5))}
@@ -135,39 +136,45 @@ def samples_figure(curves: pd.DataFrame) -> Figure:
     return figure
 
 
-def measures_figure(curves: pd.DataFrame, measures: dict[str, str], partition: str = "test",
-                    facet: str = "split", differences: Sequence[str] = ()) -> Figure:
-    """Any measures against beta: a row per measure, a column per value of `facet`, a curve per network.
+def measures_figure(curves: pd.DataFrame, measures: dict[str, str], partitions: Sequence[str] = ("test",),
+                    facet: str = "split", hue: Sequence[str] = NETWORK, differences: Sequence[str] = ()) -> Figure:
+    """Any measures against beta: a row per measure, a column per value of `facet`, a curve per value of `hue`.
 
     The curves are set apart a little along beta, so that no marker hides another.
 
     Args:
         curves: rows of `tables.curves` for one checkpoint.
         measures: label of the y axis by column; those that no run has are left out.
-        partition: of which images.
+        partitions: of which images; those after the first are dashed.
         facet: a field of Config.
+        hue: fields of Config that name a curve.
         differences: measures that have a line at 0.
     """
-    rows = curves[curves["partition"] == partition]
+    rows = curves[curves["partition"].isin(partitions)]
     measures = {name: label for name, label in measures.items() if f"{name}_mean" in rows}
     panels = list(rows.groupby(facet, sort=False))
-    networks = list(rows.groupby(["architecture", "num_layers"], sort=False).groups)
+    looks = curve_names.looks(rows, list(hue))
     with matplotlib.rc_context(style.STYLE):
         figure, grid = beta_axes.grid(len(measures), len(panels), sharey="row")
         for column, (value, chosen) in enumerate(panels):
             grid[0, column].set_title(naming.describe({facet: value}))
             for axes, name in zip(grid[:, column], measures):
-                for network, (_, looks), shift in zip(networks, _named(networks),
-                                                      beta_axes.shifts(len(networks), rows["beta"])):
-                    points = chosen[(chosen["architecture"] == network[0]) & (chosen["num_layers"] == network[1])]
-                    beta_axes.draw(axes, points.sort_values("beta"), name, shift=shift, **looks)
+                for (key, (_, colour, marker)), shift in zip(looks.items(), beta_axes.shifts(len(looks), rows["beta"])):
+                    points = curve_names.rows(chosen, list(hue), key).sort_values("beta")
+                    for partition, line in zip(partitions, (style.FIRST_LINE, style.SECOND_LINE)):
+                        beta_axes.draw(axes, points[points["partition"] == partition], name, colour, shift,
+                                       **{**line, "marker": marker})
         for row, (name, label) in zip(grid, measures.items()):
             row[0].set_ylabel(label)
             if is_share(name):
                 row[0].set_ylim(-0.04, 1.04)
             for axes in row if name in differences else ():
                 axes.axhline(0, color=style.QUIET, **_GUIDE)
-        beta_axes.key(figure, _named(networks), restarts.words(rows))
+        lines = [(label, {"color": colour, "marker": marker}) for label, colour, marker in looks.values()]
+        if len(partitions) > 1:
+            lines += [(naming.PARTITIONS[partition], line)
+                      for partition, line in zip(partitions, (style.FIRST_LINE, style.SECOND_LINE))]
+        beta_axes.key(figure, lines, restarts.words(rows))
         beta_axes.finish(figure, grid)
     return figure
 

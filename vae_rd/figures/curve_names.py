@@ -6,9 +6,11 @@ import pandas as pd
 from matplotlib.typing import ColorType
 
 from vae_rd.analysis import naming
+from vae_rd.catalogue import LIKELIHOODS, PRIORS
 from vae_rd.figures import style
 
 DIRECT_LABELS = 4  # up to so many curves are labelled in the panels, more in the key
+KINDS = {"prior": list(PRIORS), "likelihood": list(LIKELIHOODS)}  # no quantities: their colours should show no order
 
 
 def differing(curves: pd.DataFrame, facet: Sequence[str]) -> list[str]:
@@ -23,13 +25,21 @@ def differing(curves: pd.DataFrame, facet: Sequence[str]) -> list[str]:
 def looks(curves: pd.DataFrame, names: list[str]) -> dict[tuple, tuple[str, ColorType, str]]:
     """Label, colour and marker of every curve, by the values that name it."""
     values = curves[names].drop_duplicates() if names else pd.DataFrame(index=[0])
-    values = values.sort_values(names, key=lambda column: column.map(naming.split_order) if column.name == "split"
-                                else column) if names else values
+    values = values.sort_values(names, key=_order) if names else values
     keys = list(values.itertuples(index=False, name=None)) or [()]
-    ordered = len(keys) > DIRECT_LABELS or names in (["num_train"], ["latent_dim"])
+    most = len(style.COLOURS) if set(names) & set(KINDS) else DIRECT_LABELS
+    ordered = len(keys) > most or names in (["num_train"], ["latent_dim"])
     colours: Sequence[ColorType] = style.ordered_colours(len(keys)) if ordered else style.COLOURS
     return {key: (naming.describe(dict(zip(names, key))), colours[place], style.MARKERS[place % len(style.MARKERS)])
             for place, key in enumerate(keys)}
+
+
+def _order(column: pd.Series) -> pd.Series:
+    """What the values of a field of Config are sorted by."""
+    if column.name == "split":
+        return column.map(naming.split_order)
+    known = KINDS.get(str(column.name), [])
+    return column.map(lambda value: (known.index(value) if value in known else len(known), value)) if known else column
 
 
 def rows(curves: pd.DataFrame, names: list[str], key: tuple) -> pd.DataFrame:

@@ -9,13 +9,25 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from vae_rd.analysis import naming, quantities
+from vae_rd.analysis import matched_rate, naming, quantities
 from vae_rd.analysis.tables import TableError, curves, folders
-from vae_rd.figures import against_beta, distances
+from vae_rd.catalogue import LIKELIHOODS
+from vae_rd.config import STACKABLE_FIELDS, Config
+from vae_rd.figures import against_beta, against_rate, curve_names, distances
 from vae_rd.figures.rd_curves import rd_figure
 from vae_rd.storage.runs import RunDir
 from vae_rd.sweeps.experiments import DEFAULT_SCALE, OTHER_DATASETS, SCALES, Experiment, experiment
 
+# Figures by prior: the quantities with their labels, and the images that they are means of.
+PARTS_BY_PRIOR: dict[str, tuple[dict[str, str], tuple[str, ...]]] = {
+    "information": ({quantities.MUTUAL_INFORMATION: "mutual information\n(nats per image)",
+                     quantities.MARGINAL_KL: "marginal KL to\nthe run's own prior\n(nats per image)"}, ("train",)),
+    "gap": ({quantities.GAP: "gap in the objective,\ntest minus train\n(nats per image)",
+             quantities.GAP_ENCODER: "the encoder's part\n(nats per image)",
+             quantities.GAP_DECODER: "the decoder's part\n(nats per image)"}, ("test",)),
+    "refitted": ({quantities.RATE_SAVED + quantities.MIXTURE: "rate saved by a\nrefitted mixture\n(nats per image)",
+                  quantities.RATE_SAVED + quantities.KERNEL: "rate saved by a\nrefitted kernel\n(nats per image)"},
+                 ("test", "train"))}
 MEMORISED_BEYOND = "memorised_beyond_control"  # share of test images: memorised minus the control
 
 
@@ -39,6 +51,7 @@ class Drawn(NamedTuple):
     figures: dict[str, Figure]
     notes: list[str]
     curves: pd.DataFrame = pd.DataFrame()
+    tables: dict[str, pd.DataFrame] = {}  # further ones by file name without suffix
 
 
 def fullest_scale(table: pd.DataFrame, *names: str) -> str:
@@ -56,16 +69,18 @@ def missing(table: pd.DataFrame, wanted: Experiment) -> list[str]:
 
 def has_every_curve(table: pd.DataFrame, wanted: Experiment) -> bool:
     """Whether each of an experiment's curves, that is its Configs without beta and seed, has a finished run."""
-    begun, all_curves = ({config.replace(beta=1.0, seed=0) for config in configs}
+    begun, all_curves = ({config.without(*STACKABLE_FIELDS) for config in configs}
                          for configs in (folders(table, wanted.configs), wanted.configs))
     return bool(begun) and begun == all_curves
 
 
 def in_order(points: pd.DataFrame) -> pd.DataFrame:
-    """Sorted by data set, split (by size), architecture and layers, as panels are to be read."""
-    datasets = {name: place for place, name in enumerate(OTHER_DATASETS)}
+    """Sorted by data set, split (by size), architecture, likelihood and layers, as panels are to be read."""
+    datasets, likelihoods = ({name: place for place, name in enumerate(names)}
+                             for names in (OTHER_DATASETS, LIKELIHOODS))
     keys = pd.DataFrame({"dataset": points["dataset"].map(lambda name: datasets.get(name, -1)),
                          "split": points["split"].map(naming.split_order), "mlp": points["architecture"] != "mlp",
+                         "likelihood": points["likelihood"].map(lambda name: likelihoods.get(name, len(likelihoods))),
                          "layers": points["num_layers"], "beta": points["beta"]})
     return points.loc[keys.sort_values(list(keys)).index]
 
@@ -116,7 +131,8 @@ def rd_curves(material: Material) -> Drawn:
 
 
 def _rd(material: Material, points: pd.DataFrame, **layout: Any) -> Drawn:
-    return Drawn({material.experiment.name: rd_figure(points, across=2, rate_axis=material.rate_axis, **layout)}, [])
+    return Drawn({material.experiment.name: rd_figure(points, across=2, rate_axis=material.rate_axis, **layout)}, [],
+                 tables={})
 
 
 def curves_with_reconstructions(material: Material) -> Drawn:
@@ -129,6 +145,39 @@ def curves_with_reconstructions(material: Material) -> Drawn:
     drawn = _rd(material, points, facet=("split", "num_layers"), hue=(), strips=strips)
     notes = [] if strips else [_unmeasured(material, "reconstructions")]
     return drawn._replace(notes=notes)
+
+
+def one_training(material: Material) -> Drawn:
+    """Curves of one training over those of a training for each beta; the key says what the trainings took."""
+    drawn = _rd(material, material.checkpoint(), **material.experiment.layout, remarks=_training_seconds(material))
+    return drawn._replace(notes=_training_seconds(material))
+
+
+def _training_seconds(material: Material) -> list[str]:
+    """For each number of layers, the seconds of training that a curve took in one training and in one for each beta.
+
+    A run counts with its share of its column's seconds, and only where its beta and seed were trained both ways.
+    """
+    lines = []
+    for layers, rows in material.table.drop_duplicates("run").groupby("num_layers"):
+        one, separate = (dict(zip(zip(own["beta"], own["seed"]), own["run"])) for own in
+                         (rows[rows["conditioning"] == name] for name in ("beta", "none")))
+        points = sorted(set(one) & set(separate))
+        seconds = [sum(_share_of_training(RunDir(material.runs_dir / runs[point])) for point in points)
+                   for runs in (one, separate)]
+        if points and min(seconds) > 0:
+            seeds, betas = (len({point[place] for point in points}) for place in (1, 0))
+            lines.append(f"{naming.describe({'num_layers': layers})}: {seconds[0] / seeds:,.0f} s in one training, "
+                         f"{seconds[1] / seeds:,.0f} s in one for each of {betas} \N{GREEK SMALL LETTER BETA} "
+                         f"({seconds[0] / seconds[1]:.2f} times as long)")
+    return lines
+
+
+def _share_of_training(run: RunDir) -> float:
+    """Seconds of training, of a column divided evenly among its members; 0 where they are not known."""
+    results = run.read_results() or {}
+    pace = results.get("steps_per_second")
+    return results["step"] / pace / len(results.get("column") or [run.path.name]) if pace else 0.0
 
 
 def _reconstructions(material: Material, split: str, num_layers: int) -> dict[str, np.ndarray]:
@@ -197,6 +246,34 @@ def memorisation(material: Material) -> Drawn:
     return Drawn({material.experiment.name: figure}, [strips])
 
 
+def priors(material: Material) -> Drawn:
+    """Test curves by prior; distortion at matched rate; both parts of the rate; the gap split; what refitting saves."""
+    name, points = material.experiment.name, material.checkpoint()
+    drawn = rd_curves(material)
+    matched = matched_rate.differences(material.table[material.table["checkpoint"] == "last"], "prior", Config().prior)
+    drawn.tables[f"{name}_matched_rate"] = matched
+    drawn.figures[f"{name}_matched_rate"] = against_rate.matched_figure(
+        matched, curve_names.looks(points, ["prior"]), "prior", Config().prior)
+    for part, (labels, partitions) in PARTS_BY_PRIOR.items():
+        lacking = [line for column in labels for line in _lacking(material, column)]
+        if lacking:
+            drawn.notes.extend(lacking)
+        else:
+            drawn.figures[f"{name}_{part}"] = against_beta.measures_figure(
+                points, labels, partitions, facet="num_layers", hue=("prior",), differences=list(labels))
+    return drawn
+
+
+def likelihoods(material: Material) -> Drawn:
+    """A plane for each likelihood and network, as their distortions do not compare; and squared error, which does."""
+    drawn = rd_curves(material)
+    lacking = _lacking(material, quantities.MEAN_SQUARED_ERROR)
+    if not lacking:
+        drawn.figures[f"{material.experiment.name}_squared_error"] = against_rate.squared_error_figure(
+            material.checkpoint())
+    return drawn._replace(notes=lacking)
+
+
 def _lacking(material: Material, column: str) -> list[str]:
     has = column in material.table and material.table[column].notna().any()
     return [] if has else [_unmeasured(material, column)]
@@ -208,4 +285,5 @@ def _unmeasured(material: Material, what: str) -> str:
 
 # By the names that the entries of sweeps/experiments.py use.
 DRAWINGS: dict[str, Callable[[Material], Drawn]] = {drawing.__name__: drawing for drawing in (
-    rd_curves, curves_with_reconstructions, information, log_px, nearest_distances, memorisation)}
+    rd_curves, curves_with_reconstructions, one_training, information, log_px, nearest_distances, memorisation, priors,
+    likelihoods)}

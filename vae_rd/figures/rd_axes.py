@@ -7,6 +7,7 @@ import matplotlib.ticker
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
 from matplotlib.typing import ColorType
 
 from vae_rd.figures import restarts, style
@@ -39,9 +40,20 @@ def draw_series(axes: Axes, series: Series) -> None:
     rate, distortion = series.line.T
     axes.errorbar(rate, distortion, xerr=restarts.bars(points, "rate"), yerr=restarts.bars(points, "distortion"),
                   color=series.colour, elinewidth=0.7, zorder=3, **{**line, "marker": series.marker})
+    draw_star(axes, points, "distortion", series.colour)
+
+
+def draw_star(axes: Axes, points: pd.DataFrame, quantity: str, colour: ColorType) -> None:
+    """A white star where beta = 1, on a curve of some quantity against the rate."""
     star = points[points["beta"] == STAR_BETA]
-    axes.plot(star["rate_mean"], star["distortion_mean"], linestyle="none", marker="*", markersize=8.5,
-              markerfacecolor="white", markeredgecolor=series.colour, markeredgewidth=0.9, zorder=4)
+    axes.plot(star["rate_mean"], star[f"{quantity}_mean"], linestyle="none", marker="*", markersize=8.5,
+              markerfacecolor="white", markeredgecolor=colour, markeredgewidth=0.9, zorder=4)
+
+
+def star_handle() -> Line2D:
+    """The star in a legend."""
+    return Line2D([], [], linestyle="none", marker="*", markersize=8, markerfacecolor="white", markeredgecolor="0.25",
+                  label=f"\u03b2 = {STAR_BETA:g}")
 
 
 def draw_diagonals(axes: Axes, labeller: Labeller, least: float = 0.0) -> None:

@@ -19,7 +19,8 @@ LOG_FROM = 12.0  # an automatic rate axis is logarithmic when the largest rate i
 
 def rd_figure(curves: pd.DataFrame, facet: Sequence[str] = ("dataset", "split"), hue: Sequence[str] | None = None,
               partitions: Sequence[str] = ("train", "test"), across: int = PANELS_ACROSS, rate_axis: str = "auto",
-              share: bool = True, strips: dict[tuple, dict[str, np.ndarray]] | None = None) -> Figure:
+              share: bool = True, strips: dict[tuple, dict[str, np.ndarray]] | None = None,
+              remarks: Sequence[str] = ()) -> Figure:
     """A panel per value of the facet columns, a curve per value of the hue columns; test solid, train dashed.
 
     Args:
@@ -31,6 +32,7 @@ def rd_figure(curves: pd.DataFrame, facet: Sequence[str] = ("dataset", "split"),
         rate_axis: linear (straight iso-ELBO lines), log, or auto: log where the rates span too much to be read.
         share: one pair of axis limits for all panels.
         strips: for panels, by their facet values: pictures [h, w, c] uint8 by caption, shown in a row above.
+        remarks: texts at the end of the key.
     """
     curves = curves[curves["partition"].isin(partitions)]
     panels = list(curves.groupby(list(facet), sort=False)) if facet else [((), curves)]
@@ -47,7 +49,8 @@ def rd_figure(curves: pd.DataFrame, facet: Sequence[str] = ("dataset", "split"),
         if rate_axis == "log" or rate_axis == "auto" and _spans_much(curves):
             for axes in grid:
                 rd_axes.make_logarithmic(axes)
-        style.legend_below(figure, _key(partitions, looks, curves))
+        style.legend_below(figure, [*_key(partitions, looks, curves),
+                                    *(Line2D([], [], linestyle="none", label=text) for text in remarks)])
         _finish(figure, grid, drawn, label_series=1 < len(looks) <= curve_names.DIRECT_LABELS)
     return figure
 
@@ -147,8 +150,7 @@ def _key(partitions: Sequence[str], looks: dict, curves: pd.DataFrame) -> list[L
     """Legend handles: line styles, the star, the bars, and the curves where they are too many for the panels."""
     handles = [Line2D([], [], label=naming.PARTITIONS[name], color="0.25",
                       **(style.SECOND_LINE if name == "train" else style.FIRST_LINE)) for name in partitions]
-    handles.append(Line2D([], [], linestyle="none", marker="*", markersize=8, markerfacecolor="white",
-                          markeredgecolor="0.25", label=f"\u03b2 = {rd_axes.STAR_BETA:g}"))
+    handles.append(rd_axes.star_handle())
     if len(looks) > curve_names.DIRECT_LABELS:
         handles += [Line2D([], [], color=colour, marker=marker, label=label)
                     for label, colour, marker in looks.values()]

@@ -8,6 +8,8 @@ error is in no error bar over restarts. Here it is measured. With the values v_i
     s_i^2 = Var_k v_ik,    Var_i mean_k v_ik = Var_i E_q v_i + mean_i s_i^2 / K
 
 so the part of the squared standard error that is due to sampling is mean_i s_i^2 / K over the left-hand side.
+
+Distortions of different likelihoods do not compare, as they are densities of different kinds; squared errors do.
 """
 
 import dataclasses
@@ -17,9 +19,19 @@ import numpy as np
 
 from vae_rd.measures import information
 from vae_rd.measures.finished_run import FinishedRun
-from vae_rd.measures.measure import STANDARD_ERROR, Measure, Outcome, Settings, estimate, query_images, setting
+from vae_rd.measures.measure import (
+    STANDARD_ERROR,
+    Measure,
+    Outcome,
+    Settings,
+    estimate,
+    means_with_errors,
+    query_images,
+    setting,
+)
 
 EXPECTED_DISTORTION, EXPECTED_RATE = "expected_distortion", "expected_rate"  # means over K samples per image
+MEAN_SQUARED_ERROR = "mean_squared_error"  # over pixels and channels, at the run's own sample; compares likelihoods
 SAMPLING_SHARE = "_sampling_share"  # suffix: share of the squared standard error over images that is due to sampling
 ONE_SAMPLE_ERROR = "_one_sample_se"  # suffix: error by sampling alone of the mean over all images of one sample each
 SAMPLING_STD = "_sampling_std"  # suffix, per image: standard deviation over its samples
@@ -62,7 +74,7 @@ def reduced(values: np.ndarray) -> Sampled:
 
 
 def measure(run: FinishedRun, settings: DistortionSettings) -> Outcome:
-    """Both quantities at the run's own sample of every image and at further ones."""
+    """Both quantities at the run's own sample of every image and at further ones; squared error at its own."""
     scalars: dict[str, dict[str, float]] = {}
     per_example = {}
     for name in run.partitions:
@@ -72,7 +84,7 @@ def measure(run: FinishedRun, settings: DistortionSettings) -> Outcome:
         for sample in run.progress(range(settings.posterior_samples), desc="posterior samples"):
             codes = run.codes(name, sample)[rows]
             distortions.append(-run.log_likelihood(name, rows, codes))
-            rates.append(information.posterior_log_density(codes, *posteriors) - run.log_prior(codes))
+            rates.append(information.posterior_log_density(codes, *posteriors) - run.log_prior(name, rows, codes))
         scalars[name] = {}
         values: dict[str, np.ndarray] = {}
         for quantity, samples in ((EXPECTED_DISTORTION, distortions), (EXPECTED_RATE, rates)):
@@ -82,6 +94,8 @@ def measure(run: FinishedRun, settings: DistortionSettings) -> Outcome:
                 quantity + SAMPLING_SHARE: found.sampling_share,
                 quantity + ONE_SAMPLE_ERROR: found.sampling_error(len(run.partition(name).index))}
             values |= {quantity: found.mean, quantity + SAMPLING_STD: found.std}
+        values[MEAN_SQUARED_ERROR] = run.squared_errors(name, rows, run.codes(name)[rows])
+        scalars[name] |= means_with_errors(**{MEAN_SQUARED_ERROR: values[MEAN_SQUARED_ERROR]})
         per_example[name] = run.spread(name, rows, **values)
     return Outcome(scalars, per_example)
 

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from vae_rd.catalogue import PRIORS
 from vae_rd.config import Config
 from vae_rd.datasets import random_streams, splits
 from vae_rd.measures import split_neighbours
@@ -109,15 +110,30 @@ class FinishedRun:
         noise = random_streams.evaluation_noise(self.partition(partition).index, posteriors.means.shape[1], sample)
         return posteriors.means + posteriors.stddevs * noise.astype(self.dtype)
 
-    def log_prior(self, codes: np.ndarray) -> np.ndarray:
-        """log p(z) at codes [n, latent_dim]: [n] float64."""
+    def prior_of(self) -> Callable[[Any], Any]:
+        """Images [n, height, width, channels] -> the prior of their codes, which leaves out what is their own."""
+        if PRIORS[self.config.prior].keeps_images:
+            return self.vae.prior
         prior = self.vae.prior()
-        return np.concatenate([np.asarray(prior.log_prob(block), np.float64) for block in _blocks(codes)])
+        return lambda images: prior
+
+    def log_prior(self, partition: str, rows: np.ndarray, codes: np.ndarray) -> np.ndarray:
+        """log p(z) at codes [n, latent_dim] of the images at some rows: [n] float64."""
+        prior_of = self.prior_of()
+        return np.concatenate([
+            np.asarray(prior_of(self.images(partition, chosen)).log_prob(block), np.float64)
+            for block, chosen in zip(_blocks(codes), _blocks(rows))])
 
     def log_likelihood(self, partition: str, rows: np.ndarray, codes: np.ndarray) -> np.ndarray:
         """log p(x|z) of the images at some rows, each at its own one of codes [n, latent_dim]: [n] float64."""
         return np.concatenate([
             np.asarray(self.vae.likelihood(block).log_prob(self.images(partition, chosen)), np.float64)
+            for block, chosen in zip(_blocks(codes), _blocks(rows))])
+
+    def squared_errors(self, partition: str, rows: np.ndarray, codes: np.ndarray) -> np.ndarray:
+        """Squared error of the mean picture at codes [n, latent_dim], mean over pixels and channels: [n] float64."""
+        return np.concatenate([
+            np.square(self.images(partition, chosen) - np.asarray(self.vae.picture(block), np.float64)).mean((1, 2, 3))
             for block, chosen in zip(_blocks(codes), _blocks(rows))])
 
     def decode(self, codes: np.ndarray) -> np.ndarray:

@@ -63,7 +63,7 @@ def measure(run: FinishedRun, settings: InformationSettings) -> Outcome:
         codes, posteriors = run.codes(name), run.posteriors(name)
         log_posterior = posterior_log_density(codes, *posteriors)
         found = Information(log_posterior[rows], aggregate_log_density(codes[rows], *train, progress=run.progress),
-                            run.log_prior(codes[rows]))
+                            run.log_prior(name, rows, codes[rows]))
         rate = run.per_example(name)["rate"][rows]
         parts = {MUTUAL_INFORMATION: found.mutual_information, MARGINAL_KL: found.marginal_kl}
         if name == "test":  # against the TRAINING mixture they are no information: how new, and how usual, codes are
@@ -75,8 +75,9 @@ def measure(run: FinishedRun, settings: InformationSettings) -> Outcome:
             per_example[name][RATE_PER_DIMENSION] = by_dimension
         if name == "train":
             log_aggregate = minibatch_log_density(codes, *train, len(codes), settings.minibatch)  # of ALL images
+            log_prior = run.log_prior(name, np.arange(len(codes)), codes)
             scalars[name] |= {MUTUAL_INFORMATION + MINIBATCH: float((log_posterior - log_aggregate).mean()),
-                              MARGINAL_KL + MINIBATCH: float((log_aggregate - run.log_prior(codes)).mean())}
+                              MARGINAL_KL + MINIBATCH: float((log_aggregate - log_prior).mean())}
     return Outcome(scalars, per_example)
 
 

@@ -17,6 +17,7 @@ reported, before and after.
 
 import dataclasses
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -75,7 +76,7 @@ def measure(run: FinishedRun, settings: RefinementSettings) -> Outcome:
     if run.config.rate_terms != "both":
         raise ValueError(f"rate_terms must be both (got {run.config.rate_terms}): else an image's objective depends on "
                          "the others of its batch, and no image has a best posterior of its own.")
-    refiner = Refiner(run.vae.prior(), run.vae.likelihood, run.config.beta, settings.refinement_steps)
+    refiner = Refiner(run.prior_of(), run.vae.likelihood, run.config.beta, settings.refinement_steps)
     scalars: dict[str, dict[str, float]] = {}
     per_example = {}
     for name in run.partitions:
@@ -119,13 +120,14 @@ class Refiner:
     """Refines posteriors under one decoder; its graphs are made once.
 
     Args:
-        prior: `tfd` object over codes.
+        prior: images [n, ...] -> `tfd` object over their codes.
         likelihood: codes [..., latent_dim] -> `tfd` object over images.
         beta: weight of the rate.
         num_steps: of Adam.
     """
 
-    def __init__(self, prior: Any, likelihood: Any, beta: float, num_steps: int) -> None:
+    def __init__(self, prior: Callable[[Any], Any], likelihood: Callable[[Any], Any], beta: float,
+                 num_steps: int) -> None:
         self._terms, self._step = _compiled(prior, likelihood, beta)
         self._num_steps = num_steps
 
@@ -175,7 +177,7 @@ def _noise(keys: np.ndarray, means: np.ndarray, num_steps: int) -> list[np.ndarr
     return [moving, choosing, reporting]
 
 
-def _compiled(prior: Any, likelihood: Any, beta: float) -> tuple[Any, Any]:
+def _compiled(prior: Callable[[Any], Any], likelihood: Callable[[Any], Any], beta: float) -> tuple[Any, Any]:
     """The terms of each image at a pair of codes, and a step of Adam on the objective."""
     import tensorflow as tf
     from tensorflow_probability import distributions as tfd
@@ -187,7 +189,7 @@ def _compiled(prior: Any, likelihood: Any, beta: float) -> tuple[Any, Any]:
         posterior = tfd.Independent(tfd.Normal(means, scales), 1)
         codes = means + scales * tf.stack([noise, -noise])
         distortion = -tf.reduce_mean(likelihood(codes).log_prob(images), 0)
-        rate = vae.kl_divergence(posterior, prior, codes)  # [n] in closed form, else [2, n]
+        rate = vae.kl_divergence(posterior, prior(images), codes)  # [n] in closed form, else [2, n]
         rate = tf.reduce_mean(tf.reshape(rate, [-1, tf.shape(means)[0]]), 0)
         return vae.objective(distortion, rate, tf.cast(beta, rate.dtype)), rate, distortion
 

@@ -92,7 +92,8 @@ def measure(run: FinishedRun, settings: RefittedPriorSettings) -> Outcome:
     per_example = {}
     for name, rows in scored.items():
         codes, posteriors = run.codes(name)[rows], [values[rows] for values in run.posteriors(name)]
-        log_posterior, log_prior = information.posterior_log_density(codes, *posteriors), run.log_prior(codes)
+        log_posterior = information.posterior_log_density(codes, *posteriors)
+        log_prior = run.log_prior(name, rows, codes)
         refitted = {RATE_REFITTED + prior: log_posterior - logs[name] for prior, logs in found.items()}
         saved = {RATE_SAVED + prior: logs[name] - log_prior for prior, logs in found.items()}
         scalars[name] = means_with_errors(**refitted, **saved)

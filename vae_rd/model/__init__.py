@@ -17,8 +17,8 @@ def build(config: Config, image_shape: tuple[int, int, int], num_train: int) -> 
     """The freshly initialised model of a Config."""
     return VAE(image_shape=image_shape, num_train=num_train,
                **{name: getattr(config, name) for name in ("architecture", "num_layers", "hidden_units", "channels",
-                                                           "latent_dim", "prior", "likelihood", "beta", "rate_terms",
-                                                           "precision", "seed")})
+                                                           "latent_dim", "prior", "likelihood", "beta",
+                                                           "conditioning", "rate_terms", "precision", "seed")})
 
 
 def load(path: str | os.PathLike, config: Config | None = None) -> VAE:

@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
-from vae_rd.catalogue import COMPONENTS, COUPLING_UNITS, COUPLINGS, PSEUDO_INPUTS
+from vae_rd.catalogue import COMPONENTS, COUPLING_UNITS, COUPLINGS, EXEMPLARS, PSEUDO_INPUTS
 
 MAX_LOG_SCALE = 2.0  # of one coupling of the flow; two of them act on each dimension
 
@@ -23,11 +23,13 @@ class Prior(keras.layers.Layer):
         latent_dim: of the codes.
         image_shape: (height, width, channels), for a prior that is made of images.
         posterior: images -> q(z|x), for the same.
+        num_train: training images, for a prior that keeps some of them.
         seed: the run's; of the initial weights.
     """
 
     def __init__(self, latent_dim: int, *, image_shape: tuple[int, int, int] | None = None,
-                 posterior: Callable[[tf.Tensor], tfd.Distribution] | None = None, seed: int = 0, **kwargs: Any):
+                 posterior: Callable[[tf.Tensor], tfd.Distribution] | None = None, num_train: int = 1, seed: int = 0,
+                 **kwargs: Any):
         super().__init__(**kwargs)
         self.latent_dim = latent_dim
         self._seeds = iter(np.random.SeedSequence([seed, 2]).generate_state(100))
@@ -35,6 +37,13 @@ class Prior(keras.layers.Layer):
     def distribution(self) -> tfd.Distribution:
         """`tfd.Distribution` over codes, event [latent_dim], batch []."""
         raise NotImplementedError
+
+    def leaving_out(self, images: tf.Tensor) -> tfd.Distribution:
+        """The prior of the codes of some images [batch, ...]: batch [batch] where it depends on them, else []."""
+        return self.distribution()
+
+    def adapt(self, images: np.ndarray) -> None:
+        """Takes what it keeps of the training images [num, height, width, channels] uint8; most keep nothing."""
 
     def _add_normal(self, name, shape, stddev=1.0):
         seed = int(next(self._seeds) % 2**31)
@@ -198,5 +207,51 @@ class FlowDistribution(tfd.Distribution):
         return tf.constant([], tf.int32)
 
 
+class Exemplar(Prior):
+    """A Gaussian at the code of each of K training images, leave-one-out (Norouzi et al. 2020).
+
+        p(z) = 1/K sum_j N(z; m_j, s^2),    m_j the mean of q(z|x_j);    of image i: 1/(K - 1) sum over j != i
+
+    The images are a seeded subset, the same for all restarts; they are encoded anew in every step, and one scale s is
+    learned. An image is known by its pixels, so that copies of it are left out as well, and nothing has to say which
+    image is which.
+    """
+
+    def __init__(self, latent_dim: int, *, image_shape: tuple[int, int, int],
+                 posterior: Callable[[tf.Tensor], tfd.Distribution], num_train: int = 1, **kwargs: Any):
+        super().__init__(latent_dim, **kwargs)
+        self._posterior = posterior  # called, not kept as a part: the encoder's weights stay the encoder's
+        shape = (max(2, min(EXEMPLARS, num_train)), *image_shape)
+        drawn = np.random.default_rng(0).integers(0, 256, shape, np.uint8)  # of no use before `adapt`, but a prior
+        self.exemplars = self.add_weight(name="exemplars", shape=shape, dtype="uint8", trainable=False,
+                                         initializer=lambda shape, dtype: tf.constant(drawn))
+        self.log_scale = self.add_weight(name="log_scale", shape=(), initializer="zeros")
+
+    def adapt(self, images: np.ndarray) -> None:
+        """Takes its exemplars from the training images."""
+        rows = np.random.default_rng(0).permutation(len(images))[:self.exemplars.shape[0]]
+        self.exemplars.assign(images[np.sort(rows)])
+
+    def distribution(self) -> tfd.Distribution:
+        """The mixture over all exemplars; it encodes them once."""
+        return self._mixture(tf.zeros(self.exemplars.shape[:1], self.variable_dtype))
+
+    def leaving_out(self, images: tf.Tensor) -> tfd.Distribution:
+        """The mixture for each of images [batch, ...] in [0, 1], without exemplars that equal it: batch [batch]."""
+        own = self._keys(tf.round(255 * images))[:, tf.newaxis] == self._keys(self.exemplars)
+        zeros = tf.zeros(tf.shape(own), self.variable_dtype)
+        return self._mixture(tf.where(own, zeros - np.inf, zeros))
+
+    def _mixture(self, logits):
+        means = self._posterior(tf.cast(self.exemplars, self.variable_dtype) / 255).mean()
+        scales = tf.exp(tf.convert_to_tensor(self.log_scale)) * tf.ones_like(means)
+        return tfd.MixtureSameFamily(tfd.Categorical(logits), tfd.Independent(tfd.Normal(means, scales), 1))
+
+    def _keys(self, images):
+        """A whole number for each of images with values from 0 to 255, which two images share by chance in 2**-32."""
+        factors = np.random.default_rng(0).integers(-2**31, 2**31, self.exemplars.shape[1:])
+        return tf.reduce_sum(tf.cast(images, tf.int32) * tf.constant(factors, tf.int32), [-3, -2, -1])
+
+
 PRIORS = {"standard_normal": StandardNormal, "learned_normal": LearnedNormal, "mixture": GaussianMixture,
-          "vamp": VampPrior, "flow": Flow}
+          "vamp": VampPrior, "flow": Flow, "exemplar": Exemplar}

@@ -45,46 +45,65 @@ class VAE(keras.Model):
     Args:
         image_shape: (height, width, channels).
         num_train: size N of the training set; the minibatch estimator of `rate_terms` needs it.
-        beta: weight of the rate, in `fit` and `evaluate`; `terms` takes it as an argument.
+        beta: weight of the rate, in `fit` and `evaluate`; `terms` takes it as an argument. With conditioning="beta" it
+            is also what the networks are told, wherever they are not told another beta.
         seed: of the initial weights, and of the noise in `fit`.
         The other arguments are the fields of `vae_rd.config.Config`.
     """
 
     def __init__(self, *, image_shape, num_train=1, architecture="mlp", num_layers=1, hidden_units=512, channels=64,
-                 latent_dim=10, prior="standard_normal", likelihood="bernoulli", beta=1.0, rate_terms="both",
-                 precision="float32", seed=0, **kwargs):
+                 latent_dim=10, prior="standard_normal", likelihood="bernoulli", beta=1.0, conditioning="none",
+                 rate_terms="both", precision="float32", seed=0, **kwargs):
         dtype = "float64" if precision == "float64" else "float32"
         super().__init__(dtype=dtype, **kwargs)
         self._arguments = {"image_shape": tuple(image_shape), "num_train": num_train, "architecture": architecture,
                            "num_layers": num_layers, "hidden_units": hidden_units, "channels": channels,
                            "latent_dim": latent_dim, "prior": prior, "likelihood": likelihood, "beta": beta,
-                           "rate_terms": rate_terms, "precision": precision, "seed": seed}
+                           "conditioning": conditioning, "rate_terms": rate_terms, "precision": precision,
+                           "seed": seed}
         self.latent_dim, self.beta, self.rate_terms, self.num_train = latent_dim, beta, rate_terms, num_train
-        self.seed = seed
+        self.seed, self.image_shape, self.conditioning = seed, tuple(image_shape), conditioning
         likelihood_class = _chosen("likelihood", likelihood, likelihoods.LIKELIHOODS)
         network = _chosen("architecture", architecture, networks.NETWORKS)(
             image_shape=image_shape, per_pixel=catalogue.LIKELIHOODS[likelihood].per_pixel, num_layers=num_layers,
             width=self._arguments[catalogue.NETWORKS[architecture].width], latent_dim=latent_dim,
-            precision=precision, seed=seed)
+            precision=precision, seed=seed, conditioning=conditioning)
         self.encoder, self.decoder = network.encoder(), network.decoder()
+        for part in (self.encoder, self.decoder) if conditioning == "beta" else ():
+            if not any(isinstance(layer, networks.Gate) for layer in part.layers):
+                raise ConfigError(f"architecture must have gates in its {part.name} with conditioning=beta (got "
+                                  f"{architecture!r}, with none). Let its hidden layers go through layers.gated.")
         self.prior_layer = _chosen("prior", prior, priors.PRIORS)(
-            latent_dim, image_shape=image_shape, posterior=self.posterior, seed=seed, dtype=dtype)
+            latent_dim, image_shape=image_shape, posterior=self.posterior, num_train=num_train, seed=seed, dtype=dtype)
         self.likelihood_layer = likelihood_class(dtype=dtype)
         self.trackers = {name: keras.metrics.Mean(name) for name in ("rate", "distortion", "objective")}
         self.built = True
 
-    def posterior(self, images: tf.Tensor) -> tfd.Distribution:
-        """q(z|x) for images [batch, height, width, channels]: batch [batch], event [latent_dim]."""
-        mean, log_scale = (tf.cast(head, self.variable_dtype) for head in self.encoder(images))
+    def posterior(self, images: tf.Tensor, beta: tf.Tensor | float | None = None) -> tfd.Distribution:
+        """q(z|x) for images [batch, height, width, channels]: batch [batch], event [latent_dim].
+
+        Args:
+            images: in [0, 1].
+            beta: what conditioned networks are told, a number or [batch]; None: the model's own. So below.
+        """
+        inputs = self._with_log_beta(images, beta, tf.shape(images)[:1])
+        mean, log_scale = (tf.cast(head, self.variable_dtype) for head in self.encoder(inputs))
         return tfd.Independent(tfd.Normal(mean, tf.exp(log_scale)), 1)
 
-    def prior(self) -> tfd.Distribution:
-        """p(z): event [latent_dim]."""
-        return self.prior_layer.distribution()
+    def prior(self, images: tf.Tensor | None = None) -> tfd.Distribution:
+        """p(z): event [latent_dim]; with images [batch, ...], that of their codes, which leaves out their own."""
+        return self.prior_layer.distribution() if images is None else self.prior_layer.leaving_out(images)
 
-    def likelihood(self, codes: tf.Tensor) -> tfd.Distribution:
+    def adapt(self, images: np.ndarray) -> None:
+        """Gives the prior what it keeps of the training images [num, height, width, channels] uint8, before training.
+
+        Only the exemplar prior keeps any.
+        """
+        self.prior_layer.adapt(images)
+
+    def likelihood(self, codes: tf.Tensor, beta: tf.Tensor | float | None = None) -> tfd.Distribution:
         """p(x|z) for codes [..., latent_dim]: batch [...], event [height, width, channels]."""
-        return self.likelihood_layer.distribution(self._decoded(codes))
+        return self.likelihood_layer.distribution(self._decoded(codes, beta))
 
     def picture(self, codes: tf.Tensor) -> tf.Tensor:
         """The likelihood's mean in [0, 1] at codes [..., latent_dim]: [..., height, width, channels]."""
@@ -96,23 +115,26 @@ class VAE(keras.Model):
         Args:
             images: [batch, height, width, channels] in [0, 1]; grey values are allowed, as in the paper.
             noise: [batch, latent_dim], standard normal.
-            beta: weight of the rate: a number, or [batch].
+            beta: weight of the rate, and what conditioned networks are told: a number, or [batch].
         """
-        rate, distortion, posterior, codes = self.rate_and_distortion(images, noise)
-        penalty = rate if self.rate_terms == "both" else getattr(self.information(posterior, codes), self.rate_terms)
+        rate, distortion, posterior, codes = self.rate_and_distortion(images, noise, beta)
+        penalty = rate if self.rate_terms == "both" else getattr(
+            self.information(posterior, codes, images), self.rate_terms)
         return Terms(rate, distortion, penalty, objective(distortion, penalty, beta))
 
-    def rate_and_distortion(self, images: tf.Tensor, noise: tf.Tensor) -> Coded:
+    def rate_and_distortion(self, images: tf.Tensor, noise: tf.Tensor, beta: tf.Tensor | float | None = None) -> Coded:
         """Rate [batch], distortion [batch], posterior and codes [batch, latent_dim]: all that evaluation needs."""
-        posterior = self.posterior(images)
+        posterior = self.posterior(images, beta)
         codes = posterior.mean() + posterior.stddev() * noise
-        rate = kl_divergence(posterior, self.prior(), codes)
-        return Coded(rate, -self.likelihood(codes).log_prob(images), posterior, codes)
+        rate = kl_divergence(posterior, self.prior(images), codes)
+        return Coded(rate, -self.likelihood(codes, beta).log_prob(images), posterior, codes)
 
-    def information(self, posterior: tfd.Distribution, codes: tf.Tensor) -> InformationTerms:
+    def information(self, posterior: tfd.Distribution, codes: tf.Tensor, images: tf.Tensor | None = None
+                    ) -> InformationTerms:
         """Minibatch estimate of the two parts of the rate (Esmaeili et al. 2019, eq. 9; B of num_train images)."""
         log_marginal = minibatch_log_marginal(posterior, codes, self.num_train)
-        return InformationTerms(posterior.log_prob(codes) - log_marginal, log_marginal - self.prior().log_prob(codes))
+        log_prior = self.prior(images).log_prob(codes)
+        return InformationTerms(posterior.log_prob(codes) - log_marginal, log_marginal - log_prior)
 
     def call(self, images: tf.Tensor) -> tf.Tensor:
         """Reconstructions [batch, height, width, channels] in [0, 1]: the picture of the posterior's mean."""
@@ -166,11 +188,20 @@ class VAE(keras.Model):
         if set(store.keys()) != {"0"}:
             super().load_own_variables(store)
 
-    def _decoded(self, codes):
+    def _decoded(self, codes, beta=None):
         """The likelihood's parameters at codes [..., latent_dim]: [..., height, width, channels * per pixel]."""
-        parameters = self.decoder(tf.reshape(codes, [-1, self.latent_dim]))
+        flat = tf.reshape(codes, [-1, self.latent_dim])
+        parameters = self.decoder(self._with_log_beta(flat, beta, tf.shape(codes)[:-1]))
         shape = tf.concat([tf.shape(codes)[:-1], parameters.shape[1:]], 0)
         return tf.cast(tf.reshape(parameters, shape), self.variable_dtype)
+
+    def _with_log_beta(self, values, beta, shape):
+        """What a network is given: values [batch, ...], and if it is conditioned log beta for each of `shape`."""
+        if self.conditioning == "none":
+            return values
+        beta = self.beta if beta is None else beta
+        log_beta = tf.math.log(beta if tf.is_tensor(beta) else tf.constant(beta, self.variable_dtype))
+        return [tf.convert_to_tensor(values), tf.reshape(tf.broadcast_to(log_beta, shape), [-1, 1])]
 
     def _noise(self, images, step):
         seed = tf.random.fold_in([self.seed, 0], tf.cast(step, tf.int32))

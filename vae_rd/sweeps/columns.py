@@ -3,8 +3,10 @@
 import functools
 import itertools
 import os
+import re
 import subprocess
 import sys
+from collections.abc import Hashable
 
 from vae_rd.catalogue import NETWORKS
 from vae_rd.config import STACKABLE_FIELDS, Config
@@ -19,42 +21,57 @@ GPU_GIBIBYTES = 8  # assumed of a GPU that does not say how much memory it has
 MEMORY_SHARE = 0.5  # of what there is, free or not: so that columns are the same in every call
 
 
-def columns(configs: list[Config], size: int | None = None, at_least: int = 1) -> list[list[Config]]:
+def columns(configs: list[Config], size: int | None = None, at_least: int = 1, sharing: int = 1) -> list[list[Config]]:
     """Cuts Configs into columns: those that differ in STACKABLE_FIELDS only, in order, at most `size` together.
+
+    Runs that are one training (conditioning=beta) are one column, however many they are.
 
     Args:
         configs: of a whole piece, whatever has finished: so that a column is the same in every call.
         size: members at most; None: as many as memory allows.
         at_least: workers that want a column each; the columns are cut finer for them.
+        sharing: workers that share the memory of a GPU, or of the machine: see `workers_sharing`.
     """
-    defaults = {name: Config.__dataclass_fields__[name].default for name in STACKABLE_FIELDS}
-    groups: dict[Config, list[Config]] = {}
+    groups: dict[Hashable, list[Config]] = {}
     for config in configs:
-        groups.setdefault(config.replace(**defaults), []).append(config)
+        conditioned = config.conditioning == "beta"
+        groups.setdefault(config.training if conditioned else config.without(*STACKABLE_FIELDS), []).append(config)
     cut = []
     share = -(-len(configs) // at_least)
-    for shared, group in groups.items():
-        limit = min(size or column_size(shared), share)
+    for group in groups.values():
+        conditioned = group[0].conditioning == "beta"
+        limit = len(group) if conditioned else min(size or column_size(group[0], sharing), share)
         cut += [group[start:start + limit] for start in range(0, len(group), limit)]
     return cut
 
 
 def piece(configs: list[Config], task: int, num_tasks: int) -> list[Config]:
-    """The part of task number `task` out of `num_tasks`: neighbours, of about equal expected cost.
+    """The part of task number `task` out of `num_tasks`: neighbours, of about equal expected cost; trainings whole.
 
     It depends on nothing but the arguments, so the tasks of an array are disjoint and complete on any nodes.
     """
-    costs = [cost([config]).hours for config in configs]
+    trainings: dict[Hashable, list[Config]] = {}
+    for config in configs:
+        trainings.setdefault(config.training, []).append(config)
+    costs = [cost(members).hours for members in trainings.values()]
     middles = [end - own / 2 for end, own in zip(itertools.accumulate(costs), costs)]
-    return [config for config, middle in zip(configs, middles) if int(middle / sum(costs) * num_tasks) == task]
+    return [config for members, middle in zip(trainings.values(), middles) for config in members
+            if int(middle / sum(costs) * num_tasks) == task]
 
 
-def column_size(config: Config) -> int:
-    """Members that fit into the memory of the GPU, or of this machine if it has none; at least one."""
+def workers_sharing(workers: int) -> int:
+    """How many of so many workers have one GPU, or without any the memory of this machine, in common."""
+    return -(-workers // max(1, num_gpus()))
+
+
+def column_size(config: Config, sharing: int = 1) -> int:
+    """Members that fit into a worker's part of the memory of its GPU, or of this machine without one; at least one."""
     on_gpu = num_gpus() > 0
     memory = _gpu_bytes() if on_gpu else os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    fitting = int(MEMORY_SHARE * memory / member_bytes(config))
-    return max(1, min(GPU_MEMBERS if on_gpu else CPU_MEMBERS, fitting))
+    fitting = int(MEMORY_SHARE * memory / sharing / member_bytes(config))
+    # Without a batched form every member is compiled anew: minutes for 60 of them.
+    most = GPU_MEMBERS if on_gpu and NETWORKS[config.architecture].stackable else CPU_MEMBERS
+    return max(1, min(most, fitting))
 
 
 def member_bytes(config: Config) -> int:
@@ -79,14 +96,24 @@ def _activation_bytes(config: Config) -> int:
 
 @functools.cache
 def _gpu_bytes() -> int:
-    """Memory of the smallest GPU, as nvidia-smi says; where it does not, what is assumed is printed."""
-    query = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
-    try:
-        answer = subprocess.run(query, capture_output=True, text=True, check=False).stdout.split()
-    except OSError:  # it is not installed, as in many containers
-        answer = []
-    megabytes = [int(text) for text in answer if text.isdigit()]  # "[N/A]" where memory is shared with the machine
+    """Memory of the smallest GPU, or part of one (MIG), as nvidia-smi says; else what is assumed is printed.
+
+    The smallest of all, not of those that this process sees: a worker sees its own only.
+    """
+    if any(name.startswith("MIG-") for name in gpus.visible()):  # lines "  MIG 1g.10gb  Device  0: (UUID: MIG-...)"
+        sizes = re.findall(r"^\s+MIG \S*\.(\d+)gb\b", _nvidia_smi("-L"), re.MULTILINE)
+        megabytes = [1024 * int(size) for size in sizes]
+    else:
+        answer = _nvidia_smi("--query-gpu=memory.total", "--format=csv,noheader,nounits").split()
+        megabytes = [int(text) for text in answer if text.isdigit()]  # "[N/A]" where memory is shared with the machine
     if not megabytes:
         print(f"nvidia-smi does not say how much memory the GPU has: {GPU_GIBIBYTES} GiB are assumed. With another "
               "number of runs in a column, give it: --column_size.", file=sys.stderr)
     return min(megabytes) * 2**20 if megabytes else GPU_GIBIBYTES * 2**30
+
+
+def _nvidia_smi(*arguments: str) -> str:
+    try:
+        return subprocess.run(["nvidia-smi", *arguments], capture_output=True, text=True, check=False).stdout
+    except OSError:  # it is not installed, as in many containers
+        return ""

@@ -1,16 +1,18 @@
 """What runs are expected to cost: steps, parameters, hours and bytes, from plain arithmetic and measured step times."""
 
-from collections.abc import Iterable
+import collections
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from data_gen.builders import DATASETS
 from vae_rd import catalogue
-from vae_rd.catalogue import NETWORKS
+from vae_rd.catalogue import NETWORKS, PRIORS
 from vae_rd.config import Config
 
 # Milliseconds per optimizer step at the protocol's sizes (32x32x3 images, batch 128), on 2 quiet cores (Zen 5).
 STEP_MS = {("mlp", 1): 11.0, ("mlp", 3): 16.0, ("cnn", 1): 16.0, ("cnn", 3): 55.0}
 EVALUATION_SHARE = 1 / 3  # of a step's time, to evaluate as many images: forward, without backward and Adam
+ENCODER_SHARE = 1 / 2  # of a step's time, for images that a prior has encoded besides the batch
 COPIES = 5  # of the weights in a run directory: model.keras, best, and last with Adam's two slots
 BYTES_PER_IMAGE = 2 * 32  # of per-example values, for last and best
 
@@ -26,11 +28,16 @@ class Cost(NamedTuple):
 def cost(configs: Iterable[Config]) -> Cost:
     """Expected hours and disk of some runs: steps times the measured step time, evaluations, and the files written."""
     configs = list(configs)
-    seconds = sum(step_seconds(config) * (config.train_steps + EVALUATION_SHARE * _images_evaluated(config) /
-                                          config.batch_size) for config in configs)
     size = sum(4 * COPIES * num_parameters(config) + BYTES_PER_IMAGE * _images_and_channels(config)[0]
                for config in configs)
-    return Cost(len(configs), seconds / 3600, size / 1e9)
+    return Cost(len(configs), sum(seconds(configs)) / 3600, size / 1e9)
+
+
+def seconds(configs: Sequence[Config]) -> list[float]:
+    """Expected seconds of each run: its evaluations, and its share of a training that is several runs."""
+    runs = collections.Counter(config.training for config in configs if config.conditioning == "beta")
+    return [step_seconds(config) * (config.train_steps / runs.get(config.training, 1) + EVALUATION_SHARE *
+                                    _images_evaluated(config) / config.batch_size) for config in configs]
 
 
 def step_seconds(config: Config) -> float:
@@ -47,7 +54,8 @@ def step_seconds(config: Config) -> float:
         share = num_parameters(config) / num_parameters(protocol)
     else:
         share = (config.image_size / 32) ** 2 * getattr(config, network.width) / protocol.channels
-    return milliseconds / 1000 * share * config.batch_size / protocol.batch_size
+    images = config.batch_size + ENCODER_SHARE * PRIORS[config.prior].encoded_images
+    return milliseconds / 1000 * share * images / protocol.batch_size
 
 
 def num_parameters(config: Config) -> int:

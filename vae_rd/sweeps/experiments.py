@@ -8,12 +8,14 @@ import itertools
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
-from vae_rd.config import SPLIT_SIZES, Config, ConfigError
+from vae_rd.catalogue import LIKELIHOODS, PRIORS
+from vae_rd.config import CONDITIONINGS, SPLIT_SIZES, Config, ConfigError
 
 ONE_LAYER, THREE_LAYERS = {"architecture": "mlp", "num_layers": 1}, {"architecture": "mlp", "num_layers": 3}
 MLPS = (ONE_LAYER, THREE_LAYERS)
 CNNS = tuple({**network, "architecture": "cnn"} for network in MLPS)
 PAPER_BETAS = (0.001, 0.005, 0.01, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0, 2.0, 3.0, 5.0)
+BUILT_IN_PRIORS, BUILT_IN_LIKELIHOODS = tuple(PRIORS), tuple(LIKELIHOODS)  # without those of a user's modules
 OTHER_DATASETS = ("fashion_mnist", "smallnorb", "mnist", "shapes3d")  # the panels of figure 7, in its order
 
 
@@ -77,13 +79,17 @@ _SMOKE = Scale("smoke", Config(train_steps=40, image_size=16, eval_images=256), 
                latent_dims=(2, 10), settings={
                    "information": {"query_images": 500}, "log_marginal": {"query_images": 8, "num_samples": 50},
                    "annealed": {"query_images": 2, "num_samples": 50, "ais_chains": 4, "ais_steps": 20},
-                   "memorisation": {"query_images": 200}})
+                   "memorisation": {"query_images": 200}, "refitted_prior": {"query_images": 200},
+                   "refinement": {"query_images": 16, "refinement_steps": 20},
+                   "distortion": {"query_images": 200, "posterior_samples": 2}})
 _LAPTOP = Scale("laptop", Config(train_steps=3000, eval_images=4096), {}, {},
                 betas=(0.001, 0.01, 0.1, 0.3, 1.0, 5.0), few_betas=(0.001, 0.1, 1.0, 5.0), restarts=3, large="cv_16k",
                 small="cv_2000", cv=("cv_2000", "cv_4000", "cv_16k"), cd=("cd_2000", "cd_16k"), other="cv_1000",
                 other_sizes=("cv_1000", "cv_4000"), latent_dims=(2, 5, 10, 32), settings={
                     "information": {"query_images": 4096}, "log_marginal": {"query_images": 100},
-                    "annealed": {"query_images": 4}})
+                    "annealed": {"query_images": 4}, "refitted_prior": {"query_images": 1000},
+                    "refinement": {"query_images": 100, "refinement_steps": 100},
+                    "distortion": {"query_images": 2048, "posterior_samples": 2}})
 # The paper's data, networks and betas for a tenth of its steps. The evaluations before the last see a seeded 16,384 of
 # the images of each partition: all of them would take a third of the training's time.
 _TENTH = Scale("tenth", Config(train_steps=25_700, eval_images=16_384), {}, {}, betas=PAPER_BETAS,
@@ -169,6 +175,20 @@ def _latent_dims(scale: Scale) -> list[Config]:
             for config in product(scale, MLPS, (scale.small,), scale.few_betas, latent_dim=size)]
 
 
+def _one_training(scale: Scale) -> list[Config]:
+    return [config for conditioning in CONDITIONINGS
+            for config in product(scale, MLPS, (scale.small,), conditioning=conditioning)]
+
+
+def _priors(scale: Scale) -> list[Config]:
+    return [config for prior in BUILT_IN_PRIORS for config in product(scale, MLPS, (scale.small,), prior=prior)]
+
+
+def _likelihoods(scale: Scale) -> list[Config]:
+    return [config for likelihood in BUILT_IN_LIKELIHOODS
+            for config in product(scale, MLPS, (scale.small,), scale.few_betas, likelihood=likelihood)]
+
+
 def _one_per_split(scale: Scale) -> list[Config]:
     """Distances belong to the split: one run of each carries them."""
     return [config for config in product(scale, (ONE_LAYER,), ("default", "checkerboard", *scale.cv, *scale.cd), (1.0,))
@@ -211,6 +231,14 @@ EXPERIMENTS: dict[str, Entry] = {
                         ("information",), layout={**_BY_LAYERS, "hue": ("rate_terms",)}),
     "memorisation": Entry("reconstructions against training images and the infinite-capacity decoder",
                           _small_and_large, ("neighbours", "memorisation"), drawing="memorisation"),
+    "one_training": Entry("curves of one training that is told beta over those of a training for each beta",
+                          _one_training, drawing="one_training", layout={**_BY_LAYERS, "hue": ("conditioning",)}),
+    "priors": Entry("other priors: test curves, distortion at matched rate, whose fault the gap is (beyond the paper)",
+                    _priors, ("information", "refitted_prior", "refinement"), drawing="priors",
+                    layout={**_BY_LAYERS, "hue": ("prior",), "partitions": ("test",)}),
+    "likelihoods": Entry("other likelihoods: their curves, and squared error against rate (beyond the paper)",
+                         _likelihoods, ("distortion",), drawing="likelihoods",
+                         layout={"facet": ("likelihood",), "hue": ("num_layers",), "share": False}),
     "latent_dim": Entry("size of the latent space (beyond the paper)", _latent_dims, ("information",),
                         layout={**_BY_LAYERS, "hue": ("latent_dim",), "partitions": ("test",)}),
 }

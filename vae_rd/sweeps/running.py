@@ -12,7 +12,7 @@ from vae_rd.config import Config, ConfigError, DataSpec
 from vae_rd.datasets.records import RecordsError
 from vae_rd.storage.runs import FINISHED
 from vae_rd.sweeps import reports, states, workers
-from vae_rd.sweeps.cost import cost
+from vae_rd.sweeps.cost import seconds
 from vae_rd.sweeps.sweep import Sweep
 
 STOPPED = 85  # exit status of what a signal stopped and the same command continues
@@ -40,7 +40,8 @@ def run(sweep: Sweep) -> int:
         print(f"afterwards the measures {', '.join(names)}", flush=True)
     tasks = [workers.Task(sweep.command(number), sweep.log(number)) for number in numbers]
     with _Bar(sweep, {config: found[config] for config in todo}) as bar:
-        crew = workers.Pool(tasks, workers.seats(sweep.workers), _seldom(bar.update))
+        seats = workers.seats(sweep.workers, every_gpu=sweep.strategy == "mirrored")
+        crew = workers.Pool(tasks, seats, _seldom(bar.update))
         statuses = crew.run()
         bar.update()
     ended = {numbers[task]: status for task, status in statuses.items()}
@@ -74,7 +75,7 @@ def _finish(sweep: Sweep, configs: list[Config]) -> bool:
     try:
         wanted = {config: [train_and_measure.Wanted(*pair) for pair in sweep.wanted[config]] for config in configs}
         train_and_measure.train_and_measure(
-            configs, runs_dir=sweep.runs_dir, data_dir=sweep.data_dir, wanted=wanted,
+            configs, runs_dir=sweep.runs_dir, data_dir=sweep.data_dir, strategy=sweep.strategy, wanted=wanted,
             settings=SCALES[sweep.scale].settings, retry=sweep.retry, skip_busy=True, progress=sweep.progress)
     except signals.Interrupted:
         raise
@@ -93,7 +94,7 @@ class _Bar:
     def __init__(self, sweep: Sweep, found: dict[Config, states.State]):
         from tqdm import tqdm
         self._sweep, self._states = sweep, found
-        self._seconds = {config: 3600 * cost([config]).hours for config in found}
+        self._seconds = dict(zip(found, seconds(list(found))))
         self._bar = tqdm(total=round(sum(self._seconds.values())), initial=self._done(), desc=f"{len(found)} runs",
                          unit="s", leave=True, dynamic_ncols=True, mininterval=2 if os.isatty(2) else 60, smoothing=0,
                          disable=not sweep.progress,

@@ -7,7 +7,7 @@ from vae_rd.config import Config
 from vae_rd.measures.registry import is_made
 from vae_rd.storage.files import FileError
 from vae_rd.storage.runs import DIVERGED, FINISHED, MISSING, UNFINISHED, RunDir
-from vae_rd.sweeps.cost import cost
+from vae_rd.sweeps.cost import seconds
 
 FAILED = "failed"
 ENDED = (FINISHED, DIVERGED)
@@ -55,7 +55,7 @@ def read(run: RunDir, config: Config, wanted: Iterable[tuple[str, str]] = (), me
 def pace(states: Mapping[Config, State]) -> tuple[float, int]:
     """Measured over expected seconds of training, and the number of runs that tell; (1, 0) if none does."""
     known = {config: state for config, state in states.items() if state.seconds and state.share}
-    expected = sum(state.share * cost([config]).hours * 3600 for config, state in known.items())
+    expected = sum(state.share * own for state, own in zip(known.values(), seconds(list(known))))
     return (sum(state.seconds or 0 for state in known.values()) / expected, len(known)) if known else (1.0, 0)
 
 

@@ -29,25 +29,32 @@ class Sweep:
         measure: make the measures that the experiments need.
         retry: run diverged and failed runs again.
         progress: show bars.
+        strategy: auto or one_device: each worker on one device; mirrored: one worker on all GPUs of this machine.
+        sharing: workers that share a GPU's memory; None: as many as there are for each GPU that this process sees.
         modules: of the user's, imported already, for the workers to import too.
 
     Raises:
-        ConfigError: for an experiment or a scale that is not known, or a task that there is not.
+        ConfigError: for an experiment or a scale that is not known, a task that there is not, or several workers that
+            would each take all GPUs.
     """
 
     def __init__(self, names: Sequence[str], *, scale: str = experiments.DEFAULT_SCALE, task: int = 0,
                  num_tasks: int = 1, workers: int = 1, column_size: int | None = None,
                  runs_dir: str | os.PathLike = "runs", data_dir: str | os.PathLike = "data",
                  raw_dir: str | os.PathLike | None = None, measure: bool = True, retry: bool = False,
-                 progress: bool = True, modules: Sequence[str] = ()):
+                 progress: bool = True, strategy: str = "auto", sharing: int | None = None,
+                 modules: Sequence[str] = ()):
         if not names:
             raise ConfigError(f"experiment must be one or several of {', '.join(experiments.names())} (got none).")
         if not 0 <= task < num_tasks:
             raise ConfigError(f"task must be from 0 to num_tasks - 1 = {num_tasks - 1} (got {task}).")
+        if strategy == "mirrored" and workers > 1:
+            raise ConfigError(f"workers must be 1 with strategy=mirrored, which takes all GPUs (got {workers}).")
         self.names, self.scale, self.task, self.num_tasks = tuple(names), scale, task, num_tasks
         self.workers, self.column_size, self.measure, self.retry = workers, column_size, measure, retry
         self.runs_dir, self.data_dir, self.raw_dir = pathlib.Path(runs_dir), pathlib.Path(data_dir), raw_dir
-        self.progress, self.modules = progress, tuple(modules)
+        self.sharing = sharing or columns.workers_sharing(workers)  # a worker sees its own GPU only
+        self.progress, self.strategy, self.modules = progress, strategy, tuple(modules)
         chosen = [experiments.experiment(name, scale) for name in names]
         self.configs = list(dict.fromkeys(config for one in chosen for config in one.configs))
         self.wanted: dict[Config, list[tuple[str, str]]] = {config: [] for config in self.configs}
@@ -64,7 +71,7 @@ class Sweep:
     @functools.cached_property
     def columns(self) -> list[list[Config]]:
         """The piece, cut into the columns that train together."""
-        return columns.columns(self.piece, self.column_size, at_least=self.workers)
+        return columns.columns(self.piece, self.column_size, at_least=self.workers, sharing=self.sharing)
 
     @functools.cached_property
     def _members(self) -> dict[Config, int]:
@@ -93,7 +100,7 @@ class Sweep:
         flags = {"experiment": ",".join(self.names), "scale": self.scale, "column_size": self.column_size or "auto",
                  "data_dir": self.data_dir, "runs_dir": self.runs_dir, "task": self.task, "num_tasks": self.num_tasks,
                  "workers": self.workers, "retry": self.retry, "measure": self.measure, "progress": self.progress,
-                 "column": number, "import": ",".join(self.modules)}
+                 "strategy": self.strategy, "sharing": self.sharing, "column": number, "import": ",".join(self.modules)}
         return [sys.executable, "-m", "vae_rd.sweep", *(f"--{name}={value}" for name, value in flags.items())]
 
     def log(self, number: int) -> pathlib.Path:

@@ -29,14 +29,15 @@ class Seat(NamedTuple):
     gpu: str | None
 
 
-def seats(num_workers: int) -> list[Seat]:
-    """Shares the GPUs, or without any the cores, among workers; all of them if there is one worker."""
+def seats(num_workers: int, every_gpu: bool = False) -> list[Seat]:
+    """Shares out the GPUs, one for each worker, and the cores; with `every_gpu` no worker is kept to one.
+
+    A single worker has one GPU too: a batch that is split over several takes longer for models as small as these.
+    """
     cores = sorted(os.sched_getaffinity(0))
     share = max(1, len(cores) // num_workers)
     groups = [tuple(cores[number * share % len(cores):][:share]) for number in range(num_workers)]
-    names = gpus.visible()
-    if num_workers == 1:
-        return [Seat(tuple(cores), None)]
+    names = [] if every_gpu else gpus.visible()
     return [Seat(group, names[number % len(names)] if names else None) for number, group in enumerate(groups)]
 
 

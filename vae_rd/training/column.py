@@ -1,7 +1,9 @@
 """A column: models that differ only in beta and seed, their weights stacked along a leading axis and trained together.
 
-A column of one is the single run; there is no second trainer. The members' computation is written once, in
-`VAE.terms`: each member runs it with its own slice of the stacked weights, put in place by a Keras StatelessScope.
+A column of one is the single run; there is no second trainer. Members that are one training (conditioning=beta, equal
+but for beta) share one set of weights, which is trained once and evaluated at the beta of each. The members'
+computation is written once, in `VAE.terms`: each member runs it with its own slice of the stacked weights, put in place
+by a Keras StatelessScope.
 """
 
 import contextlib
@@ -18,7 +20,7 @@ from vae_rd.datasets import random_streams, splits
 from vae_rd.storage import runs
 
 EVALUATION_BATCH = 1024
-_NOISE_STREAM, _BINARIZATION_STREAM = 0, 1
+_NOISE_STREAM, _BINARIZATION_STREAM, _BETA_STREAM = 0, 1, 2
 
 
 class Evaluated(NamedTuple):
@@ -49,9 +51,15 @@ class Column:
         self.configs, self.strategy, self._stacked = configs, strategy, stacked
         self.shared = configs[0]
         _check_configs(configs, strategy.num_replicas_in_sync)
+        self.conditioned = self.shared.conditioning == "beta"
         self.seeds = sorted({config.seed for config in configs})
-        self._seed_of_member = [self.seeds.index(config.seed) for config in configs]
+        # The place of each member's weights: its own, or that of its training.
+        self.places = ([self.seeds.index(config.seed) for config in configs] if self.conditioned
+                       else list(range(len(configs))))
+        self._seed_of_place = list(range(len(self.seeds))) if self.conditioned else [
+            self.seeds.index(config.seed) for config in configs]
         self.template = model.build(self.shared, images.shape[1:], len(images))
+        self.template.adapt(images)
         self.weight_names = list(self.template.named_weights())
         self.beta = tf.constant([config.beta for config in configs], self.template.variable_dtype)
         # A variable, because GPUs gather no bytes from a tensor; a copy on every device of this process. Workers have
@@ -64,17 +72,17 @@ class Column:
                             for name, value in self._initial_weights().items()]
             self.optimizer = keras.optimizers.Adam(self.shared.learning_rate)
             self.optimizer.build(self.weights)
-        alone = strategy.num_replicas_in_sync == 1
+        self._jit, alone = jit, strategy.num_replicas_in_sync == 1
         self._gradients = tf.function(self._gradients_of_batch, jit_compile=jit)
         self._update = tf.function(self._update_alone, jit_compile=jit) if alone else self._update_together
         self._terms = tf.function(self._evaluate_batch, jit_compile=jit)
 
     def _initial_weights(self) -> dict[str, np.ndarray]:
-        """Weights [members, ...], each member initialised as if it were alone (with its own fans and seed)."""
-        shape, num_train = self.template.encoder.input_shape[1:], self.template.num_train
+        """Weights [places, ...], each initialised as if it were alone (with its own fans and seed)."""
+        shape, num_train = self.template.image_shape, self.template.num_train
         by_seed = {seed: model.build(self.shared.replace(seed=seed), shape, num_train).named_weights()
                    for seed in self.seeds}
-        return {name: np.stack([by_seed[config.seed][name].numpy() for config in self.configs])
+        return {name: np.stack([by_seed[self.seeds[seed]][name].numpy() for seed in self._seed_of_place])
                 for name in self.weight_names}
 
     # Training
@@ -82,11 +90,12 @@ class Column:
     @tf.function(reduce_retracing=True)
     def train(self, batches: tf.Tensor, first_step: tf.Tensor) -> tf.Tensor:
         """Runs the steps of `batches` [steps, seeds, batch]; returns mean rate and distortion [steps, 2, members]."""
-        trace = tf.TensorArray(self.template.variable_dtype, tf.shape(batches)[0], element_shape=[2, len(self.configs)])
+        trace = tf.TensorArray(self.template.variable_dtype, tf.shape(batches)[0],
+                               element_shape=[2, len(self._seed_of_place)])
         for number in tf.range(tf.shape(batches)[0]):
             parts = self.strategy.run(self._replica_step, (batches[number], first_step + number))
             trace = trace.write(number, self.strategy.reduce("SUM", parts, axis=None))
-        return trace.stack()
+        return tf.gather(trace.stack(), self.places, axis=2) if self.conditioned else trace.stack()
 
     def batches(self, first_step: int, num_steps: int) -> tf.Tensor:
         """Rows of the training images for each seed: [steps, seeds, batch] int32."""
@@ -104,7 +113,10 @@ class Column:
         if self.shared.binarization == "dynamic":
             uniform = tf.stack([self._uniform(seed, step) for seed in self.seeds])[:, first:first + width]
             images = tf.where(uniform * 255 < tf.cast(images, uniform.dtype), tf.uint8.max, tf.uint8.min)
-        return self._update(images, noise)
+        beta = None
+        if self.conditioned:
+            beta = tf.stack([self._betas(seed, step) for seed in self.seeds])[:, first:first + width]
+        return self._update(images, noise, beta)
 
     # Noise is drawn for the global batch and sliced, so that it does not depend on the number of replicas, and
     # outside the compiled part: XLA's float draws differ from the graph's for the same seed.
@@ -116,23 +128,34 @@ class Column:
         return tf.random.stateless_uniform([self.shared.batch_size, *self._images.shape[1:]],
                                            _fold(seed, step, _BINARIZATION_STREAM), dtype=self.template.variable_dtype)
 
-    def _update_alone(self, images, noise):
+    def _betas(self, seed, step):
+        """A beta for each image of a step, log-uniform over the range: exactly its bound where it has no width."""
+        low, high = self.shared.beta_bounds
+        uniform = tf.random.stateless_uniform([self.shared.batch_size], _fold(seed, step, _BETA_STREAM),
+                                              dtype=self.template.variable_dtype)
+        return low * (high / low) ** uniform
+
+    def _update_alone(self, images, noise, beta):
         """Gradient and optimizer in one compiled program: nothing to sum over replicas between them."""
-        gradients, sums = self._gradients_of_batch(images, noise)
+        gradients, sums = self._gradients_of_batch(images, noise, beta)
         self.optimizer.apply_gradients(zip(gradients, self.weights))
         return sums
 
-    def _update_together(self, images, noise):
-        gradients, sums = self._gradients(images, noise)
+    def _update_together(self, images, noise, beta):
+        gradients, sums = self._gradients(images, noise, beta)
         self.optimizer.apply_gradients(zip(gradients, self.weights))
         return sums
 
-    def _gradients_of_batch(self, images, noise):
-        """Gradients of this replica's share of the mean objective, and of mean rate and distortion [2, members]."""
+    def _gradients_of_batch(self, images, noise, beta=None):
+        """Gradients of this replica's share of the mean objective, and of mean rate and distortion [2, places].
+
+        `beta` [seeds, batch] is what conditioned networks are trained at; None: each member's own, for its images.
+        """
+        seeds = self._seed_of_place
         gradients, rate, distortion = self._map_members(
             self._member_gradients, [weight.value for weight in self.weights],
-            [images[place] for place in self._seed_of_member], [noise[place] for place in self._seed_of_member],
-            tf.unstack(self.beta))
+            [images[seed] for seed in seeds], [noise[seed] for seed in seeds],
+            tf.unstack(self.beta) if beta is None else [beta[seed] for seed in seeds])
         return gradients, tf.stack([rate, distortion])
 
     def _member_gradients(self, weights, images, noise, beta):
@@ -183,19 +206,22 @@ class Column:
 
     def _evaluate_batch(self, images, noise):
         members = len(self.configs)
-        return self._map_members(self._describe, [weight.value for weight in self.weights],
-                                 [images] * members, [noise] * members)
+        values = [weight.value for weight in self.weights]
+        if self.conditioned:
+            values = [tf.gather(value, self.places) for value in values]
+        return self._map_members(self._describe, values, [images] * members, [noise] * members, tf.unstack(self.beta))
 
-    def _describe(self, weights, images, noise):
-        coded = self.template.rate_and_distortion(_unit_interval(images, noise.dtype), noise)
+    def _describe(self, weights, images, noise, beta):
+        images = _unit_interval(images, noise.dtype)
+        coded = self.template.rate_and_distortion(images, noise, beta)
         posterior, codes = coded.posterior, coded.codes
         return Evaluated(coded.rate, coded.distortion, posterior.mean(), posterior.stddev(), posterior.log_prob(codes),
-                         self.template.prior().log_prob(codes))
+                         self.template.prior(images).log_prob(codes))
 
     # State
 
     def state(self) -> dict[str, np.ndarray]:
-        """Weights and Adam's moments, [members, ...] each, by name: a download of all of them."""
+        """Weights and Adam's moments, [places, ...] each, by name: a download of all of them."""
         return {name: variable.numpy() for name, variable in self._variables().items()}
 
     def restore(self, state: dict[str, np.ndarray], step: int) -> None:
@@ -208,12 +234,26 @@ class Column:
         self.optimizer.iterations.assign(step)
 
     def set_weights(self, state: dict[str, np.ndarray]) -> None:
-        """Puts weights [members, ...] in place and leaves the optimizer alone; RunError if one is missing."""
+        """Puts weights [members, ...] in place, to be evaluated, and leaves the optimizer alone.
+
+        Members that were one training may have different ones, so that it cannot go on afterwards.
+
+        Raises:
+            runs.RunError: if a weight is missing.
+        """
+        if self.conditioned:
+            self.places = list(range(len(self.configs)))
+            with self.strategy.scope():
+                self.weights = [keras.Variable(np.zeros((len(self.configs), *weight.shape[1:])), name=name,
+                                               dtype=weight.dtype)
+                                for name, weight in zip(self.weight_names, self.weights)]
+            self._terms = tf.function(self._evaluate_batch, jit_compile=self._jit)
         _assign(dict(zip(self.weight_names, self.weights)), state)
 
     def member_model(self, member: int, weights: dict[str, np.ndarray]) -> model.VAE:
         """A plain single model of a member's Config with these weights."""
-        single = model.build(self.configs[member], self.template.encoder.input_shape[1:], self.template.num_train)
+        single = model.build(self.configs[member], self.template.image_shape, self.template.num_train)
+        single.prior_layer.set_weights(self.template.prior_layer.get_weights())  # what it keeps of the training images
         single.assign_weights(weights)
         return single
 
@@ -223,13 +263,13 @@ class Column:
                 for name, variable in zip(self.weight_names, variables)}
 
 
-def member_state(state: dict[str, np.ndarray], member: int) -> dict[str, np.ndarray]:
-    """One member's part of a column's state."""
-    return {name: values[member] for name, values in state.items()}
+def member_state(state: dict[str, np.ndarray], place: int) -> dict[str, np.ndarray]:
+    """The part of a column's state that a member has at its place."""
+    return {name: values[place] for name, values in state.items()}
 
 
 def stacked_state(states: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    """The state of a column of these members: the arrays that all of them have."""
+    """The state of a column with these at its places: the arrays that all of them have."""
     return {name: np.stack([state[name] for state in states]) for name in states[0]
             if all(name in state for state in states)}
 
@@ -246,8 +286,7 @@ def _assign(variables: dict, values: dict[str, np.ndarray]) -> None:
 def _check_configs(configs: list[Config], num_replicas: int) -> None:
     """Raises ConfigError for members that cannot share a program."""
     shared = configs[0]
-    common = {config.replace(**{name: getattr(shared, name) for name in STACKABLE_FIELDS}) for config in configs}
-    if len(common) > 1:
+    if len({config.without(*STACKABLE_FIELDS) for config in configs}) > 1:
         raise ConfigError(f"the members of a column may differ in {' and '.join(STACKABLE_FIELDS)} only; train the "
                          "others as a column of their own.")
     if shared.batch_size % num_replicas:

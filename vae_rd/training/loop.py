@@ -70,7 +70,7 @@ class Training:
         self.step, self.clock = first.progress.step, Clock(first.progress)
         self.saved_at, self.chunk = time.monotonic(), 1
         if first.state is not None:
-            self.column.restore(stacked_state([member.state or first.state for member in members]), self.step)
+            self.column.restore(stacked_state(self._states(first.state)), self.step)
         for member in members:
             member.state = None  # only needed here, and as large as the column
         if placement.chief:
@@ -98,6 +98,12 @@ class Training:
         if evaluated and self._active():  # on the chief
             self._finish(*evaluated)
 
+    def _states(self, other: dict[str, np.ndarray]) -> list[dict[str, np.ndarray]]:
+        """What was restored for each place of the column; `other` where its members have ended."""
+        found = {place: member.state for place, member in zip(self.column.places, self.members)
+                 if member.state is not None}
+        return [found.get(place, other) for place in sorted(set(self.column.places))]
+
     def _active(self) -> list[Member]:
         return [member for member in self.members if member.active]
 
@@ -111,7 +117,7 @@ class Training:
         """Records an evaluation of every member, and saves; returns values per member, and the column's state."""
         values = self._values(whole=self.step == self.config.train_steps)
         state = self.column.state()
-        for place, (member, own) in enumerate(zip(self.members, values)):
+        for member, place, own in zip(self.members, self.column.places, values):
             if member.active:
                 weights = {name: state[name][place] for name in self.column.weight_names}
                 member.record(self.step, own, self.evaluator.score(own, member.config.beta), weights)
@@ -172,14 +178,15 @@ class Training:
         self.saved_at = time.monotonic()
         if self.placement.chief:
             state = state or self.column.state()
-            for place, member in enumerate(self.members):
+            for member, place in zip(self.members, self.column.places):
                 if member.active:
                     member.save(self.step, member_state(state, place))
 
     def _finish(self, last: list[dict[str, PerExample]], state: dict[str, np.ndarray]) -> None:
         """Evaluates the best weights, and lets every member write its final files."""
-        weights = [checkpoints.load_best(member.run, member.progress.best_step) if member.active
-                   else member_state(state, place) for place, member in enumerate(self.members)]
+        final = [member_state(state, place) for place in self.column.places]
+        weights = [checkpoints.load_best(member.run, member.progress.best_step) if member.active else own
+                   for member, own in zip(self.members, final)]
         best = last
         if any(member.progress.best_step != self.step for member in self._active()):
             self.column.set_weights(stacked_state(weights))
@@ -188,7 +195,7 @@ class Training:
         images = self.split.test.images[shown] / np.float32(255)
         for place, member in enumerate(self.members):
             if member.active:
-                vae = self.column.member_model(place, member_state(state, place))
+                vae = self.column.member_model(place, final[place])
                 member.finish(vae, {"last": last[place], "best": best[place]}, images)
 
     def _facts(self) -> dict:

@@ -1,0 +1,77 @@
+"""Distortion at matched rate: how far one kind of run lies above another where both have the same rate.
+
+Priors, networks and likelihoods move a run along the curve as well as off it, so runs of one beta cannot be compared.
+Each restart's curve is distortion as a function of log rate, by monotone interpolation between its betas (PCHIP); two
+curves are compared, restart by restart, at rates that all of them reach.
+"""
+
+import numpy as np
+import pandas as pd
+
+from vae_rd.analysis import statistics
+from vae_rd.analysis.tables import CONFIG_COLUMNS
+
+NUM_RATES = 9
+COLUMNS = ("rate", "difference", "low", "high", "restarts")
+
+
+def differences(rows: pd.DataFrame, field: str, reference: str) -> pd.DataFrame:
+    """The distortion of each kind of run minus that of the reference, at equal rates.
+
+    Args:
+        rows: of `tables.collect`, of finished runs and one checkpoint.
+        field: of Config, in which the kinds differ.
+        reference: its value in the runs that are subtracted.
+
+    Returns:
+        A row per panel (the other fields of Config in which the runs differ, and partition), kind and rate: `rate`
+        (nats per image, NUM_RATES in equal ratios), `difference` (nats per image), `low`, `high` (95% interval over
+        restarts, Student's t; NaN below three) and `restarts`. Kinds without a restart in common with the reference, or
+        without a rate in common, have no rows.
+    """
+    panels = [name for name in CONFIG_COLUMNS if name not in (field, "beta", "seed")
+              and rows[name].nunique(dropna=False) > 1] + ["partition"]
+    found = []
+    for values, panel in rows.groupby(panels, sort=False):
+        kinds = {kind: _restarts(of_kind) for kind, of_kind in panel.groupby(field, sort=False)}
+        for kind, restarts in kinds.items():
+            if kind != reference and reference in kinds:
+                block = pd.DataFrame(_compared(restarts, kinds[reference]), columns=list(COLUMNS))
+                found.append(block.assign(**dict(zip(panels, values)), **{field: kind}))
+    return pd.concat(found, ignore_index=True)[[*panels, field, *COLUMNS]] if found else pd.DataFrame(
+        columns=[*panels, field, *COLUMNS])
+
+
+def distortion_at(curve: np.ndarray, rates: np.ndarray) -> np.ndarray:
+    """Distortion [k] at some rates [k] along a curve [points, 2] of (rate, distortion), rates ascending and distinct.
+
+    NaN beyond the curve's ends: nothing is extrapolated.
+    """
+    from scipy.interpolate import PchipInterpolator  # takes half a second to load
+    return PchipInterpolator(np.log(curve[:, 0]), curve[:, 1], extrapolate=False)(np.log(rates))
+
+
+def _restarts(rows: pd.DataFrame) -> dict[int, np.ndarray]:
+    """The curve [points, 2] of each restart that has two points or more, by rate."""
+    curves = {}
+    for seed, points in rows.groupby("seed"):
+        points = points[points["rate"] > 0].drop_duplicates("rate").sort_values("rate")
+        if len(points) > 1:
+            curves[seed] = points[["rate", "distortion"]].to_numpy(float)
+    return curves
+
+
+def _compared(restarts: dict[int, np.ndarray], reference: dict[int, np.ndarray]) -> list[tuple]:
+    """A row of COLUMNS for each rate that all these curves reach."""
+    seeds = sorted(set(restarts) & set(reference))
+    pairs = [(restarts[seed], reference[seed]) for seed in seeds]
+    if not pairs:
+        return []
+    low = max(curve[0, 0] for pair in pairs for curve in pair)
+    high = min(curve[-1, 0] for pair in pairs for curve in pair)
+    if not low < high:
+        return []
+    rates = np.geomspace(low, high, NUM_RATES)
+    rates = np.clip(rates, low, high)  # rounding must not leave the curves
+    values = np.array([distortion_at(one, rates) - distortion_at(other, rates) for one, other in pairs])
+    return [(rate, *statistics.t_interval(column), len(pairs)) for rate, column in zip(rates, values.T)]
