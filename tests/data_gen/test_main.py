@@ -1,5 +1,6 @@
 """The generator as a command: its words, its speed of starting, and what survives kill -9 and company."""
 
+import functools
 import os
 import pathlib
 import re
@@ -11,6 +12,7 @@ import time
 
 import pytest
 
+from tests import commands
 from vae_rd.datasets import records
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -18,8 +20,7 @@ COMMAND = [sys.executable, "-m", "data_gen.main"]
 
 
 def _run(*flags, cwd=ROOT):
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    return subprocess.run([*COMMAND, *flags], cwd=cwd, env=environment, capture_output=True, text=True, timeout=120)
+    return commands.run("data_gen.main", *flags, before=functools.partial(os.chdir, cwd))
 
 
 def _start(*flags):
@@ -81,7 +82,7 @@ def test_default_flags_write_to_data(tmp_path):
 
 def test_help_is_quick_and_without_tensorflow(tmp_path):
     started = time.monotonic()
-    done = _run("--help")
+    done = subprocess.run([*COMMAND, "--help"], cwd=ROOT, capture_output=True, text=True)
     assert time.monotonic() - started < 5  # about 0.4 s on a quiet machine
     for flag in ("--split", "--data_dir", "--num_shards", "--num_workers", "overwrite", "--preview", "--raw_dir"):
         assert flag in done.stdout
@@ -191,7 +192,8 @@ def test_all_makes_every_possible_split(tmp_path):
 def test_default_split_takes_at_most_25_seconds_of_two_cores(tmp_path):
     """Processor time, which company on the machine does not change: about 11 s of the 50 that two cores have."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    assert _run("--split=default", f"--data_dir={tmp_path}", "--num_workers=2").returncode == 0
+    command = [*COMMAND, "--split=default", f"--data_dir={tmp_path}", "--num_workers=2"]
+    assert subprocess.run(command, cwd=ROOT).returncode == 0
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 50
 

@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from tests import commands
 from tests.fabricate import fabricate_run
 from vae_rd.config import ConfigError
 from vae_rd.storage import ending, runs
@@ -132,7 +133,8 @@ def test_wrong_requests_are_refused_in_words(tmp_path):
                          (["--column_size=many"], "column_size must be a whole number, 1 or more, or auto (got"),
                          (["--experiment=figure99"],
                           "experiment='figure99' is not known. The experiments are: figure1")):
-        refused = sweep(tmp_path, *flags)
+        refused = commands.run("vae_rd.sweep", "--experiment=early_stopping", "--scale=smoke",
+                               f"--runs_dir={tmp_path / 'runs'}", *flags)
         assert refused.returncode == 1 and words in refused.stderr and "Traceback" not in refused.stderr
     assert not (tmp_path / "runs").exists()
 
