@@ -396,7 +396,8 @@ def test_curves_are_paired_by_seed_and_complete(agreeing):
     betas, values = runs.curve("distortion", experiments.ONE_LAYER, SCALE.small)
     assert values.shape == (3, len(SCALE.betas)) and list(betas) == list(SCALE.betas)
     point = SCALE.base.replace(**experiments.ONE_LAYER, split=SCALE.small, beta=0.3, seed=1)
-    row = agreeing.query("run == @point.run_name and partition == 'test' and checkpoint == 'last'")
+    row = agreeing[(agreeing["run"] == point.run_name) & (agreeing["partition"] == "test")
+                   & (agreeing["checkpoint"] == "last")]
     assert values[1, 3] == row["distortion"].item()
 
 
