@@ -1,9 +1,11 @@
 """The export door: files and printed table of a folder of runs, and its refusals."""
 
+import os
 import pathlib
 import resource
 import subprocess
 import sys
+import time
 
 import pandas as pd
 import pytest
