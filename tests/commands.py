@@ -6,23 +6,28 @@ import multiprocessing
 import os
 import pathlib
 import runpy
+import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 
 from absl import flags
 
-PRELOADED = ["tensorflow", "tensorflow_probability", "keras", "vae_rd.training.train_and_measure", "data_gen.generate"]
+PRELOADED = ["tensorflow", "tensorflow_probability", "keras", "vae_rd.training.train_and_measure", "data_gen.generate",
+             "vae_rd.figures.paper", "vae_rd.analysis.verdicts", "scipy.stats"]
 
 
 class Command:
-    """One process that runs a function, or an entry point, with all that it prints in one file."""
+    """One process that runs a function, or an entry point, printing into one file, or its errors into another."""
 
-    def __init__(self, target: Callable, *arguments, output: pathlib.Path, environment: dict[str, str] | None = None):
+    def __init__(self, target: Callable, *arguments, output: pathlib.Path, errors: pathlib.Path | None = None,
+                 environment: dict[str, str] | None = None):
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(PRELOADED)
         self.output = output
-        self.process = context.Process(target=_redirected, args=(output, environment or {}, target, arguments))
+        files = output, errors or output
+        self.process = context.Process(target=_redirected, args=(files, environment or {}, target, arguments))
         self.process.start()
 
     def wait(self, seconds: float = 180) -> "Command":
@@ -64,6 +69,14 @@ def start(module: str, flags: list[str], output: pathlib.Path, before: Callable 
     return Command(_door, module, flags, before, output=output, environment=environment)
 
 
+def run(module: str, *flags: str, before: Callable | None = None) -> subprocess.CompletedProcess:
+    """What `subprocess.run` returns of `python -m module ...`; `before` as in `start`."""
+    with tempfile.TemporaryDirectory() as folder:
+        output, errors = (pathlib.Path(folder) / name for name in ("output", "errors"))
+        command = Command(_door, module, flags, before, output=output, errors=errors).wait()
+        return subprocess.CompletedProcess([module, *flags], command.status, output.read_text(), errors.read_text())
+
+
 def _door(module: str, flags: list[str], before: Callable | None) -> None:
     if before:
         before()
@@ -71,9 +84,10 @@ def _door(module: str, flags: list[str], before: Callable | None) -> None:
     runpy.run_module(module, run_name="__main__", alter_sys=True)
 
 
-def _redirected(output: pathlib.Path, environment: dict[str, str], target: Callable, arguments: tuple) -> None:
-    with output.open("wb", buffering=0) as file:
-        for stream in (1, 2):
+def _redirected(files: tuple[pathlib.Path, pathlib.Path], environment: dict[str, str], target: Callable,
+                arguments: tuple) -> None:
+    for stream, path in enumerate(files, 1):
+        with path.open("ab", buffering=0) as file:
             os.dup2(file.fileno(), stream)
     os.environ.update({"TF_CPP_MIN_LOG_LEVEL": "3"} | environment)
     target(*arguments)

@@ -33,6 +33,31 @@ def split(data_dir):
     return splits.load(data_dir / f"tetrominoes-size{IMAGE_SIZE}" / "cd_300")
 
 
+@pytest.fixture(scope="module")
+def kept_columns():
+    """Columns that differ in nothing that is traced share one, its state set back: most of a tiny training is tracing.
+
+    For modules that train the same few Configs again and again in this process; what a new process does is shown where
+    there is one (`test_main.py`, `test_kills.py`).
+    """
+    from vae_rd.training import column, loop
+    made: dict[tuple, tuple[column.Column, dict]] = {}
+
+    def make(configs, images, *, strategy, jit, stacked):
+        traced = tuple(config.replace(train_steps=1, eval_every=None, eval_images=None) for config in configs)
+        key = (traced, images.tobytes(), jit, stacked)
+        if key not in made:
+            new = column.Column(configs, images, strategy=strategy, jit=jit, stacked=stacked)
+            made[key] = new, new.state()
+        kept, start = made[key]
+        kept.configs, kept.shared = configs, configs[0]
+        kept.restore(start, 0)
+        return kept
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "Column", make)
+        yield
+
+
 @contextlib.contextmanager
 def training(data_dir, folder):
     """start("--beta=1", ...) starts vae_rd.main on tiny data, runs_dir `folder / "runs"`; none outlives the block."""

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from tests import commands
 from vae_rd import cli
 from vae_rd.analysis.tables import TableError
 from vae_rd.config import ConfigError
@@ -73,8 +74,7 @@ def test_an_error_of_ours_keeps_its_traceback(error):
 
 @pytest.mark.parametrize("argument, status", [("--help", 0), ("--helpfull", 0), ("--nonsense", 1)])
 def test_help_that_was_asked_for_is_a_success(argument, status):
-    command = [sys.executable, "-m", "data_gen.main", argument]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = commands.run("data_gen.main", argument)
     assert done.returncode == status and ("--split" in done.stdout) == (status == 0)
 
 
@@ -88,7 +88,7 @@ def test_help_that_was_asked_for_is_a_success(argument, status):
     ("data_gen.main", "--seed=-1", "seed must be a whole number from 0 to 2147483647 (got '-1')."),
     ("data_gen.main", "--colour", "--colour is not a flag. --help lists the flags.")])
 def test_wrong_flags_are_refused_in_words(module, argument, words):
-    done = subprocess.run([sys.executable, "-m", module, argument], capture_output=True, text=True, check=False)
+    done = commands.run(module, argument)
     assert done.returncode == 1 and done.stdout == ""
     assert done.stderr.startswith(f"error: {words}") and len(done.stderr.splitlines()) == 1
 
@@ -103,7 +103,7 @@ def test_a_reader_that_has_seen_enough_ends_it_quietly(command):
 
 @pytest.mark.parametrize("module", ["vae_rd.main", "vae_rd.sweep", "vae_rd.evaluate"])
 def test_shared_flags_are_listed_by_every_entry_point_that_has_them(module):
-    shown = subprocess.run([sys.executable, "-m", module, "--help"], capture_output=True, text=True, check=False).stdout
+    shown = commands.run(module, "--help").stdout
     assert "--data_dir: folder of the data sets" in shown and "--[no]progress: show progress bars" in shown
 
 
@@ -115,6 +115,7 @@ def test_all_stands_for_all_measures_and_unknown_ones_are_named():
         cli.measures(["pictures", "fun"], known)
 
 
+@pytest.mark.slow
 def test_tensorflow_starts_without_its_news_and_real_warnings_pass(monkeypatch):
     program = ("import os, sys; from vae_rd import cli\nos.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', cli.QUIET)\n"
                "with cli.quietly():\n    import tensorflow\n    os.write(2, b'W0000 low on memory\\n')\n"

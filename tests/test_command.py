@@ -1,15 +1,13 @@
 """The command `vae-rd`: its words lead to the entry points, with their flags."""
 
-import subprocess
-import sys
-
 import pytest
 
+from tests import commands
 from vae_rd import command
 
 
 def run(*words):
-    return subprocess.run([sys.executable, "-m", "vae_rd.command", *words], capture_output=True, text=True)
+    return commands.run("vae_rd.command", *words)
 
 
 @pytest.mark.parametrize("name, flag", [("train", "--beta"), ("sweep", "--experiment"), ("measure", "--measures"),

@@ -3,13 +3,12 @@
 import pathlib
 import re
 import runpy
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 
 from data_gen import generate
+from tests import commands
 from vae_rd.config import DataSpec
 from vae_rd.datasets import records
 
@@ -33,7 +32,7 @@ def test_the_readme_is_one_page_and_links_every_other():
 
 @pytest.mark.parametrize("module", ENTRY_POINTS)
 def test_flags_in_commands_are_flags_of_the_command(module):
-    shown = subprocess.run([sys.executable, "-m", module, "--help"], capture_output=True, text=True, cwd=ROOT).stdout
+    shown = commands.run(module, "--help").stdout
     known = set(re.findall(r"^  --(?:\[no\])?(\w+)", shown, re.MULTILINE)) | {"help"}
     used = set()
     for page in PAGES:

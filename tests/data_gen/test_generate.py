@@ -107,9 +107,9 @@ def test_a_complete_split_is_left_alone(tmp_path, no_drawing):
 
 
 def test_equal_names_are_one_folder(tmp_path, no_drawing):
-    folder = _make(tmp_path, split="cd_8k")
+    folder = _make(tmp_path, split="cd_8k", image_size=8)
     no_drawing()
-    assert _make(tmp_path, split="cd_8192") == folder
+    assert _make(tmp_path, split="cd_8192", image_size=8) == folder
 
 
 def test_a_damaged_split_is_named_and_kept_until_overwritten(tmp_path):
@@ -244,7 +244,7 @@ def test_all_splits_are_the_papers():
 
 
 def test_shards_follow_from_the_size(tmp_path):
-    assert len(_info(_make(tmp_path, split="cd_8193"))["shards"]) == 2 * math.ceil(8193 / 8192)
+    assert len(_info(_make(tmp_path, split="cd_8193", image_size=8))["shards"]) == 2 * math.ceil(8193 / 8192)
 
 
 def test_a_shard_with_a_flipped_bit_is_not_complete(tmp_path):

@@ -1,7 +1,9 @@
 """The generator as a command: its words, its speed of starting, and what survives kill -9 and company."""
 
+import functools
 import os
 import pathlib
+import re
 import resource
 import signal
 import subprocess
@@ -10,6 +12,7 @@ import time
 
 import pytest
 
+from tests import commands
 from vae_rd.datasets import records
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -17,8 +20,7 @@ COMMAND = [sys.executable, "-m", "data_gen.main"]
 
 
 def _run(*flags, cwd=ROOT):
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    return subprocess.run([*COMMAND, *flags], cwd=cwd, env=environment, capture_output=True, text=True, timeout=120)
+    return commands.run("data_gen.main", *flags, before=functools.partial(os.chdir, cwd))
 
 
 def _start(*flags):
@@ -50,6 +52,21 @@ def _processes_of_group(group):
     return found
 
 
+def test_a_data_set_of_the_users_own_is_made_by_several_processes(tmp_path):
+    """The one that docs/extending.md writes, with the line that puts it into the table; no bar with --noprogress."""
+    page = (ROOT / "docs/extending.md").read_text()
+    code = re.search(r"here `squares.py`:\n```python\n(.*?)```", page[page.index("## A data set"):], re.DOTALL).group(1)
+    (tmp_path / "my_data.py").write_text(
+        f"{code}\n\nfrom data_gen.builders import DATASETS\nDATASETS['squares'] = Squares\n")
+    flags = ["--dataset=squares", "--split=cd_60", f"--data_dir={tmp_path}", "--num_shards=2", "--num_workers=2"]
+    done = _run("--import=my_data", "--noprogress", *flags, cwd=tmp_path)
+    assert done.returncode == 0 and done.stderr == ""
+    info = records.read_info(tmp_path / "squares" / "cd_60")
+    assert (info.num_train, info.num_total, info.factor_names) == (60, 120, ("side", "height", "kind"))
+    refused = _run(*flags, cwd=tmp_path)
+    assert refused.returncode == 1 and "dataset must be one of tetrominoes" in refused.stderr
+
+
 def test_makes_a_split_and_says_where(tmp_path):
     done = _run("--dataset=tetrominoes", "--split=cd_40", f"--data_dir={tmp_path}", "--seed=0")
     assert done.returncode == 0, done.stderr
@@ -65,7 +82,7 @@ def test_default_flags_write_to_data(tmp_path):
 
 def test_help_is_quick_and_without_tensorflow(tmp_path):
     started = time.monotonic()
-    done = _run("--help")
+    done = subprocess.run([*COMMAND, "--help"], cwd=ROOT, capture_output=True, text=True)
     assert time.monotonic() - started < 5  # about 0.4 s on a quiet machine
     for flag in ("--split", "--data_dir", "--num_shards", "--num_workers", "overwrite", "--preview", "--raw_dir"):
         assert flag in done.stdout
@@ -175,7 +192,8 @@ def test_all_makes_every_possible_split(tmp_path):
 def test_default_split_takes_at_most_25_seconds_of_two_cores(tmp_path):
     """Processor time, which company on the machine does not change: about 11 s of the 50 that two cores have."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    assert _run("--split=default", f"--data_dir={tmp_path}", "--num_workers=2").returncode == 0
+    command = [*COMMAND, "--split=default", f"--data_dir={tmp_path}", "--num_workers=2"]
+    assert subprocess.run(command, cwd=ROOT).returncode == 0
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 50
 

@@ -1,5 +1,6 @@
 """Each experiment's figures: right panels and curves from its finished runs, and the rest named."""
 
+import functools
 import math
 
 import numpy as np
@@ -33,9 +34,11 @@ def point(config, partition, checkpoint):
         quantities.RATE_SAVED + quantities.KERNEL: 4.0, quantities.MEAN_SQUARED_ERROR: 1 / values["rate"]}
 
 
-def drawn(name, tmp_path, scale="smoke"):
+@functools.cache
+def drawn(name, scale="smoke"):
+    """An experiment's figures from a table alone: its runs have no directories. Drawn once, for all that look at it."""
     wanted = experiment(name, scale)
-    return paper.draw(fabricate_table(list(wanted.configs), point), wanted, tmp_path)
+    return paper.draw(fabricate_table(list(wanted.configs), point), wanted, "nowhere")
 
 
 def key_of(figure):
@@ -63,8 +66,8 @@ LAYOUTS = {
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
-def test_panels_are_those_of_the_paper(name, tmp_path):
-    result = drawn(name, tmp_path)
+def test_panels_are_those_of_the_paper(name):
+    result = drawn(name)
     assert list(result.figures)[0] == name
     assert titles(result.figures[name]) == LAYOUTS[name]
     assert set(result.curves["split"]) == {config.split for config in experiment(name, "smoke").configs}
@@ -75,26 +78,26 @@ def test_the_drawing_of_every_experiment_is_known(name):
     assert callable(paper.DRAWINGS[experiment(name).drawing])
 
 
-def test_an_added_experiment_is_drawn_by_its_entry_alone(tmp_path, monkeypatch):
+def test_an_added_experiment_is_drawn_by_its_entry_alone(monkeypatch):
     def narrow(scale):
         return [config for units in (8, 16) for config in
                 experiments.product(scale, [experiments.ONE_LAYER], [scale.small], hidden_units=units)]
     monkeypatch.setitem(experiments.EXPERIMENTS, "narrow", experiments.Entry("a narrow network", narrow))
-    result = drawn("narrow", tmp_path)
+    result = drawn("narrow")
     assert titles(result.figures["narrow"]) == ["Tetrominoes, CV(500)"]
     labels = {text.get_text() for axes in result.figures["narrow"].axes for text in axes.texts}
     assert {"hidden units 8", "hidden units 16"} <= labels
 
 
-def test_every_experiment_is_drawn_or_says_who_draws_it(tmp_path):
+def test_every_experiment_is_drawn_or_says_who_draws_it():
     known = set(LAYOUTS) | {"nearest_neighbours"}
     for name in set(experiments.names()) - known:
         with pytest.raises(tables.TableError, match="data_gen.main --preview"):
-            drawn(name, tmp_path)
+            drawn(name)
 
 
 def test_sizes_are_told_apart_by_colour_and_key(tmp_path):
-    figure = drawn("figure4", tmp_path).figures["figure4"]
+    figure = drawn("figure4").figures["figure4"]
     labels = {text.get_text() for axes in figure.axes for text in axes.texts}
     assert {"N = 500", "N = 4,000"} <= labels
     wanted = experiment("figure4", "paper")
@@ -103,8 +106,8 @@ def test_sizes_are_told_apart_by_colour_and_key(tmp_path):
     assert {"N = 8,192", "N = 81,920"} <= {text.get_text() for text in many.legends[0].get_texts()}
 
 
-def test_early_stopping_compares_on_the_other_half(tmp_path):
-    result = drawn("early_stopping", tmp_path)
+def test_early_stopping_compares_on_the_other_half():
+    result = drawn("early_stopping")
     axes = result.figures["early_stopping"].axes[0]
     lines = [container.lines[0].get_ydata().astype(float) for container in axes.containers]
     assert len(lines) == 2 and np.allclose(np.abs(lines[0] - lines[1]), 5)
@@ -159,8 +162,8 @@ def test_the_scale_with_most_finished_runs_is_drawn():
     assert paper.fullest_scale(table[table["status"] == "diverged"], "figure3") == experiments.DEFAULT_SCALE == "laptop"
 
 
-def test_information_has_caps_bounds_and_both_estimates(tmp_path):
-    result = drawn("figure8", tmp_path, "laptop")
+def test_information_has_caps_bounds_and_both_estimates():
+    result = drawn("figure8", "laptop")
     panel = result.figures["figure8"].axes[0]
     size = split_size(experiments.SCALES["laptop"].small)
     assert {f"log N = {math.log(size):.2f}", "log 512 = 6.24"} <= {text.get_text() for text in panel.texts}
@@ -184,8 +187,8 @@ def test_the_minibatch_is_that_which_was_used(tmp_path, size, words, lines):
     assert lines == {text.get_text() for text in figure.axes[0].texts if text.get_text().startswith("log")}
 
 
-def test_memorisation_is_drawn_beyond_its_control_and_no_marker_hides_another(tmp_path):
-    result = drawn("memorisation", tmp_path)
+def test_memorisation_is_drawn_beyond_its_control_and_no_marker_hides_another():
+    result = drawn("memorisation")
     panel, betas = result.figures["memorisation"].axes[0], SCALE.betas
     one, three = (container.lines[0] for container in panel.containers)
     for line in (one, three):
@@ -196,7 +199,7 @@ def test_memorisation_is_drawn_beyond_its_control_and_no_marker_hides_another(tm
 
 
 def test_log_px_says_how_many_images_it_is_a_mean_of(tmp_path):
-    figure = drawn("log_likelihood", tmp_path).figures["log_likelihood"]
+    figure = drawn("log_likelihood").figures["log_likelihood"]
     assert "log p(x), importance sampling (200 images)" in key_of(figure)
     wanted = experiment("log_likelihood", "smoke")
     table = fabricate_table(list(wanted.configs), point)
@@ -207,28 +210,28 @@ def test_log_px_says_how_many_images_it_is_a_mean_of(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["figure3", "figure8", "log_likelihood", "memorisation", "priors", "likelihoods"])
-def test_a_figure_at_smoke_scale_says_so(tmp_path, name):
+def test_a_figure_at_smoke_scale_says_so(name):
     for scale, marked in (("smoke", True), ("laptop", False)):
-        for figure in drawn(name, tmp_path, scale).figures.values():
+        for figure in drawn(name, scale).figures.values():
             assert any("smoke scale" in text.get_text() for text in figure.texts) == marked
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
-def test_no_legend_is_wider_than_its_figure(name, tmp_path):
-    for figure in drawn(name, tmp_path, "laptop").figures.values():
+def test_no_legend_is_wider_than_its_figure(name):
+    for figure in drawn(name, "laptop").figures.values():
         box = figure.legends[0].get_window_extent()
         assert 0 <= box.x0 and box.x1 <= figure.bbox.width
 
 
-def test_unreliable_log_px_is_hollow_and_the_ceiling_named(tmp_path):
-    axes = drawn("log_likelihood", tmp_path).figures["log_likelihood"].axes[0]
+def test_unreliable_log_px_is_hollow_and_the_ceiling_named():
+    axes = drawn("log_likelihood").figures["log_likelihood"].axes[0]
     hollow = [line for line in axes.lines if line.get_markerfacecolor() == "white" and line.get_linestyle() == "None"]
     assert [list(line.get_xdata()) for line in hollow] == [[0.01], [0.01]]
     assert any("ceiling of grey targets \N{MINUS SIGN}49.0" in text.get_text() for text in axes.texts)
 
 
-def test_log_px_rises_with_the_number_of_samples(tmp_path):
-    figure = drawn("log_likelihood", tmp_path).figures["log_px_samples"]
+def test_log_px_rises_with_the_number_of_samples():
+    figure = drawn("log_likelihood").figures["log_px_samples"]
     assert titles(figure) == ["1-layer MLP", "3-layer MLP"]
     for line in figure.axes[0].lines:
         assert list(line.get_xdata()) == [1, 10] and np.diff(line.get_ydata()) == pytest.approx(2)
@@ -261,7 +264,7 @@ def test_priors_that_are_not_measured_still_have_their_curves(tmp_path):
 
 
 def test_squared_error_is_drawn_against_the_rate(tmp_path):
-    result = drawn("likelihoods", tmp_path, "laptop")
+    result = drawn("likelihoods", "laptop")
     axes = result.figures["likelihoods_squared_error"].axes[0]
     assert len(axes.containers) == 5 * 2
     for container in axes.containers:

@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from tests import commands
 from tests.fabricate import fabricate_run
 from vae_rd.config import ConfigError
 from vae_rd.storage import ending, runs
@@ -93,7 +94,7 @@ def test_a_measure_of_another_version_is_one_still_to_be_made(tmp_path):
     run = fabricate_run(tmp_path, config)
     for name, version, left in (("annealed", {}, [config]), ("annealed", {"version": 2}, []),
                                 ("log_marginal", {"version": 2}, [config]), ("log_marginal", {}, [])):
-        made = {"annealed": {"settings": {"version": 2}}, "log_marginal": {"settings": {}}}
+        made = {"annealed": {"settings": {"version": 2}}, "log_marginal": {"settings": {}}, "gallery": {"settings": {}}}
         run.write_measures({"last": made | {name: {"settings": version}}})
         assert sweep.pending(sweep.states([config])) == left, (name, version)
     made["annealed"]["settings"] = {"step": config.train_steps}
@@ -132,7 +133,8 @@ def test_wrong_requests_are_refused_in_words(tmp_path):
                          (["--column_size=many"], "column_size must be a whole number, 1 or more, or auto (got"),
                          (["--experiment=figure99"],
                           "experiment='figure99' is not known. The experiments are: figure1")):
-        refused = sweep(tmp_path, *flags)
+        refused = commands.run("vae_rd.sweep", "--experiment=early_stopping", "--scale=smoke",
+                               f"--runs_dir={tmp_path / 'runs'}", *flags)
         assert refused.returncode == 1 and words in refused.stderr and "Traceback" not in refused.stderr
     assert not (tmp_path / "runs").exists()
 
@@ -155,8 +157,9 @@ def test_the_config_of_every_listed_run_is_its_own(tmp_path):
 
 def test_a_run_gets_the_measures_of_its_own_experiments_only():
     sweep = Sweep(["early_stopping", "figure8", "log_likelihood"], scale="smoke")
-    large = [("last", "log_marginal"), ("last", "annealed")]
-    small = [("last", "information"), *large]
+    gallery = ("last", "gallery")
+    large = [("last", "log_marginal"), ("last", "annealed"), gallery]
+    small = [gallery, ("best", "gallery"), ("last", "information"), *large[:2]]
     assert [(config.split, pairs) for config, pairs in sweep.wanted.items()] == (
         6 * [("cv_500", small)] + 6 * [("cv_4000", large)])
 

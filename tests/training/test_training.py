@@ -26,6 +26,9 @@ TINY = Config(split="cd_300", image_size=8, hidden_units=16, latent_dim=4, batch
               learning_rate=3e-3)
 
 
+pytestmark = pytest.mark.usefixtures("kept_columns")
+
+
 @pytest.fixture(scope="module")
 def finish(data_dir):
     """finish(runs_dir, *configs) trains them together, without XLA, and returns their directories."""
@@ -447,6 +450,7 @@ def test_an_evaluation_downloads_the_column_once(finish, tmp_path, monkeypatch):
     def evaluate(column, partition, report):
         passes.append(len(partition.index))
         return original(column, partition, report)
+    monkeypatch.setattr(loop, "Column", column_module.Column)  # a new one
     monkeypatch.setattr(keras.Variable, "numpy", numpy)
     monkeypatch.setattr(column_module.Column, "evaluate", evaluate)
     made = finish(tmp_path, *(TINY.replace(beta=beta) for beta in (0.1, 0.5, 1.0)))

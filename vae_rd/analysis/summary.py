@@ -83,7 +83,7 @@ def _runs(table: pd.DataFrame) -> str:
 
 
 def _measured(points: pd.DataFrame, columns: dict[str, tuple[str, str, str]]) -> str:
-    """Means over restarts, with their standard deviation: a line for each curve point that has one of the columns."""
+    """Means over restarts, as `tables.mean_and_spread` has them: a line for each point that has one of the columns."""
     last = points[points["checkpoint"] == "last"]
     names = [name for name in tables.POINT_COLUMNS[:-2]
              if name not in ("beta", "eval_every", "eval_images")
@@ -103,8 +103,8 @@ def _measured(points: pd.DataFrame, columns: dict[str, tuple[str, str, str]]) ->
 def _cell(row: pd.Series | None, column: str, form: str) -> str:
     if row is None or pd.isna(row.get(f"{column}_mean")):
         return ""
-    spread = f" ± {row[f'{column}_std']:{form}}" if row[f"{column}_n"] > 1 else ""
-    return f"{row[f'{column}_mean']:{form}}{spread}"
+    mean, std, restarts = (row[f"{column}_{part}"] for part in ("mean", "std", "n"))
+    return tables.mean_and_spread(mean, std, restarts, form)
 
 
 def _claims(judged: pd.DataFrame) -> str:

@@ -118,7 +118,7 @@ def experiment(name: str, scale: str = "paper") -> Experiment:
         raise ConfigError(f"scale={scale!r} is not known. The scales are {', '.join(SCALES)}.")
     entry = EXPERIMENTS[name]
     configs = tuple(dict.fromkeys(entry.configs(SCALES[scale])))
-    return Experiment(name, scale, entry.text, configs, *entry[2:])
+    return Experiment(name, scale, entry.text, configs, (*entry.measures, _SHOWN) if configs else (), *entry[3:])
 
 
 def names() -> list[str]:
@@ -199,6 +199,7 @@ def _no_runs(scale: Scale) -> list[Config]:
     return []
 
 
+_SHOWN = "gallery"  # measured in every experiment, for its page: seconds a run, and half a minute once a split
 _PREVIEW = "no runs: python -m data_gen.main --preview=samples.png draws it"
 _BY_LAYERS = {"facet": ("num_layers",)}  # a panel per number of layers
 EXPERIMENTS: dict[str, Entry] = {
