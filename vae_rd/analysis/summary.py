@@ -74,11 +74,14 @@ def _runs(table: pd.DataFrame) -> str:
     """What was trained: a line for each set of runs that differ in beta and seed only."""
     rows = tables.finished(table)
     rows = rows[(rows["partition"] == "train") & (rows["checkpoint"] == "last")]
-    lines = [(naming.describe({name: value for name, value in zip(_ALWAYS, key) if name != "train_steps"}),
+    others = [name for name in tables.POINT_COLUMNS[:-2] if name not in (*_ALWAYS, "beta", "eval_every", "eval_images")
+              and rows[name].nunique(dropna=False) > 1]
+    names = [*_ALWAYS[:-1], *others]
+    lines = [(naming.describe(dict(zip(names, key))),
               f"{key[-1]:,}", ", ".join(f"{beta:g}" for beta in sorted(own["beta"].unique())),
               ", ".join(str(seed) for seed in sorted(own["seed"].unique())), str(len(own)),
               f"{own['wall_seconds'].sum() / 3600:.1f}", f"{own['steps_per_second'].median():.0f}")
-             for key, own in rows.groupby(list(_ALWAYS))]
+             for key, own in rows.groupby([*names, "train_steps"], dropna=False)]
     return _markdown(("setting", "steps", "beta", "seeds", "runs", "hours", "steps/s"), lines)
 
 

@@ -232,7 +232,8 @@ EXPERIMENTS: dict[str, Entry] = {
                         ("information",), layout={**_BY_LAYERS, "hue": ("rate_terms",)}),
     "memorisation": Entry("reconstructions against training images and the infinite-capacity decoder",
                           _small_and_large, ("neighbours", "memorisation"), drawing="memorisation"),
-    "one_training": Entry("curves of one training that is told beta over those of a training for each beta",
+    "one_training": Entry("curves of one training that is told beta over those of a training for each beta "
+                          "(beyond the paper)",
                           _one_training, drawing="one_training", layout={**_BY_LAYERS, "hue": ("conditioning",)}),
     "priors": Entry("other priors: test curves, distortion at matched rate, whose fault the gap is (beyond the paper)",
                     _priors, ("information", "refitted_prior", "refinement"), drawing="priors",
