@@ -34,8 +34,8 @@ class Sweep:
         modules: of the user's, imported already, for the workers to import too.
 
     Raises:
-        ConfigError: for an experiment or a scale that is not known, a task that there is not, or several workers that
-            would each take all GPUs.
+        ConfigError: for an unknown experiment or scale, a task outside 0 to num_tasks - 1, or several workers with
+            strategy=mirrored, each of which would take all GPUs.
     """
 
     def __init__(self, names: Sequence[str], *, scale: str = experiments.DEFAULT_SCALE, task: int = 0,
