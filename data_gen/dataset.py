@@ -86,7 +86,7 @@ class Dataset(abc.ABC):
         """Where an original file lies, once `prepare` has found it.
 
         Raises:
-            RecordsError: if it is not there.
+            RecordsError: if the file is missing.
         """
         located = file.locate(self.raw_dir, self.name)
         if located is None:

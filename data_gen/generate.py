@@ -80,7 +80,7 @@ def open_dataset(dataset: str, data_seed: int, image_size: int, raw_dir: str | o
 def generate(data_dir: str | os.PathLike, spec: DataSpec, *, raw_dir: str | os.PathLike | None = None,
              num_shards: int | None = None, num_workers: int | None = None, overwrite: bool = False,
              progress: bool = True) -> pathlib.Path:
-    """Makes one split, unless it is there.
+    """Makes one split, unless it exists.
 
     The bytes depend on `spec` and `num_shards`, never on the number of workers. Everything is written beside and
     renamed when complete. A second process that makes the same split waits for the first.
@@ -92,7 +92,7 @@ def generate(data_dir: str | os.PathLike, spec: DataSpec, *, raw_dir: str | os.P
         raw_dir: folder of the original files; default `<data_dir>/raw`.
         num_shards: files per partition; default one for every 8192 images.
         num_workers: processes; default the CPUs that this process may use.
-        overwrite: replaces a split that is there.
+        overwrite: replaces an existing split.
         progress: shows a bar.
 
     Returns:
@@ -100,7 +100,7 @@ def generate(data_dir: str | os.PathLike, spec: DataSpec, *, raw_dir: str | os.P
 
     Raises:
         ConfigError: if the arguments make no split.
-        RecordsError: if a split is there and is damaged, or original files cannot be used.
+        RecordsError: if an existing split is damaged, or original files cannot be used.
         OSError: if the disk is full or the folder cannot be written.
     """
     check(spec)

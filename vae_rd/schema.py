@@ -1,7 +1,8 @@
 """What a JSON file must hold, checked where it is read: one parser, one set of rules, one kind of error.
 
-A rule is a function of (value, name) that raises ValueError in words. Written by hand: the four files that are read
-need six rules, and jsonschema would bring five packages whose messages name the rule, not the remedy.
+A rule is a function of (value, name) that raises ValueError with the name, the rule and the value. Written by hand: the
+four files that are read need six rules, and jsonschema would bring five packages whose messages name the rule, not the
+remedy.
 """
 
 import json

@@ -60,7 +60,7 @@ def piece(configs: list[Config], task: int, num_tasks: int) -> list[Config]:
 
 
 def workers_sharing(workers: int) -> int:
-    """How many of so many workers have one GPU, or without any the memory of this machine, in common."""
+    """How many of these workers share one GPU; where there is no GPU, all of them share the memory of this machine."""
     return -(-workers // max(1, num_gpus()))
 
 
