@@ -16,6 +16,7 @@ _BINARIZATION = flags.DEFINE_enum("binarization", "none", BINARIZATIONS,
                                   "none: grey values; static: every pixel drawn once; dynamic: grey values on disk, "
                                   "drawn anew in every training step")
 _DATA_DIR, _RAW_DIR = cli.data_dir(), cli.raw_dir()
+_PROGRESS, _IMPORT = cli.progress(), cli.modules()
 _NUM_SHARDS = flags.DEFINE_integer("num_shards", None, "files per partition (default: one for every 8192 images)", 1)
 _NUM_WORKERS = flags.DEFINE_integer("num_workers", None, "processes (default: one for each CPU)", 1)
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "replace a split that exists already")
@@ -30,7 +31,8 @@ def _make_splits() -> None:
     for name in names:
         spec = DataSpec(_DATASET.value, name, _IMAGE_SIZE.value, _BINARIZATION.value, _SEED.value)
         path = generate.generate(_DATA_DIR.value, spec, raw_dir=_RAW_DIR.value, num_shards=_NUM_SHARDS.value,
-                                 num_workers=_NUM_WORKERS.value, overwrite=_OVERWRITE.value)
+                                 num_workers=_NUM_WORKERS.value, overwrite=_OVERWRITE.value,
+                                 progress=_PROGRESS.value)
         print(f"{path} is complete.")
 
 
@@ -44,6 +46,7 @@ def _draw_preview(path: str) -> None:
 def main(argv: list[str]) -> None:
     """Does what the flags ask."""
     with cli.opened(argv):
+        cli.import_modules(_IMPORT.value)
         if _PREVIEW.value:
             _draw_preview(_PREVIEW.value)
         else:

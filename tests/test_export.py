@@ -1,9 +1,11 @@
 """The export door: files and printed table of a folder of runs, and its refusals."""
 
+import os
 import pathlib
 import resource
 import subprocess
 import sys
+import time
 
 import pandas as pd
 import pytest
@@ -39,6 +41,17 @@ def test_tables_figure_and_text(runs_dir, tmp_path):
     assert (tmp_path / "rd.png").read_bytes()[:4] == b"\x89PNG" and (tmp_path / "rd.pdf").read_bytes()[:4] == b"%PDF"
     assert "beta9-" in done.stdout and "unfinished" in done.stdout and "train distortion" in done.stdout
     assert len(pd.read_csv(tmp_path / "rd_curves.csv").query("partition == 'test' and checkpoint == 'last'")) == 6
+
+
+def test_what_a_killed_export_left_is_removed_and_nothing_else(runs_dir, tmp_path):
+    """What is fresh may be another export's that is still writing."""
+    old, users, fresh = (tmp_path / name for name in (".vae_rd-rd-1234.png", ".env.settings.local", ".vae_rd-rd-5.png"))
+    for path in (old, users, fresh):
+        path.write_text("half")
+    for path in (old, users):
+        os.utime(path, (time.time() - 3600,) * 2)
+    done = export(f"--runs_dir={runs_dir}", f"--out_dir={tmp_path}")
+    assert done.returncode == 0 and not old.exists() and users.exists() and fresh.exists()
 
 
 def test_runs_evaluated_on_subsets_and_on_everything_are_drawn_together(tmp_path):

@@ -24,7 +24,7 @@ def trained(data_dir, tmp_path_factory):
     (folder / "my_parts.py").write_text(CODE)
     small = ["--split=cd_300", "--image_size=8", "--hidden_units=16", "--batch_size=32", "--train_steps=20"]
     command(folder, "main", "--import=my_parts", "--prior=laplace", "--measures=badly_reconstructed", "--noprogress",
-            f"--data_dir={data_dir}", *small)
+            "--bad_from=121.5", f"--data_dir={data_dir}", *small)
     run, = runs.find_runs(folder / "runs")
     return run
 
@@ -41,7 +41,9 @@ def test_names_that_the_module_added_train_and_are_recorded(trained):
     assert (recorded["imports"], recorded["prior"]) == ("my_parts", "laplace")
     share = trained.read_measures()["last"]["badly_reconstructed"]["test"]["bad_share"]
     distortion = trained.read_arrays(trained.per_example("test"))["distortion"]
-    assert share == (distortion > 20).mean() and trained.read_results()["status"] == runs.FINISHED
+    assert share == (distortion > 121.5).mean() != (distortion > 20).mean()
+    assert trained.read_measures()["last"]["badly_reconstructed"]["settings"]["bad_from"] == 121.5
+    assert trained.read_results()["status"] == runs.FINISHED
 
 
 def test_a_run_is_not_read_without_its_module_and_never_imports_it(trained, data_dir):
@@ -57,14 +59,74 @@ def test_a_run_is_not_read_without_its_module_and_never_imports_it(trained, data
 def test_evaluate_and_export_take_the_module(trained, data_dir):
     folder = trained.path.parents[1]
     assert "measured" in command(folder, "evaluate", "--import=my_parts", f"--run={trained.path}", "--overwrite",
-                                 f"--data_dir={data_dir}", "--measures=badly_reconstructed,information")
+                                 f"--data_dir={data_dir}", "--measures=badly_reconstructed,information",
+                                 "--bad_from=15")
+    assert trained.read_measures()["last"]["badly_reconstructed"]["settings"]["bad_from"] == 15.0
     assert "1 finished runs" in command(folder, "export", "--import=my_parts")
     assert "laplace" in (folder / "figures/runs.csv").read_text()
 
 
-def test_sweeps_hand_the_modules_to_their_workers():
+def test_sweeps_hand_the_modules_and_settings_to_their_workers():
     from vae_rd.sweeps.sweep import Sweep
-    assert "--import=json,math" in Sweep(["figure3"], scale="smoke", modules=["json", "math"]).command(0)
+    sweep = Sweep(["figure3"], scale="smoke", modules=["json", "math"], settings={"num_samples": 70})
+    assert {"--import=json,math", "--num_samples=70"} <= set(sweep.command(0))
+    assert sweep.settings["log_marginal"] == {"query_images": 8, "num_samples": 70}  # the first is the scale's
+    assert sweep.settings["memorisation"] == {"query_images": 200}
+    with pytest.raises(ConfigError, match="num_samples must be 1 or more .got 0.."):
+        Sweep(["figure3"], scale="smoke", settings={"num_samples": 0})
+
+
+LIGHT = """
+import dataclasses
+from vae_rd.measures.measure import Measure, Outcome, Settings, setting
+from vae_rd.measures.registry import MEASURES
+
+@dataclasses.dataclass(frozen=True)
+class BadSettings(Settings):
+    bad_from: float = setting(20.0, "distortion that is much", least=0)
+    num_samples: int = setting(7, "as other measures have it, with another default")
+
+MEASURES["bad"] = Measure("bad", lambda run, settings: Outcome(), "share of bad test images", BadSettings)
+"""
+
+
+@pytest.mark.parametrize("module, flags", [
+    ("main", []), ("evaluate", ["--run=x"]), ("sweep", ["--experiment=figure3", "--list"])])
+def test_settings_of_a_measure_of_the_users_are_flags(tmp_path, module, flags):
+    """Listed by --help, refused by name where they are wrong; without the module they are not known."""
+    (tmp_path / "light_parts.py").write_text(LIGHT)
+
+    def words(*own):
+        return subprocess.run([sys.executable, "-m", f"vae_rd.{module}", *own], cwd=tmp_path, capture_output=True,
+                              text=True, env=os.environ | {"PYTHONPATH": str(PAGE.parents[1])})
+    shown = words("--import", "light_parts", "--help")
+    text = " ".join(shown.stdout.split())
+    assert shown.returncode == 0 and "--bad_from: distortion that is much (default: 20.0)" in text
+    assert "importance samples per image (default: each measure's own number)" in text
+    for own, expected in ((["--import=light_parts", "--bad_from=far"], "bad_from must be a number (got 'far')"),
+                          (["--import=light_parts", "--bad_from=-1"], "bad_from must be 0 or more (got -1"),
+                          (["--bad_from=3"], "--bad_from is not a flag")):
+        ended = words(*own, *flags)
+        assert ended.returncode == 1 and expected in ended.stderr and "Traceback" not in ended.stderr
+
+
+@pytest.mark.parametrize("module", ["vae_rd.main", "vae_rd.sweep", "vae_rd.evaluate", "vae_rd.export",
+                                    "vae_rd.command", "data_gen.main"])
+def test_a_python_without_the_packages_is_told_what_to_do(module):
+    ended = subprocess.run([sys.executable, "-S", "-m", module, "--help"], cwd=PAGE.parents[1], capture_output=True,
+                           text=True)
+    assert ended.returncode == 1 and ended.stderr.count("\n") == 1 and not ended.stdout
+    assert re.match("error: .* lacks absl, .*numpy.*. Activate the environment .*pip install", ended.stderr)
+
+
+def test_the_packages_that_are_looked_for_are_those_that_setup_cfg_installs():
+    import configparser
+
+    import vae_rd
+    setup = configparser.ConfigParser()
+    setup.read(PAGE.parents[1] / "setup.cfg")
+    names = [re.match(r"[\w-]+", line)[0] for line in setup["options"]["install_requires"].split("\n") if line]
+    assert [name.removesuffix("-py").replace("-", "_") for name in names] == list(vae_rd._NEEDED)
 
 
 def test_imports_are_part_of_the_name_only_where_there_are_some(monkeypatch):

@@ -1,6 +1,7 @@
 """What the entry points have in common: their shared flags, and every foreseeable failure as one line of words."""
 
 import contextlib
+import dataclasses
 import difflib
 import errno
 import importlib
@@ -9,7 +10,8 @@ import re
 import select
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
 
 from absl import app, flags
 
@@ -29,6 +31,7 @@ _REMEDIES = {errno.ENOSPC: "Make room, or name another folder", errno.EDQUOT: "M
              errno.EACCES: "You need permission for it: get it, or name another folder",
              errno.EPERM: "You need permission for it: get it, or name another folder",
              errno.EROFS: "It cannot be written: name another folder"}
+_LATER: list[Callable[[], None]] = []  # definitions of flags that have to wait for --import
 _WRONG_PLACES = {errno.EISDIR: "is a folder where a file should be",
                  errno.ENOTDIR: "has a file in its path where a folder should be",
                  errno.EEXIST: "is a file where a folder should be"}
@@ -65,6 +68,46 @@ def modules() -> flags.FlagHolder[list[str]]:
                    "measures, experiments or data sets to the tables of vae_rd and data_gen")
 
 
+def settings(known: Mapping[str, Any]) -> dict[str, flags.FlagHolder]:
+    """Defines a flag for each setting of these measures, which all share that have it; without, it has its default.
+
+    What --import adds to them gets its flags once it is imported, before the command line is read.
+
+    Args:
+        known: the table of measures, by name.
+
+    Returns:
+        The flags by name.
+    """
+    defined: dict[str, flags.FlagHolder] = {}
+    _define_settings(defined, known)
+    _LATER.append(lambda: _define_settings(defined, known, module_name=sys.argv[0]))
+    return defined
+
+
+def given(defined: Mapping[str, flags.FlagHolder]) -> dict[str, Any]:
+    """The values of those flags that were given."""
+    return {name: flag.value for name, flag in defined.items() if flag.value is not None}
+
+
+def _define_settings(defined: dict[str, flags.FlagHolder], known: Mapping[str, Any], **owner: str) -> None:
+    fields: dict[str, list[dataclasses.Field]] = {}
+    for measure in known.values():
+        for field in dataclasses.fields(measure.settings):
+            fields.setdefault(field.name, []).append(field)
+    for name, same in fields.items():
+        default = repr(same[0].default) if len({field.default for field in same}) == 1 else "each measure's own number"
+        text = f"{same[0].metadata['text']} (default: {default})"
+        if name in defined:
+            flags.FLAGS[name].help = text
+            continue
+        if name in flags.FLAGS:
+            raise ConfigError(f"a setting of a measure must not have the name of another flag (got {name!r}). Rename "
+                              "it.")
+        define = flags.DEFINE_float if same[0].type in (float, "float") else flags.DEFINE_integer
+        defined[name] = _define(define, name, None, text, **owner)
+
+
 def import_modules(names: Iterable[str]) -> str:
     """Imports the modules that --import names, before the tables that they add to are read.
 
@@ -87,9 +130,9 @@ def import_modules(names: Iterable[str]) -> str:
     return ",".join(names)
 
 
-def _define(define: Callable[..., flags.FlagHolder], *arguments: object) -> flags.FlagHolder:
+def _define(define: Callable[..., flags.FlagHolder], *arguments: object, **options: str) -> flags.FlagHolder:
     flags.disclaim_key_flags()  # --help lists a flag under the entry point that asked for it, not under this module
-    return define(*arguments)
+    return define(*arguments, **options)
 
 
 def measures(values: list[str], known: Iterable[str]) -> list[str]:
@@ -167,7 +210,12 @@ def _parsed(argv: list[str]) -> list[str]:
         SystemExit: with a message, for an unknown flag or a value that it cannot have.
     """
     try:
+        import_modules(_modules_named(argv) if "import" in flags.FLAGS else [])
+        for define in _LATER:
+            define()
         return flags.FLAGS(argv)
+    except ConfigError as error:
+        sys.exit(f"error: {error}")
     except flags.UnrecognizedFlagError as error:
         names = {flag.name for flag in flags.FLAGS.get_key_flags_for_module(argv[0])} or set(flags.FLAGS)
         near = difflib.get_close_matches(error.flagname, names)
@@ -177,6 +225,16 @@ def _parsed(argv: list[str]) -> list[str]:
         sys.exit(f"error: {_wrong_value(str(error))}")
     except flags.Error as error:
         sys.exit(f"error: {error}. --help lists the flags.")
+
+
+def _modules_named(argv: list[str]) -> list[str]:
+    """What --import says, looked up before the flags are read: its modules may define some of them."""
+    names: list[str] = []
+    for place, argument in enumerate(argv):
+        name, equals, value = argument.partition("=")
+        if name in ("--import", "-import"):
+            names = (value if equals else "".join(argv[place + 1:place + 2])).split(",")
+    return [name.strip() for name in names if name.strip()]
 
 
 def _wrong_value(message: str) -> str:

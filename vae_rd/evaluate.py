@@ -4,12 +4,10 @@ Writes into each run's directory: measures.json (the numbers), per_example_train
 per image), pictures as PNG files, and the numbers for TensorBoard.
 """
 
-import dataclasses
 import os
 import pathlib
 import sys
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 from absl import flags
 
@@ -17,6 +15,7 @@ from vae_rd import cli
 from vae_rd.config import ConfigError
 from vae_rd.measures import MEASURES, measure_run
 from vae_rd.measures.measure import Value
+from vae_rd.measures.registry import settings_by_measure
 from vae_rd.storage import runs
 
 _TEXTS = "; ".join(f"{name}: {measure.text}" for name, measure in MEASURES.items())
@@ -27,39 +26,8 @@ _MEASURES = flags.DEFINE_list("measures", [name for name, measure in MEASURES.it
 _CHECKPOINT = flags.DEFINE_enum("checkpoint", "last", runs.CHECKPOINT_NAMES, "weights to measure: of the last step, or "
                                 "of the best evaluation (early stopping)")
 _DATA_DIR, _PROGRESS, _IMPORT = cli.data_dir(), cli.progress(), cli.modules()
+_SETTINGS = cli.settings(MEASURES)
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "make measures again that have been made before")
-
-
-def _define_settings() -> dict[str, flags.FlagHolder]:
-    """A flag for each setting by name, which all measures share that have it; empty where their defaults differ."""
-    fields: dict[str, list[dataclasses.Field]] = {}
-    for measure in MEASURES.values():
-        for field in dataclasses.fields(measure.settings):
-            fields.setdefault(field.name, []).append(field)
-    defined = {}
-    for name, same in fields.items():
-        default: Any = same[0].default if len({field.default for field in same}) == 1 else None
-        text = same[0].metadata["text"] + ("" if default is not None else " (default: each measure's own number)")
-        define = flags.DEFINE_float if same[0].type is float else flags.DEFINE_integer
-        defined[name] = define(name, default, text)
-    return defined
-
-
-_SETTINGS = _define_settings()
-
-
-def settings_by_measure(values: Mapping[str, Value]) -> dict[str, dict[str, Value]]:
-    """For each measure, the values of those settings that it has.
-
-    Raises:
-        ConfigError: if a value is below its least.
-    """
-    settings = {}
-    for name, measure in MEASURES.items():
-        known = [field.name for field in dataclasses.fields(measure.settings)]
-        settings[name] = {key: value for key, value in values.items() if key in known}
-        measure.settings_with(settings[name])
-    return settings
 
 
 def separate(paths: Iterable[str]) -> list[str]:
@@ -109,7 +77,7 @@ def main(argv: list[str]) -> None:
         if not paths:
             raise ConfigError("no run is named: give --run=DIR, the directory of a finished run; for several, separate "
                               "them by commas or give --run again.")
-        settings = settings_by_measure({name: flag.value for name, flag in _SETTINGS.items()})
+        settings = settings_by_measure(cli.given(_SETTINGS))
         with cli.quietly():
             from vae_rd.training import devices  # imports TensorFlow: seconds
         devices.configure("float32")

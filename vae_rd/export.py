@@ -17,7 +17,7 @@ from absl import flags
 
 from vae_rd import cli
 from vae_rd.storage import published
-from vae_rd.storage.files import whole_file, write_text
+from vae_rd.storage.files import remove_abandoned, whole_file, write_text
 from vae_rd.storage.runs import CHECKPOINT_NAMES
 from vae_rd.sweeps import experiments
 
@@ -42,7 +42,8 @@ _GAPS = flags.DEFINE_bool("gaps", False, "also write gaps.csv: each run's test m
                           "interval over images (about 2 s a run)")
 
 _PAGE = flags.DEFINE_bool("page", False, "Write pages to explore in a browser instead: one HTML file for each of "
-                          "--experiment (default: for every experiment that has finished runs).")
+                          "--experiment (default: for every experiment that has finished runs), named after it; with "
+                          "--checkpoint=best of the early-stopped weights, as <experiment>_best.html.")
 
 
 _PUBLISH = flags.DEFINE_string("publish", None, "copy the small files of finished runs to <publish>/runs, and make the "
@@ -54,6 +55,9 @@ def main(argv: list[str]) -> None:
     """Reads the flags and exports."""
     with cli.opened(argv):
         cli.import_modules(_IMPORT.value)
+        results = pathlib.Path(_PUBLISH.value or _FROM.value or _OUT_DIR.value)
+        for folder in (results, results / published.RUNS, results / "figures"):
+            remove_abandoned(folder)
         if _PUBLISH.value:
             for name in published.publish(_RUNS_DIR.value, _PUBLISH.value):
                 print(f"published: {name}")
@@ -70,7 +74,7 @@ def main(argv: list[str]) -> None:
         for line in remarks(table):
             print(f"note: {line}")
         if _PAGE.value:
-            export_pages(table, runs_dir, out_dir, _EXPERIMENT.value, _SCALE.value)
+            export_pages(table, runs_dir, out_dir, _EXPERIMENT.value, _SCALE.value, _CHECKPOINT.value)
         elif _CLAIMS.value:
             export_claims(table, runs_dir, out_dir, _SCALE.value)
         elif _EXPERIMENT.value:
@@ -183,11 +187,11 @@ def export_results(results_dir: str | os.PathLike, scale: str | None = None) -> 
 
 
 def export_pages(table: "pd.DataFrame", runs_dir: str | os.PathLike, out_dir: str | os.PathLike,
-                 names: Sequence[str] = (), scale: str | None = None) -> None:
+                 names: Sequence[str] = (), scale: str | None = None, checkpoint: str = "last") -> None:
     """Writes a page to explore in a browser for each experiment; `scale` as in `export_experiment`."""
     from vae_rd.figures import page
-    for name, text in page.pages(table, runs_dir, names, scale):
-        path = pathlib.Path(out_dir) / f"{name}.html"
+    for name, text in page.pages(table, runs_dir, names, scale, checkpoint):
+        path = pathlib.Path(out_dir) / f"{name}{'' if checkpoint == 'last' else f'_{checkpoint}'}.html"
         write_text(path, text)
         print(f"see {path}")
 

@@ -6,6 +6,7 @@ import os
 import pathlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from absl import flags
@@ -14,7 +15,8 @@ from data_gen import generate
 from vae_rd import cli
 from vae_rd.config import Config, ConfigError
 from vae_rd.measures import MEASURES
-from vae_rd.measures.registry import is_made
+from vae_rd.measures.measure import Value
+from vae_rd.measures.registry import is_made, settings_by_measure
 from vae_rd.storage import runs
 from vae_rd.training import cluster
 
@@ -40,6 +42,7 @@ _JIT = flags.DEFINE_enum("jit", "auto", ["auto", "on", "off"],
                          "compile the step by XLA (auto: where it was measured faster)")
 _THREADS = flags.DEFINE_integer("num_threads", None, "threads per operation (default: the cores of this process)", 1)
 _MEASURES = flags.DEFINE_list("measures", [], f"measures to make at the end, among {', '.join(MEASURES)}, or all")
+_SETTINGS = cli.settings(MEASURES)
 _CONTINUE = flags.DEFINE_string("continue_from", None, "directory of a finished run to continue to more --train_steps")
 _DATA_DIR, _RAW_DIR, _RUNS_DIR = cli.data_dir(), cli.raw_dir(), cli.runs_dir()
 _RETRY, _PROGRESS, _IMPORT = cli.retry(), cli.progress(), cli.modules()
@@ -78,7 +81,8 @@ def pending(column: Sequence[Config], runs_dir: str | os.PathLike, measures: Seq
 
 def train(column: Sequence[Config], *, data_dir: str | os.PathLike = "data", raw_dir: str | os.PathLike | None = None,
           runs_dir: str | os.PathLike = "runs", strategy: str = "auto", jit: bool | None = None,
-          num_threads: int | None = None, measures: Sequence[str] = (), retry: bool = False,
+          num_threads: int | None = None, measures: Sequence[str] = (),
+          settings: Mapping[str, Mapping[str, Value]] = MappingProxyType({}), retry: bool = False,
           continue_from: str | os.PathLike | None = None, progress: bool = True) -> None:
     """Trains and measures the runs of one column; missing data are made first.
 
@@ -89,6 +93,7 @@ def train(column: Sequence[Config], *, data_dir: str | os.PathLike = "data", raw
         jit: compile by XLA; None: where it was measured faster.
         num_threads: per operation; None: the cores of this process.
         measures: to make at the end.
+        settings: of the measures, by name; without, their defaults.
         retry: start diverged runs again.
         continue_from: directory of a finished run that goes on to more steps.
         progress: show bars.
@@ -111,7 +116,7 @@ def train(column: Sequence[Config], *, data_dir: str | os.PathLike = "data", raw
     wanted = [train_and_measure.Wanted("last", name) for name in measures]
     train_and_measure.train_and_measure(
         list(column), runs_dir=runs_dir, data_dir=data_dir, strategy=strategy, jit=jit,
-        wanted=dict.fromkeys(column, wanted), retry=retry, progress=progress)
+        wanted=dict.fromkeys(column, wanted), settings=settings, retry=retry, progress=progress)
 
 
 def _ensure_data(config: Config, data_dir: str | os.PathLike, raw_dir: str | os.PathLike | None, strategy: str,
@@ -150,13 +155,14 @@ def main(argv: list[str]) -> None:
     with cli.opened(argv):
         imports = cli.import_modules(_IMPORT.value)
         measures = cli.measures(_MEASURES.value, MEASURES)
+        settings = settings_by_measure(cli.given(_SETTINGS))
         column = configs({field.name: flags.FLAGS[field.name].value for field in FIELDS} | {"imports": imports})
         left = pending(column, _RUNS_DIR.value, measures, _RETRY.value)
         if left:
             train(left, data_dir=_DATA_DIR.value, raw_dir=_RAW_DIR.value, runs_dir=_RUNS_DIR.value,
                   strategy=_STRATEGY.value, jit={"auto": None, "on": True, "off": False}[_JIT.value],
-                  num_threads=_THREADS.value, measures=measures, retry=_RETRY.value, continue_from=_CONTINUE.value,
-                  progress=_PROGRESS.value)
+                  num_threads=_THREADS.value, measures=measures, settings=settings, retry=_RETRY.value,
+                  continue_from=_CONTINUE.value, progress=_PROGRESS.value)
         for line in report(column, _RUNS_DIR.value):
             print(line)
 

@@ -6,6 +6,7 @@ from absl import flags
 
 from vae_rd import cli
 from vae_rd.config import ConfigError
+from vae_rd.measures import MEASURES
 from vae_rd.sweeps import experiments, reports, running
 from vae_rd.sweeps.sweep import Sweep
 
@@ -27,6 +28,7 @@ _COLUMN = flags.DEFINE_integer("column", None, "for the workers: train this one 
 _SHARING = flags.DEFINE_integer("sharing", None, "for the workers: how many of them share a GPU's memory", 1)
 _DATA_DIR, _RAW_DIR, _RUNS_DIR = cli.data_dir(), cli.raw_dir(), cli.runs_dir()
 _RETRY, _PROGRESS, _IMPORT = cli.retry(), cli.progress(), cli.modules()
+_SETTINGS = cli.settings(MEASURES)
 
 
 def column_size(text: str) -> int | None:
@@ -45,7 +47,8 @@ def main(argv: list[str]) -> None:
         sweep = Sweep(_EXPERIMENT.value or (), scale=_SCALE.value, task=_TASK.value, num_tasks=_NUM_TASKS.value,
                       workers=_WORKERS.value, column_size=column_size(_COLUMN_SIZE.value), runs_dir=_RUNS_DIR.value,
                       data_dir=_DATA_DIR.value, raw_dir=_RAW_DIR.value, measure=_MEASURE.value, retry=_RETRY.value,
-                      progress=_PROGRESS.value, strategy=_STRATEGY.value, sharing=_SHARING.value, modules=_IMPORT.value)
+                      progress=_PROGRESS.value, strategy=_STRATEGY.value, sharing=_SHARING.value, modules=_IMPORT.value,
+                      settings=cli.given(_SETTINGS))
         if _LIST.value or _STATUS.value:
             for line in (reports.listing if _LIST.value else reports.status)(sweep):
                 print(line)

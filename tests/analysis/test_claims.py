@@ -395,10 +395,9 @@ def test_curves_are_paired_by_seed_and_complete(agreeing):
         runs.curve("distortion", experiments.ONE_LAYER, SCALE.large)
     betas, values = runs.curve("distortion", experiments.ONE_LAYER, SCALE.small)
     assert values.shape == (3, len(SCALE.betas)) and list(betas) == list(SCALE.betas)
-    row = agreeing.query("split == @SCALE.small and num_layers == 1 and seed == 1 and beta == 0.3"
-                         " and partition == 'test' and checkpoint == 'last' and architecture == 'mlp'"
-                         " and dataset == 'tetrominoes'"
-                         " and latent_dim == 10 and rate_terms == 'both'")
+    point = SCALE.base.replace(**experiments.ONE_LAYER, split=SCALE.small, beta=0.3, seed=1)
+    row = agreeing[(agreeing["run"] == point.run_name) & (agreeing["partition"] == "test")
+                   & (agreeing["checkpoint"] == "last")]
     assert values[1, 3] == row["distortion"].item()
 
 

@@ -3,6 +3,7 @@
 import functools
 import os
 import pathlib
+import re
 import resource
 import signal
 import subprocess
@@ -49,6 +50,21 @@ def _processes_of_group(group):
         if int(pgrp) == group and state != "Z":
             found.append(stat.parent.name)
     return found
+
+
+def test_a_data_set_of_the_users_own_is_made_by_several_processes(tmp_path):
+    """The one that docs/extending.md writes, with the line that puts it into the table; no bar with --noprogress."""
+    page = (ROOT / "docs/extending.md").read_text()
+    code = re.search(r"here `squares.py`:\n```python\n(.*?)```", page[page.index("## A data set"):], re.DOTALL).group(1)
+    (tmp_path / "my_data.py").write_text(
+        f"{code}\n\nfrom data_gen.builders import DATASETS\nDATASETS['squares'] = Squares\n")
+    flags = ["--dataset=squares", "--split=cd_60", f"--data_dir={tmp_path}", "--num_shards=2", "--num_workers=2"]
+    done = _run("--import=my_data", "--noprogress", *flags, cwd=tmp_path)
+    assert done.returncode == 0 and done.stderr == ""
+    info = records.read_info(tmp_path / "squares" / "cd_60")
+    assert (info.num_train, info.num_total, info.factor_names) == (60, 120, ("side", "height", "kind"))
+    refused = _run(*flags, cwd=tmp_path)
+    assert refused.returncode == 1 and "dataset must be one of tetrominoes" in refused.stderr
 
 
 def test_makes_a_split_and_says_where(tmp_path):

@@ -10,6 +10,7 @@ import sys
 import time
 
 import numpy as np
+import pandas as pd
 import PIL.Image
 import pytest
 
@@ -17,7 +18,7 @@ from tests.browser import chromium
 from tests.fabricate import fabricate_run
 from vae_rd.analysis import tables, verdicts
 from vae_rd.config import Config
-from vae_rd.figures import page, page_texts
+from vae_rd.figures import page, page_plots, page_texts
 from vae_rd.measures import gallery
 from vae_rd.storage import published
 from vae_rd.sweeps import experiments
@@ -25,7 +26,9 @@ from vae_rd.sweeps import experiments
 MEASURES = {"last": {
     "information": {"settings": {}, "train": {"mutual_information": 9.25}},
     "log_marginal": {"settings": {}, "test": {"log_px": -81.5, "log_px_unreliable": 0.34},
-                     "train": {"log_px": -70.25, "log_px_unreliable": 0.01}}}}
+                     "train": {"log_px": -70.25, "log_px_unreliable": 0.01}},
+    "annealed": {"settings": {"query_images": 16, "version": 2}, "test": {"log_px_ais": -80.25, "log_px_ais_se": 0.5},
+                 "run": {"bidirectional_gap": 0.125}}}}
 HOSTILE = '<img src=x onerror="document.title=`owned`">'
 
 
@@ -117,6 +120,33 @@ def test_log_px_says_whether_it_is_flagged(values, words):
     assert page_texts.log_px(values) == words
 
 
+@pytest.mark.parametrize("values, words", [
+    ({}, "not measured"), ({"log_px_ais": -80.25}, "-80.25 (a lower bound)"),
+    ({"log_px_ais": -80.25, "log_px_ais_se": 0.5, "annealed.query_images": 16, "bidirectional_gap": 0.125},
+     "-80.25 \u00b1 0.50 (16 images; a lower bound, 0.12 too low at most on simulated images)")])
+def test_annealed_log_px_says_its_error_and_its_bias(values, words):
+    assert page_texts.log_px_ais(values) == words
+
+
+@pytest.mark.parametrize("floors, drawn", [((49.0, 49.8), ["entropy floor 49.4"]), ((49.0, 53.0), []), ((0, 0), [])])
+@pytest.mark.parametrize("rates", [(20.0, 30.0), (5.0, 200.0)])
+def test_floor_and_diagonals_are_those_of_the_printed_figure(floors, drawn, rates):
+    points = pd.DataFrame({"rate_mean": rates, "distortion_mean": [90.0, 70.0], "entropy_floor_mean": floors})
+    plot = page_plots.plane(points)
+    names = {renderer.name: renderer for renderer in plot.renderers}
+    assert [text for name in ("floor",) if name in names for text in names[name].data_source.data["text"]] == drawn
+    low = plot.y_range.start
+    assert low < 49 if drawn else low > 60
+    lines, labels = (names[name].data_source.data for name in ("diagonals", "elbo"))
+    assert len(labels["text"]) > 2
+    for x, y, text in zip(labels["x"], labels["y"], labels["text"]):
+        assert x + y == pytest.approx(float(text.removeprefix("ELBO \N{MINUS SIGN}")))
+    for x, y in zip(lines["xs"], lines["ys"]):
+        assert np.ptp(np.add(x, y)) < 1e-9
+        assert min(x) >= plot.x_range.start and max(x) <= plot.x_range.end
+        assert min(y) > low - 1e-9 and max(y) < plot.y_range.end + 1e-9
+
+
 @pytest.mark.parametrize("channels", [1, 3])
 def test_pictures_and_histogram_are_those_of_the_gallery(tmp_path, channels):
     run, arrays = fabricate_run(tmp_path, Config()), _arrays(5, channels)
@@ -148,6 +178,23 @@ def test_a_run_without_a_gallery_names_the_command_and_a_damaged_one_the_file(tm
     assert f"python -m vae_rd.evaluate --run={run.path} --measures=gallery" in shown.text and shown.histogram is None
     run.arrays("gallery").write_bytes(b"no arrays")
     assert "gallery.npz" in page_texts.shown(run.path, rows).text
+
+
+def test_the_page_of_early_stopped_weights_has_their_numbers(tmp_path):
+    """Its test points are of the half that did not select; its pictures those of that checkpoint."""
+    run = fabricate_run(tmp_path, Config(train_steps=77), measures={"best": MEASURES["last"]})
+    results = run.read_results()
+    results["best"]["test_compare"]["distortion"] = 77.75
+    (run.path / "manifest.json").unlink()
+    run.results.write_text(json.dumps({name: value for name, value in results.items() if name != "run"}))
+    run.write_arrays(run.arrays("gallery", "best"), _arrays(3))
+    table = tables.collect(tmp_path)
+    (name, text), = page.pages(table, tmp_path, checkpoint="best")
+    assert name == "other_runs" and "(early stopping)" in text and "77.75" in text
+    shown, last = (page_texts.shown(run.path, table[table["checkpoint"] == name]) for name in ("best", "last"))
+    for words in ("test (other half)", "77.75", "-80.25", "data:image/png"):
+        assert words in shown.text and words not in last.text
+    assert shown.histogram is not None and last.histogram is None
 
 
 def test_verdicts_stand_beside_their_claims(table):
@@ -250,8 +297,8 @@ def pixel(browser, at):
 
 
 def same_colour(one, other):
-    """Up to the rounding of blended colours."""
-    return np.abs(np.subtract(one, other)).max() <= 3
+    """Up to rounding, and to a line that shines through a point."""
+    return np.abs(np.subtract(one, other)).max() <= 16
 
 
 def keep(browser, name):
@@ -302,7 +349,7 @@ def test_pointing_shows_the_numbers_and_the_flag(browser, written, runs):
     found = wait_for(lambda: look(browser, "all('.bk-tooltip-content').map(node => node.textContent).join(' ')"))
     results = runs[4].read_results()["test"]
     for words in (runs[4].path.name, f"{results['rate']:.2f}", f"{results['distortion']:.2f}", "9.25",
-                  "-81.50 (flagged: 34% of images unreliable)"):
+                  "-81.50 (flagged: 34% of images unreliable)", "-80.25 \u00b1 0.50 (16 images"):
         assert words in found
     keep(browser, "hover")
 
@@ -331,15 +378,14 @@ def test_the_slider_keeps_a_range_of_beta(browser, written, runs):
     load(browser, written / "figure3.html")
     betas = [run.read_config().beta for run in runs]
     low, high = (place(browser, "test", runs[betas.index(beta)].path.name) for beta in (0.01, 1.0))
-    before = pixel(browser, high)
+    before, shown = pixel(browser, high), pixel(browser, low)
     handle = look(browser, "(box => [box.x + box.width / 2, box.y + box.height / 2])"
                            "(all('.noUi-handle')[0].getBoundingClientRect())")
     point(browser, handle, drag_to=(handle[0] + 700, handle[1]))
-    time.sleep(0.3)
-    assert look(browser, "Bokeh.documents[0].get_model_by_name('beta').value") == [2, 2]
-    assert pixel(browser, low) == (255, 255, 255) and same_colour(pixel(browser, high), before)
-    lines = look(browser, "Bokeh.documents[0].get_model_by_name('curves').renderers.filter(one => one.name !== 'test' "
-                          "&& one.name !== 'train').map(one => one.data_source.data.x.length)")
+    wait_for(lambda: look(browser, "Bokeh.documents[0].get_model_by_name('beta').value") == [2, 2])
+    wait_for(lambda: not same_colour(pixel(browser, low), shown) and same_colour(pixel(browser, high), before))
+    lines = look(browser, "Bokeh.documents[0].get_model_by_name('curves').renderers"
+                          ".filter(one => one.name === 'curve').map(one => one.data_source.data.x.length)")
     assert lines == [1] * 8
 
 

@@ -173,3 +173,17 @@ def test_curves_are_drawn_on_axes_of_the_caller(tmp_path):
     points = expected[["rate_mean", "distortion_mean"]].to_numpy(float)
     assert any(np.array_equal(line, points) for line in shown)
     assert {text.get_text() for text in axes.get_legend().get_texts()} >= {"train", "test", "1 restart, no bars"}
+
+
+def test_many_curves_have_their_betas_where_they_lie_apart(tmp_path):
+    """Five curves far apart: more than the outer two have betas. In one place: those of the outer two serve all."""
+    for split in ("cv_8k", "cv_16k", "cv_25k", "cv_33k", "cv_41k"):
+        for beta in BETAS:
+            fabricate_run(tmp_path, SMALL.replace(split=split, beta=beta))
+    points = tables.curves(tables.collect(tmp_path)).query("checkpoint == 'last' and partition == 'test'")
+    numbers = points["split"].rank(method="dense") - 1
+    for apart, curves_with_betas in ((40.0, 3), (0.2, 2)):
+        place = points.assign(rate_mean=20 - 4 * np.log(points["beta"]), distortion_mean=70 + apart * numbers)
+        axes, = rd_curves.rd_figure(place, facet=("dataset",), hue=("split",)).axes
+        betas = {f"{prefix}{beta:g}" for beta in BETAS for prefix in ("", "\u03b2 = ")}
+        assert len({tuple(text.get_color()) for text in axes.texts if text.get_text() in betas}) == curves_with_betas

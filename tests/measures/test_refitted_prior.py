@@ -75,7 +75,7 @@ class _KnownRun(ExactRun):
         """Centred at the codes."""
         return Posteriors(self.codes(partition), np.full((len(self.partition(partition).index), 2), 0.1))
 
-    def log_prior(self, codes):
+    def log_prior(self, partition, rows, codes):
         """N(0, 1)."""
         return scipy.stats.norm.logpdf(codes).sum(-1)
 

@@ -244,11 +244,33 @@ def linear_vae(**changes):
     return model.build(config, (2, 2, 3), 300)
 
 
-def mean_terms(vae, images):
+def mean_terms(vae, images, beta=1.0):
     """The terms of each image, the expectation over the noise exact: [4, num]."""
-    pairs = np.repeat(images, len(SIGNS), 0), np.tile(SIGNS, (len(images), 1))
-    terms = vae.terms(*(tf.constant(values) for values in pairs), 1.0)
+    pairs = np.repeat(images.reshape(-1, 2, 2, 3), len(SIGNS), 0), np.tile(SIGNS, (len(images), 1))
+    terms = vae.terms(*(tf.constant(values) for values in pairs), beta)
     return tf.reduce_mean(tf.reshape(tf.stack(terms), [len(terms), -1, len(SIGNS)]), -1)
+
+
+def train_exactly(vae, images, beta=1.0):
+    """Minimises the mean objective, without noise, by L-BFGS."""
+    weights = vae.trainable_variables
+    ends = np.cumsum([weight.numpy().size for weight in weights])[:-1]
+
+    @tf.function(jit_compile=True)
+    def loss_and_gradients():
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_mean(mean_terms(vae, images, beta)[3])
+        return loss, tape.gradient(loss, weights)
+
+    def at(values):
+        for weight, value in zip(weights, np.split(values, ends)):
+            weight.assign(value.reshape(weight.shape))
+        loss, gradients = loss_and_gradients()
+        return float(loss), np.concatenate([np.ravel(gradient) for gradient in gradients])
+
+    start = np.concatenate([weight.numpy().ravel() for weight in weights])
+    at(scipy.optimize.minimize(at, start, jac=True, method="L-BFGS-B",
+                               options={"maxiter": 2000, "maxfun": 4000, "ftol": 1e-15, "gtol": 1e-7}).x)
 
 
 def test_the_bound_of_the_linear_gaussian_model_is_its_log_px(linear):  # noqa: F811
@@ -273,31 +295,63 @@ def test_training_the_linear_vae_finds_probabilistic_pca(linear):  # noqa: F811
     images, new = gaussian.images(300), gaussian.images(300, seed=2)
     vae = linear_vae(likelihood="normal_learned_scale")
     weights = vae.trainable_variables
-    ends = np.cumsum([weight.numpy().size for weight in weights])[:-1]
     assert weights[-1].name == "log_scale"
-
-    @tf.function(jit_compile=True)
-    def loss_and_gradients():
-        with tf.GradientTape() as tape:
-            loss = tf.reduce_mean(mean_terms(vae, images.reshape(-1, 2, 2, 3))[3])
-        return loss, tape.gradient(loss, weights)
-
-    def at(values):
-        for weight, value in zip(weights, np.split(values, ends)):
-            weight.assign(value.reshape(weight.shape))
-        loss, gradients = loss_and_gradients()
-        return float(loss), np.concatenate([np.ravel(gradient) for gradient in gradients])
-
-    start = np.concatenate([weight.numpy().ravel() for weight in weights])
-    found = scipy.optimize.minimize(at, start, jac=True, method="L-BFGS-B",
-                                    options={"maxiter": 2000, "maxfun": 4000, "ftol": 1e-15, "gtol": 1e-7})
-    at(found.x)
+    train_exactly(vae, images)
     values, vectors = np.linalg.eigh(np.cov(images.T, bias=True))
     noise = values[:-3].mean()
     best = vectors[:, -3:] * np.sqrt(values[-3:] - noise)
     ppca = scipy.stats.multivariate_normal(images.mean(0), best @ best.T + noise * np.eye(12))
     assert np.exp(2 * weights[-1].numpy()) == pytest.approx(noise, rel=1e-3)
     for some in (images, new):
-        bound = -mean_terms(vae, some.reshape(-1, 2, 2, 3)).numpy()[3]
+        bound = -mean_terms(vae, some).numpy()[3]
         np.testing.assert_allclose(bound, ppca.logpdf(some), atol=0.02)
-    assert abs(-mean_terms(vae, images.reshape(-1, 2, 2, 3)).numpy()[3].mean() - ppca.logpdf(images).mean()) < 1e-4
+    assert abs(-mean_terms(vae, images).numpy()[3].mean() - ppca.logpdf(images).mean()) < 1e-4
+
+
+def linear_curve(train, images, beta, latent_dim=3, noise=catalogue.NORMAL_SCALE):
+    """Mean rate and distortion of images under the optimal linear VAE of a training set, in closed form.
+
+    objective / beta is the negative ELBO of probabilistic PCA with noise variance v = beta noise^2, less a constant.
+    With eigenvalues l and eigenvectors u of the training covariance: the decoder has length sqrt(l - v) along the u of
+    the `latent_dim` largest l above v, the others have collapsed; q(z|x) = N(sqrt(l - v) / l u.(x - mean), v / l).
+    """
+    variance = beta * noise**2
+    values, vectors = np.linalg.eigh(np.cov(train.T, bias=True))
+    along = np.square((images - train.mean(0)) @ vectors).mean(0)  # second moments of these images along each u
+    active = (np.arange(len(values)) >= len(values) - latent_dim) & (values > variance)
+    kept, of_kept = values[active], along[active]
+    rate = 0.5 * ((kept - variance) / kept**2 * of_kept + variance / kept - 1 - np.log(variance / kept)).sum()
+    errors = np.square(variance / kept) * of_kept + (kept - variance) * variance / kept
+    squared = errors.sum() + along[~active].sum()
+    return rate, squared / (2 * noise**2) + 0.5 * len(values) * np.log(2 * np.pi * noise**2)
+
+
+@pytest.mark.parametrize("size", [15, pytest.param(150, marks=pytest.mark.slow)])
+def test_the_curve_of_the_linear_vae_against_the_size_of_the_training_set(linear, size):  # noqa: F811
+    """The setting of Ichikawa and Hukushima 2023 at finite size: train and test curves, and where codes collapse."""
+    gaussian = LinearGaussian(latent_dim=3, pixels=12, noise=0.15, scale=0.3, centre=0.5)
+    images, new = gaussian.images(150)[:size], gaussian.images(2000, seed=2)
+    largest = np.linalg.eigvalsh(np.cov(images.T, bias=True))[-3:] / catalogue.NORMAL_SCALE**2  # betas of collapse
+    for beta, num_active in ((0.3, 3), (np.sqrt(largest[0] * largest[1]), 2), (1.3 * largest[2], 0)):
+        vae = linear_vae(likelihood="normal")
+        train_exactly(vae, images, beta)
+        for some in (images, new):
+            rate, distortion, _, objective = mean_terms(vae, some, beta).numpy().mean(1)
+            expected = linear_curve(images, some, beta)
+            np.testing.assert_allclose((rate, distortion), expected, rtol=1e-3, atol=2e-3)
+            assert objective == pytest.approx(expected[1] + beta * expected[0], rel=1e-4)
+        kernel = vae.decoder.trainable_variables[0].numpy()
+        assert (np.linalg.svd(kernel)[1] > 0.03).sum() == num_active
+
+
+def test_fewer_training_images_lift_the_test_curve():
+    """In closed form: both the gap in distortion and the test distortion fall as the training set grows."""
+    gaussian = LinearGaussian(latent_dim=3, pixels=12, noise=0.15, scale=0.3, centre=0.5)
+    new = gaussian.images(5000, seed=2)
+    gaps, heights = np.zeros((2, 3, 2))
+    for row, size in enumerate((15, 60, 600)):
+        for column, beta in enumerate((0.1, 10.0)):
+            points = [np.mean([linear_curve(images, new if test else images, beta) for images in
+                               (gaussian.images(size, seed=seed) for seed in range(3, 23))], 0) for test in (0, 1)]
+            gaps[row, column], heights[row, column] = (points[1] - points[0])[1], points[1][1]
+    assert (np.diff(gaps, axis=0) < 0).all() and (np.diff(heights, axis=0) < 0).all()

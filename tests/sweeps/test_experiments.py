@@ -55,7 +55,7 @@ def test_rate_terms_and_data_sets_vary_where_they_should():
                                                                                   "marginal_kl"}
     assert {config.dataset for config in experiment("figure7").configs} == set(experiments.OTHER_DATASETS)
     assert experiment("early_stopping").checkpoints == ("last", "best")
-    assert experiment("figure8").measures == ("information",)
+    assert experiment("figure8").measures == ("information", "gallery")
 
 
 @pytest.mark.parametrize("scale", experiments.SCALES.values(), ids=experiments.SCALES.keys())
@@ -69,7 +69,7 @@ def test_measures_and_their_settings_are_known_to_the_table_of_measures(scale):
 
 @pytest.mark.parametrize("name", [name for name in experiments.names() if PAPER_COUNTS[name]])
 def test_laptop_takes_an_hour_or_two_and_smoke_minutes(name):
-    assert cost(experiment(name, "laptop").configs).hours <= (4 if name == "priors" else 2.1)
+    assert cost(experiment(name, "laptop").configs).hours <= (4.5 if name == "priors" else 2.1)
     assert cost(experiment(name, "smoke").configs).hours * 60 <= 2
 
 

@@ -94,7 +94,7 @@ def test_a_measure_of_another_version_is_one_still_to_be_made(tmp_path):
     run = fabricate_run(tmp_path, config)
     for name, version, left in (("annealed", {}, [config]), ("annealed", {"version": 2}, []),
                                 ("log_marginal", {"version": 2}, [config]), ("log_marginal", {}, [])):
-        made = {"annealed": {"settings": {"version": 2}}, "log_marginal": {"settings": {}}}
+        made = {"annealed": {"settings": {"version": 2}}, "log_marginal": {"settings": {}}, "gallery": {"settings": {}}}
         run.write_measures({"last": made | {name: {"settings": version}}})
         assert sweep.pending(sweep.states([config])) == left, (name, version)
     made["annealed"]["settings"] = {"step": config.train_steps}
@@ -157,8 +157,9 @@ def test_the_config_of_every_listed_run_is_its_own(tmp_path):
 
 def test_a_run_gets_the_measures_of_its_own_experiments_only():
     sweep = Sweep(["early_stopping", "figure8", "log_likelihood"], scale="smoke")
-    large = [("last", "log_marginal"), ("last", "annealed")]
-    small = [("last", "information"), *large]
+    gallery = ("last", "gallery")
+    large = [("last", "log_marginal"), ("last", "annealed"), gallery]
+    small = [gallery, ("best", "gallery"), ("last", "information"), *large[:2]]
     assert [(config.split, pairs) for config, pairs in sweep.wanted.items()] == (
         6 * [("cv_500", small)] + 6 * [("cv_4000", large)])
 

@@ -53,7 +53,7 @@ def column(stacked=False, **fields):
 
 
 @pytest.mark.parametrize("fields", [{}, {"architecture": "cnn"}, {"prior": "mixture"}, {"binarization": "dynamic"},
-                                    {"rate_terms": "marginal_kl"}], ids=str)
+                                    {"rate_terms": "marginal_kl"}, {"conditioning": "beta"}], ids=str)
 def test_every_operation_outside_the_compiled_parts_has_a_gpu_kernel(fields):
     """In the training loop; an evaluation is compiled as a whole."""
     made = column(stacked=fields.get("architecture") != "cnn", **fields)

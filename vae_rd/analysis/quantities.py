@@ -1,7 +1,7 @@
 """Names of the measured quantities that the figures draw, from each measure's own file."""
 # ruff: noqa: F401
 
-from vae_rd.measures.annealed import LOG_PX_AIS
+from vae_rd.measures.annealed import BIDIRECTIONAL_GAP, LOG_PX_AIS
 from vae_rd.measures.distortion import MEAN_SQUARED_ERROR
 from vae_rd.measures.information import MARGINAL_KL, MINIBATCH, MUTUAL_INFORMATION, RATE_PER_DIMENSION
 from vae_rd.measures.log_marginal import LOG_PX, LOG_PX_SAMPLES, TRUSTED, UNRELIABLE

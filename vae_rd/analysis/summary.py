@@ -74,16 +74,19 @@ def _runs(table: pd.DataFrame) -> str:
     """What was trained: a line for each set of runs that differ in beta and seed only."""
     rows = tables.finished(table)
     rows = rows[(rows["partition"] == "train") & (rows["checkpoint"] == "last")]
-    lines = [(naming.describe({name: value for name, value in zip(_ALWAYS, key) if name != "train_steps"}),
+    others = [name for name in tables.POINT_COLUMNS[:-2] if name not in (*_ALWAYS, "beta", "eval_every", "eval_images")
+              and rows[name].nunique(dropna=False) > 1]
+    names = [*_ALWAYS[:-1], *others]
+    lines = [(naming.describe(dict(zip(names, key))),
               f"{key[-1]:,}", ", ".join(f"{beta:g}" for beta in sorted(own["beta"].unique())),
               ", ".join(str(seed) for seed in sorted(own["seed"].unique())), str(len(own)),
               f"{own['wall_seconds'].sum() / 3600:.1f}", f"{own['steps_per_second'].median():.0f}")
-             for key, own in rows.groupby(list(_ALWAYS))]
+             for key, own in rows.groupby([*names, "train_steps"], dropna=False)]
     return _markdown(("setting", "steps", "beta", "seeds", "runs", "hours", "steps/s"), lines)
 
 
 def _measured(points: pd.DataFrame, columns: dict[str, tuple[str, str, str]]) -> str:
-    """Means over restarts, with their standard deviation: a line for each curve point that has one of the columns."""
+    """Means over restarts, as `tables.mean_and_spread` has them: a line for each point that has one of the columns."""
     last = points[points["checkpoint"] == "last"]
     names = [name for name in tables.POINT_COLUMNS[:-2]
              if name not in ("beta", "eval_every", "eval_images")
@@ -103,8 +106,8 @@ def _measured(points: pd.DataFrame, columns: dict[str, tuple[str, str, str]]) ->
 def _cell(row: pd.Series | None, column: str, form: str) -> str:
     if row is None or pd.isna(row.get(f"{column}_mean")):
         return ""
-    spread = f" ± {row[f'{column}_std']:{form}}" if row[f"{column}_n"] > 1 else ""
-    return f"{row[f'{column}_mean']:{form}}{spread}"
+    mean, std, restarts = (row[f"{column}_{part}"] for part in ("mean", "std", "n"))
+    return tables.mean_and_spread(mean, std, restarts, form)
 
 
 def _claims(judged: pd.DataFrame) -> str:

@@ -152,6 +152,18 @@ def gaps(table: pd.DataFrame, runs_dir: str | os.PathLike) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["run", "checkpoint", "gap", "low", "high"])
 
 
+def mean_and_spread(mean: float, std: float, restarts: int, form: str = ".2f") -> str:
+    """A mean over restarts in words: with its standard deviation, or of two restarts both values, the lower first.
+
+    >>> mean_and_spread(61.25, 1.5, 3), mean_and_spread(61.25, 0.5 ** 0.5, 2), mean_and_spread(0.5, math.nan, 1, ".0%")
+    ('61.25 ± 1.50', '60.75, 61.75', '50%')
+    """
+    if restarts == 2:
+        half = std / math.sqrt(2)
+        return f"{mean - half:{form}}, {mean + half:{form}}"
+    return f"{mean:{form}}" + (f" \u00b1 {std:{form}}" if restarts > 1 else "")
+
+
 def as_text(curves: pd.DataFrame, partitions: tuple[str, ...] = ("train", "test")) -> str:
     """The RD table for a terminal: a line per beta and curve; mean and standard deviation, in nats per image.
 
@@ -163,20 +175,15 @@ def as_text(curves: pd.DataFrame, partitions: tuple[str, ...] = ("train", "test"
     lines = [chosen[names].drop_duplicates().set_index(names)]
     for partition in partitions:
         block = chosen[chosen["partition"] == partition].set_index(names)
-        lines += [_mean_and_spread(block, metric).rename(f"{partition} {metric}")
+        lines += [_column(block, metric).rename(f"{partition} {metric}")
                   for metric in ("rate", "distortion", "elbo")]
     restarts = chosen.set_index(names)["rate_n"].groupby(level=names, dropna=False).max().rename("restarts")
     return pd.concat([*lines, restarts], axis=1).reset_index().to_string(index=False, na_rep="-")
 
 
-def _mean_and_spread(block: pd.DataFrame, metric: str) -> pd.Series:
-    def text(mean: float, std: float, restarts: int) -> str:
-        if restarts == 2:
-            half = std / math.sqrt(2)
-            return f"{mean - half:.2f}, {mean + half:.2f}"
-        return f"{mean:.2f}" + (f" \u00b1 {std:.2f}" if restarts > 1 else "")
+def _column(block: pd.DataFrame, metric: str) -> pd.Series:
     columns = (block[f"{metric}_{part}"] for part in ("mean", "std", "n"))
-    return pd.Series([text(*values) for values in zip(*columns)], block.index, dtype=object)
+    return pd.Series([mean_and_spread(*values) for values in zip(*columns)], block.index, dtype=object)
 
 
 def _is_code(text: str) -> bool:

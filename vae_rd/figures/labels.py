@@ -26,7 +26,7 @@ class Labeller:
         canvas = axes.figure.canvas
         self._renderer = (canvas if hasattr(canvas, "get_renderer") else FigureCanvasAgg(canvas.figure)).get_renderer()
         self._taken = np.empty((0, 2))
-        self._point = axes.figure.dpi / 72  # pixels
+        self.point = axes.figure.dpi / 72  # 1/72 inch, in pixels
 
     def pixels(self, points: npt.ArrayLike) -> np.ndarray:
         """Data coordinates [n, 2] as pixels."""
@@ -35,13 +35,13 @@ class Labeller:
     def avoid(self, points: npt.ArrayLike) -> None:
         """Keeps texts off the line through these points [n, 2], in data coordinates, and off its markers."""
         corners = self.pixels(points)
-        markers = (corners[:, None] + self._point * MARKER * AROUND).reshape(-1, 2)
+        markers = (corners[:, None] + self.point * MARKER * AROUND).reshape(-1, 2)
         self._taken = np.concatenate([self._taken, _along(corners), markers])
 
     def beside(self, points: npt.ArrayLike, text: str, size: float) -> list[tuple[float, float]]:
         """Centres (x, y), in pixels, for a text of this size (points) beside the points [n, 2]; near ones first."""
         half = np.array([0.3 * size * len(text), 0.6 * size])  # letters are about 0.6 as wide as high
-        return [tuple(point + self._point * direction * (half + distance))
+        return [tuple(point + self.point * direction * (half + distance))
                 for distance, point, direction in itertools.product((3, 6, 10), self.pixels(points), AROUND)]
 
     def nearer(self, own: Sequence[np.ndarray], others: Sequence[np.ndarray], places: Sequence[tuple[float, float]]
@@ -52,7 +52,7 @@ class Labeller:
         def doubt(place: tuple[float, float]) -> float:
             to_own, to_other = (min((np.hypot(*(line - place).T).min() for line in group), default=np.inf)
                                 for group in lines)
-            return 0 if to_other > 1.5 * to_own else 1 + max(0, to_own - to_other) // (6 * self._point)
+            return 0 if to_other > 1.5 * to_own else 1 + max(0, to_own - to_other) // (6 * self.point)
 
         return sorted(places, key=doubt)
 
@@ -72,7 +72,7 @@ class Labeller:
         """
         artist = self._axes.text(0, 0, text, ha="center", va="center", rotation_mode="anchor", **looks)
         box = artist.get_window_extent(self._renderer)
-        half = np.array([box.width, box.height]) / 2 + self._point
+        half = np.array([box.width, box.height]) / 2 + self.point
         spots = [(np.array(place), angle) for place, angle in zip(places, angles or [0.0] * len(places))]
         costs = [self._cost(place, half, angle) for place, angle in spots]
         cost = min(costs, default=np.inf)

@@ -11,13 +11,17 @@ import numpy as np
 import pandas as pd
 
 from vae_rd.analysis import naming, quantities, verdicts
+from vae_rd.analysis.tables import STANDARD_ERROR
 from vae_rd.figures import style
+from vae_rd.figures.against_beta import AIS_IMAGES
 from vae_rd.measures.gallery import GALLERY
 from vae_rd.storage.files import FileError
 from vae_rd.storage.runs import RunDir
 
 STRIP = 6  # images side by side
 NOT_MEASURED = "not measured"
+PARTITIONS = {"last": ("test", "train"), "best": ("test_compare", "train")}  # that are shown, by checkpoint
+MEASURED = {"train": "train", "test": "test", "test_compare": "test"}  # the partition whose measures stand for it
 _VERDICT_COLOURS = {verdicts.SUPPORTED: style.COLOURS[2], verdicts.NOT_SUPPORTED: style.COLOURS[1],
                     verdicts.UNDECIDED: style.COLOURS[5], verdicts.NOT_ENOUGH: style.QUIET}
 STYLE = """
@@ -50,9 +54,11 @@ def shown(folder: pathlib.Path, rows: pd.DataFrame) -> Shown:
     """
     run = RunDir(folder)
     head = f"<h2>{html.escape(folder.name)}</h2>{_numbers(rows)}"
-    path = run.arrays(GALLERY)
+    checkpoint = rows["checkpoint"].iloc[0]
+    path = run.arrays(GALLERY, checkpoint)
     if not path.is_file():
         command = f"python -m vae_rd.evaluate --run={folder} --measures={GALLERY}"
+        command += "" if checkpoint == "last" else f" --checkpoint={checkpoint}"
         return Shown(f"{head}<p>Reconstructions and histogram: {NOT_MEASURED}. Made by</p>"
                      f"<p><code>{html.escape(command)}</code></p>", None)
     try:
@@ -76,16 +82,29 @@ def log_px(row: pd.Series) -> str:
     return f"{value:.2f} ({words}: {share:.0%} of images unreliable)"
 
 
+def log_px_ais(row: pd.Series) -> str:
+    """Annealed log p(x) in nats per image: standard error over images, their number, and how far it may be too low."""
+    value, error, gap = (row.get(name, np.nan) for name in (
+        quantities.LOG_PX_AIS, quantities.LOG_PX_AIS + STANDARD_ERROR, quantities.BIDIRECTIONAL_GAP))
+    if pd.isna(value):
+        return NOT_MEASURED
+    images = row.get(AIS_IMAGES, np.nan)
+    parts = [] if pd.isna(images) else [f"{images:.0f} images"]
+    parts.append("a lower bound" + ("" if pd.isna(gap) else f", {gap:.2f} too low at most on simulated images"))
+    return f"{value:.2f}" + ("" if pd.isna(error) else f" \u00b1 {error:.2f}") + f" ({'; '.join(parts)})"
+
+
 def mutual_information(row: pd.Series) -> str:
     """Mutual information of images and codes, nats; it is defined for training images."""
     value = row.get(quantities.MUTUAL_INFORMATION, np.nan)
     return NOT_MEASURED if pd.isna(value) else f"{value:.2f}"
 
 
-def heading(title: str, note: str) -> str:
+def heading(title: str, note: str, checkpoint: str = "last") -> str:
     """The head of the page, and how it is used."""
-    return (f"<h1>{html.escape(title)}</h1><p class=quiet>{html.escape(note)}. Click a point to see that run; point at "
-            "it for its numbers. All quantities in nats per image.</p>")
+    state = "" if checkpoint == "last" else ", weights of the best evaluation (early stopping)"
+    return (f"<h1>{html.escape(title)}</h1><p class=quiet>{html.escape(note + state)}. Click a point to see that run; "
+            "point at it for its numbers. All quantities in nats per image.</p>")
 
 
 def claims(judged: pd.DataFrame) -> str:
@@ -107,13 +126,15 @@ def _chip(verdict: str) -> str:
 
 def _numbers(rows: pd.DataFrame) -> str:
     """A table of the run's numbers, a line per partition."""
+    own, first = rows.set_index("partition"), rows.iloc[0]
     lines = "".join(
-        f"<tr><th>{naming.PARTITIONS[row['partition']]}</th><td>{row['rate']:.2f}</td><td>{row['distortion']:.2f}</td>"
-        f"<td>{mutual_information(row) if row['partition'] == 'train' else ''}</td><td>{log_px(row)}</td></tr>"
-        for _, row in rows.iterrows() if row["partition"] in ("train", "test"))
-    first = rows.iloc[0]
-    return (f"<p>\u03b2 = {first['beta']:g}, seed {first['seed']}</p><table class=numbers><tr><th></th><th>rate</th>"
-            f"<th>distortion</th><th>mutual information</th><th>log p(x)</th></tr>{lines}</table>")
+        f"<tr><th>{naming.PARTITIONS[name]}</th><td>{row['rate']:.2f}</td><td>{row['distortion']:.2f}</td>"
+        f"<td>{mutual_information(row) if name == 'train' else ''}</td><td>{log_px(own.loc[MEASURED[name]])}</td>"
+        f"<td>{log_px_ais(own.loc[MEASURED[name]])}</td></tr>"
+        for name, row in own.iterrows() if name in PARTITIONS[first["checkpoint"]])
+    return (f"<p>\u03b2 = {first['beta']:g}, seed {first['seed']}, step {first['step']}</p><table class=numbers><tr>"
+            "<th></th><th>rate</th><th>distortion</th><th>mutual information</th><th>log p(x), importance sampling"
+            f"</th><th>log p(x), AIS</th></tr>{lines}</table>")
 
 
 def _pictures(arrays: dict[str, np.ndarray]) -> str:

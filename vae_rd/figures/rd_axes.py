@@ -5,6 +5,7 @@ from typing import NamedTuple
 import matplotlib
 import matplotlib.ticker
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
@@ -14,7 +15,8 @@ from vae_rd.figures import restarts, style
 from vae_rd.figures.labels import Labeller
 
 STAR_BETA = 1.0
-MOST_WITH_BETAS = 4  # curves that have their betas beside them; of more, the first and the last have
+MOST_WITH_BETAS = 4  # curves that have all their betas beside them; of more, the first and the last have,
+APART = 24.0  # and the others where no label of the same beta is so near (points)
 SAME_FLOOR = 1.0  # nats by which curves' floors may differ and still be drawn as one line
 
 
@@ -64,15 +66,9 @@ def draw_diagonals(axes: Axes, labeller: Labeller, least: float = 0.0) -> None:
         labeller: of these axes.
         least: smallest distortion + rate of the curves; far below it no lines are drawn.
     """
-    (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
-    if axes.get_xscale() == "log":
-        levels = np.outer(10.0 ** np.arange(6), (1, 1.25, 1.5, 2, 3, 4, 6, 8)).ravel()
-        rates = np.geomspace(left, right, 200)
-    else:
-        locator = matplotlib.ticker.MaxNLocator(6, steps=[1, 2, 2.5, 5, 10])
-        levels = np.asarray(locator.tick_values(left + bottom, right + top))
-        rates = np.linspace(left, right, 200)
-    for level in levels[(levels > max(left + bottom, 0.7 * least)) & (levels < right + top)]:
+    limits, logarithmic = axes.get_xlim(), axes.get_xscale() == "log"
+    rates = (np.geomspace if logarithmic else np.linspace)(*limits, 200)
+    for level in elbo_levels(limits, axes.get_ylim(), logarithmic, least):
         line = np.stack([rates, level - rates], axis=1)
         axes.plot(*line.T, color=style.QUIET, linewidth=0.4, alpha=0.55, zorder=0, scalex=False, scaley=False)
         pixels = labeller.pixels(line)[::-1]  # from the right end, where curves are rare
@@ -81,6 +77,17 @@ def draw_diagonals(axes: Axes, labeller: Labeller, least: float = 0.0) -> None:
         above = 4.0 * np.stack([-np.sin(np.radians(angles)), np.cos(np.radians(angles))], axis=1)
         labeller.place(f"ELBO \N{MINUS SIGN}{level:g}", [tuple(place) for place in pixels + above], list(angles),
                        color=style.QUIET, fontsize=5)
+
+
+def elbo_levels(rates: tuple[float, float], distortions: tuple[float, float], logarithmic: bool, least: float = 0.0
+                ) -> np.ndarray:
+    """Round values of distortion + rate that are met within these limits of the axes, none far below `least`."""
+    low, high = rates[0] + distortions[0], rates[1] + distortions[1]
+    if logarithmic:
+        levels = np.outer(10.0 ** np.arange(6), (1, 1.25, 1.5, 2, 3, 4, 6, 8)).ravel()
+    else:
+        levels = np.asarray(matplotlib.ticker.MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high))
+    return levels[(levels > max(low, 0.7 * least)) & (levels < high)]
 
 
 def draw_floor(axes: Axes, floor: float) -> None:
@@ -102,25 +109,44 @@ def name_floor(axes: Axes, floor: float, labeller: Labeller) -> None:
 
 
 def entropy_floor(series: list[Series]) -> float:
-    """The floor of these curves' distortion, nats per image; 0 for binary targets and where curves share no floor.
+    """The floor of these curves' distortion, nats per image; 0 for binary targets and where curves share no floor."""
+    return shared_floor([one.points["entropy_floor_mean"].mean() for one in series])
+
+
+def shared_floor(floors: npt.ArrayLike) -> float:
+    """The mean of these floors, nats per image; 0 where there are none, or where they are more than SAME_FLOOR apart.
 
     Curves on different images have different floors (constant density: the smaller the set, the more central its
-    images). Where they are more than SAME_FLOOR apart, a line at their mean would lie above what some curves may reach.
+    images), and a line at their mean would lie above what some curves may reach.
     """
-    floors = np.array([one.points["entropy_floor_mean"].mean() for one in series])
-    floors = floors[np.isfinite(floors)]
-    return float(floors.mean()) if floors.size and np.ptp(floors) <= SAME_FLOOR else 0.0
+    known = np.asarray(floors, float)
+    known = known[np.isfinite(known)]
+    return float(known.mean()) if known.size and np.ptp(known) <= SAME_FLOOR else 0.0
 
 
-def draw_betas(series: Series, labeller: Labeller, others: list[np.ndarray], ends: bool) -> None:
-    """The value of beta beside the two ends of a curve, or beside its other points, where there is room."""
+def draw_betas(series: Series, labeller: Labeller, others: list[np.ndarray], ends: bool,
+               labelled: list[tuple[float, np.ndarray]], apart: float) -> None:
+    """The value of beta beside the two ends of a curve, or beside its other points, where there is room.
+
+    Args:
+        series: the curve.
+        labeller: of the axes.
+        others: lines [n, 2] of the other curves.
+        ends: which points.
+        labelled: beta and pixels of the points, of any curve, that have their beta beside them; grows.
+        apart: points (1/72 inch) within which one label of a beta serves all.
+    """
     last = len(series.points) - 1
     for place, (point, at) in enumerate(zip(series.points.itertuples(), series.line)):
-        if (place in (0, last)) == ends:
+        pixels, = labeller.pixels([at])
+        served = any(beta == point.beta and np.hypot(*(pixels - there)) < apart * labeller.point
+                     for beta, there in labelled)
+        if (place in (0, last)) == ends and not served:
             text = f"\u03b2 = {point.beta:g}" if ends else f"{point.beta:g}"
             own = [one[np.newaxis] for one in np.delete(series.line, place, axis=0)]
             places = labeller.nearer([at[np.newaxis]], [*others, *own], labeller.beside([at], text, 5.5))
-            labeller.place(text, places, fontsize=5.5, color=series.colour)
+            if labeller.place(text, places, fontsize=5.5, color=series.colour):
+                labelled.append((point.beta, pixels))
 
 
 def make_logarithmic(axes: Axes) -> None:
@@ -140,15 +166,19 @@ def finish_plane(axes: Axes, series: list[Series], label_series: bool) -> None:
     if floor > 0:
         name_floor(axes, floor, labeller)
     labelled = [one for one in series if one.partition != "train"] or series
-    with_betas = labelled if len(labelled) <= MOST_WITH_BETAS else [labelled[0], labelled[-1]]
-    for one in with_betas:
-        draw_betas(one, labeller, [other.line for other in series if other is not one], ends=True)
+    betas: list[tuple[float, np.ndarray]] = []
+
+    def write_betas(ends: bool) -> None:
+        for place, one in enumerate([*labelled[:1], *labelled[:0:-1]]):  # the outer curves first
+            outer = place < 2 or len(labelled) <= MOST_WITH_BETAS
+            draw_betas(one, labeller, [other.line for other in series if other is not one], ends, betas,
+                       apart=0 if outer else APART)
+    write_betas(ends=True)
     for one in labelled if label_series else ():
         others = [other.line for other in series if other.label != one.label]
         own = [other.line for other in series if other.label == one.label]
         places = labeller.nearer(own, others, labeller.beside(one.line[::-1], one.label, 6.5))
         labeller.place(one.label, places, color=one.colour, fontsize=6.5, required=True)
-    for one in with_betas:
-        draw_betas(one, labeller, [other.line for other in series if other is not one], ends=False)
+    write_betas(ends=False)
     sums = np.concatenate([one.line.sum(axis=1) for one in series]) if series else np.zeros(1)
     draw_diagonals(axes, labeller, np.nanmin(sums))

@@ -46,7 +46,7 @@ def rd_figure(curves: pd.DataFrame, facet: Sequence[str] = ("dataset", "split"),
             top.set_title(_title(curves, facet, values, looks))
             if strips:
                 _draw_strip(top, strips.get(values, {}))
-        if rate_axis == "log" or rate_axis == "auto" and _spans_much(curves):
+        if rate_axis == "log" or rate_axis == "auto" and spans_much(curves):
             for axes in grid:
                 rd_axes.make_logarithmic(axes)
         style.legend_below(figure, [*_key(partitions, looks, curves),
@@ -74,7 +74,7 @@ def draw_rd(axes: Axes, curves: pd.DataFrame, hue: Sequence[str] | None = None,
     with matplotlib.rc_context(style.STYLE):
         series = _draw_panel(axes, curves, names, looks)
         _label_axes(axes, bottom=True, left=True, share=True)
-        if _spans_much(curves):
+        if spans_much(curves):
             rd_axes.make_logarithmic(axes)
         axes.legend(handles=_key(partitions, looks, curves), loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2)
         rd_axes.draw_floor(axes, rd_axes.entropy_floor(series))
@@ -141,7 +141,8 @@ def _draw_strip(axes: Axes, pictures: dict[str, np.ndarray]) -> None:
     axes.set(xlim=(0, max(1, len(pictures))), ylim=(-0.45, 1))
 
 
-def _spans_much(curves: pd.DataFrame) -> bool:
+def spans_much(curves: pd.DataFrame) -> bool:
+    """Whether the rates of these curves are to be read on a logarithmic axis."""
     rates = curves["rate_mean"].dropna()
     return bool(len(rates) and rates.min() > 0 and rates.max() > LOG_FROM * rates.min())
 

@@ -27,6 +27,7 @@ CHAINS_PER_BLOCK = 256  # chains, over images, that run at a time
 SEEDS = {"test": 0, "train": 1}  # of the chains: they differ, so that the errors of a gap are independent
 
 LOG_PX_AIS = "log_px_ais"  # mean over the images
+BIDIRECTIONAL_GAP = "bidirectional_gap"  # mean over simulated images; how far LOG_PX_AIS lies too low, at most
 
 
 class Annealed(NamedTuple):
@@ -83,7 +84,7 @@ def measure(run: FinishedRun, settings: AnnealedSettings) -> Outcome:
         per_example[name] = run.spread(name, rows, **{LOG_PX_AIS: found.log_px})
     check = bidirectional_check(vae.prior(), lambda images: run.encode(images).stddevs, vae.likelihood,
                                 len(run.rows("test", settings.query_images)), **chains)
-    scalars["run"] = {"bidirectional_gap": float(check.gap.mean()), "bidirectional_gap_max": float(check.gap.max())}
+    scalars["run"] = {BIDIRECTIONAL_GAP: float(check.gap.mean()), f"{BIDIRECTIONAL_GAP}_max": float(check.gap.max())}
     return Outcome(scalars, per_example)
 
 

@@ -127,7 +127,7 @@ def _write(finished: FinishedRun, outcome: Outcome) -> None:
         with files.whole_file(run.picture(name + suffix)) as beside:
             figure.savefig(beside)
     for name, arrays in outcome.arrays.items():
-        run.write_arrays(run.arrays(f"{name}{suffix}"), arrays)
+        run.write_arrays(run.arrays(name, finished.checkpoint), arrays)
 
 
 def _differing(record: dict[str, Any], other: dict[str, Any]) -> str:

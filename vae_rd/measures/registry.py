@@ -1,5 +1,6 @@
 """The list of measures. To add one, write a file with a MEASURE and put it here; flags, help and columns follow."""
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,7 +16,7 @@ from vae_rd.measures import (
     refinement,
     refitted_prior,
 )
-from vae_rd.measures.measure import Measure
+from vae_rd.measures.measure import Measure, Value
 
 MEASURES: dict[str, Measure] = {module.MEASURE.name: module.MEASURE for module in (
     information, log_marginal, annealed, neighbours, memorisation, distortion, refitted_prior, refinement, pictures,
@@ -33,6 +34,20 @@ def is_current(name: str, entry: Mapping[str, Any]) -> bool:
 def is_made(name: str, entries: Mapping[str, Any]) -> bool:
     """Whether a measure is among one checkpoint's entries of measures.json, written by its present version."""
     return name in entries and is_current(name, entries[name])
+
+
+def settings_by_measure(values: Mapping[str, Value]) -> dict[str, dict[str, Value]]:
+    """For each measure, the values of those settings that it has.
+
+    Raises:
+        ConfigError: if a value is below its least.
+    """
+    settings = {}
+    for name, measure in MEASURES.items():
+        known = [field.name for field in dataclasses.fields(measure.settings)]
+        settings[name] = {key: value for key, value in values.items() if key in known}
+        measure.settings_with(settings[name])
+    return settings
 
 
 def is_share(scalar: str) -> bool:

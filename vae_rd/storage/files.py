@@ -9,12 +9,14 @@ import os
 import pathlib
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
 UNFINISHED = ".vae_rd-"  # what the name of everything half-written begins with, and nothing else's
+_ABANDONED = 600.0  # seconds after which nobody is still writing a table or a figure
 _BLOCK = 1 << 20
 
 
@@ -60,6 +62,16 @@ def remove_unfinished(folder: pathlib.Path) -> None:
             shutil.rmtree(leftover, ignore_errors=True)
         else:
             leftover.unlink(missing_ok=True)
+
+
+def remove_abandoned(folder: pathlib.Path) -> None:
+    """Removes what killed processes left half-written in a folder that no lock guards: untouched for ten minutes."""
+    for leftover in list(folder.glob(f"{UNFINISHED}*")):
+        if time.time() - leftover.lstat().st_mtime > _ABANDONED:
+            if leftover.is_dir() and not leftover.is_symlink():
+                shutil.rmtree(leftover, ignore_errors=True)
+            else:
+                leftover.unlink(missing_ok=True)
 
 
 def present(path: pathlib.Path) -> bool:

@@ -9,7 +9,7 @@ import pathlib
 import shutil
 import tempfile
 
-from vae_rd.storage import manifest, runs
+from vae_rd.storage import files, manifest, runs
 from vae_rd.storage.runs import RunDir
 
 RUNS = "runs"  # the folder of run directories within a folder of results
@@ -35,7 +35,7 @@ def publish(runs_dir: str | os.PathLike, results_dir: str | os.PathLike) -> list
     for run in runs.find_runs(runs_dir):
         if run.status() != runs.FINISHED or _same(run, RunDir(target / run.path.name)):
             continue
-        with tempfile.TemporaryDirectory(prefix=".published-", dir=target) as folder:
+        with tempfile.TemporaryDirectory(prefix=f"{files.UNFINISHED}published-", dir=target) as folder:
             fresh = pathlib.Path(folder) / run.path.name
             fresh.mkdir()
             for path in small_files(run):
@@ -58,6 +58,6 @@ def small_files(run: RunDir) -> list[pathlib.Path]:
 
 def _same(run: RunDir, copy: RunDir) -> bool:
     """Whether a copy holds the same small files, byte for byte."""
-    files = small_files(run)
-    return {path.name for path in files} == {path.name for path in small_files(copy)} and all(
-        path.read_bytes() == (copy.path / path.name).read_bytes() for path in files)
+    own = small_files(run)
+    return {path.name for path in own} == {path.name for path in small_files(copy)} and all(
+        path.read_bytes() == (copy.path / path.name).read_bytes() for path in own)

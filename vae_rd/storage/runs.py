@@ -102,9 +102,10 @@ class RunDir(NamedTuple):
         """A picture that a measure drew."""
         return self.path / f"{name}.png"
 
-    def arrays(self, name: str) -> pathlib.Path:
+    def arrays(self, name: str, checkpoint: str = "last") -> pathlib.Path:
         """Further arrays that a measure left, such as `reconstruction`: what figure 3 shows of the run."""
-        return self.path / f"{name}.npz"
+        suffix = "" if checkpoint == "last" else f"_{checkpoint}"
+        return self.path / f"{name}{suffix}.npz"
 
     def event_files(self) -> list[pathlib.Path]:
         """TensorBoard's files: a view, rewritten from the history on every start."""

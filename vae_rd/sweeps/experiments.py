@@ -118,7 +118,7 @@ def experiment(name: str, scale: str = "paper") -> Experiment:
         raise ConfigError(f"scale must be one of {', '.join(SCALES)} (got {scale!r}).")
     entry = EXPERIMENTS[name]
     configs = tuple(dict.fromkeys(entry.configs(SCALES[scale])))
-    return Experiment(name, scale, entry.text, configs, *entry[2:])
+    return Experiment(name, scale, entry.text, configs, (*entry.measures, _SHOWN) if configs else (), *entry[3:])
 
 
 def names() -> list[str]:
@@ -199,6 +199,7 @@ def _no_runs(scale: Scale) -> list[Config]:
     return []
 
 
+_SHOWN = "gallery"  # measured in every experiment, for its page: seconds a run, and half a minute once a split
 _PREVIEW = "no runs: python -m data_gen.main --preview=samples.png draws it"
 _BY_LAYERS = {"facet": ("num_layers",)}  # a panel per number of layers
 EXPERIMENTS: dict[str, Entry] = {
@@ -231,7 +232,8 @@ EXPERIMENTS: dict[str, Entry] = {
                         ("information",), layout={**_BY_LAYERS, "hue": ("rate_terms",)}),
     "memorisation": Entry("reconstructions against training images and the infinite-capacity decoder",
                           _small_and_large, ("neighbours", "memorisation"), drawing="memorisation"),
-    "one_training": Entry("curves of one training that is told beta over those of a training for each beta",
+    "one_training": Entry("curves of one training that is told beta over those of a training for each beta "
+                          "(beyond the paper)",
                           _one_training, drawing="one_training", layout={**_BY_LAYERS, "hue": ("conditioning",)}),
     "priors": Entry("other priors: test curves, distortion at matched rate, whose fault the gap is (beyond the paper)",
                     _priors, ("information", "refitted_prior", "refinement"), drawing="priors",

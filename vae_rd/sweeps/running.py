@@ -70,13 +70,12 @@ def run_column(sweep: Sweep, number: int) -> int:
 
 def _finish(sweep: Sweep, configs: list[Config]) -> bool:
     """Trains and measures runs together; if that fails, one by one, so that only the run at fault fails."""
-    from vae_rd.sweeps.experiments import SCALES
     from vae_rd.training import signals, train_and_measure
     try:
         wanted = {config: [train_and_measure.Wanted(*pair) for pair in sweep.wanted[config]] for config in configs}
         train_and_measure.train_and_measure(
             configs, runs_dir=sweep.runs_dir, data_dir=sweep.data_dir, strategy=sweep.strategy, wanted=wanted,
-            settings=SCALES[sweep.scale].settings, retry=sweep.retry, skip_busy=True, progress=sweep.progress)
+            settings=sweep.settings, retry=sweep.retry, skip_busy=True, progress=sweep.progress)
     except signals.Interrupted:
         raise
     except Exception as error:

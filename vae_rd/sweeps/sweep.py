@@ -5,9 +5,12 @@ import itertools
 import os
 import pathlib
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 
 from vae_rd.config import Config, ConfigError
+from vae_rd.measures.measure import Value
+from vae_rd.measures.registry import settings_by_measure
 from vae_rd.storage import runs
 from vae_rd.sweeps import columns, experiments
 from vae_rd.sweeps.states import FAILED, State, read
@@ -32,10 +35,11 @@ class Sweep:
         strategy: auto or one_device: each worker on one device; mirrored: one worker on all GPUs of this machine.
         sharing: workers that share a GPU's memory; None: as many as there are for each GPU that this process sees.
         modules: of the user's, imported already, for the workers to import too.
+        settings: of the measures, each for all that have it, in place of those of the scale.
 
     Raises:
-        ConfigError: for an unknown experiment or scale, a task outside 0 to num_tasks - 1, or several workers with
-            strategy=mirrored, each of which would take all GPUs.
+        ConfigError: for an unknown experiment or scale, a task outside 0 to num_tasks - 1, a setting below its least,
+            or several workers with strategy=mirrored, each of which would take all GPUs.
     """
 
     def __init__(self, names: Sequence[str], *, scale: str = experiments.DEFAULT_SCALE, task: int = 0,
@@ -43,7 +47,7 @@ class Sweep:
                  runs_dir: str | os.PathLike = "runs", data_dir: str | os.PathLike = "data",
                  raw_dir: str | os.PathLike | None = None, measure: bool = True, retry: bool = False,
                  progress: bool = True, strategy: str = "auto", sharing: int | None = None,
-                 modules: Sequence[str] = ()):
+                 modules: Sequence[str] = (), settings: Mapping[str, Value] = MappingProxyType({})):
         if not names:
             raise ConfigError(f"experiment must be one or several of {', '.join(experiments.names())} (got none).")
         if not 0 <= task < num_tasks:
@@ -56,6 +60,9 @@ class Sweep:
         self.sharing = sharing or columns.workers_sharing(workers)  # a worker sees its own GPU only
         self.progress, self.strategy, self.modules = progress, strategy, tuple(modules)
         chosen = [experiments.experiment(name, scale) for name in names]
+        self._given = dict(settings)
+        own, of_scale = settings_by_measure(settings), experiments.SCALES[scale].settings
+        self.settings = {name: {**of_scale.get(name, {}), **own[name]} for name in own}
         self.configs = list(dict.fromkeys(config for one in chosen for config in one.configs))
         self.wanted: dict[Config, list[tuple[str, str]]] = {config: [] for config in self.configs}
         for one in chosen if measure else ():
@@ -100,7 +107,8 @@ class Sweep:
         flags = {"experiment": ",".join(self.names), "scale": self.scale, "column_size": self.column_size or "auto",
                  "data_dir": self.data_dir, "runs_dir": self.runs_dir, "task": self.task, "num_tasks": self.num_tasks,
                  "workers": self.workers, "retry": self.retry, "measure": self.measure, "progress": self.progress,
-                 "strategy": self.strategy, "sharing": self.sharing, "column": number, "import": ",".join(self.modules)}
+                 "strategy": self.strategy, "sharing": self.sharing, "column": number, "import": ",".join(self.modules),
+                 **self._given}
         return [sys.executable, "-m", "vae_rd.sweep", *(f"--{name}={value}" for name, value in flags.items())]
 
     def log(self, number: int) -> pathlib.Path:

@@ -16,6 +16,8 @@ from vae_rd.config import Config, ConfigError
 from vae_rd.storage import runs
 from vae_rd.training import cluster, gpus
 
+# Tuned per process, XLA would choose other kernels, and a run that is continued would have other bits.
+XLA_FLAGS = "--xla_gpu_exclude_nondeterministic_ops=true --xla_gpu_autotune_level=0"
 STRATEGIES = ("auto", "one_device", "mirrored", "multi_worker")
 
 
@@ -39,6 +41,8 @@ def configure(precision: str, num_threads: int | None = None) -> None:
         ConfigError: see `check_gpus`.
     """
     check_gpus()
+    if gpus.visible() and XLA_FLAGS not in os.environ.get("XLA_FLAGS", ""):  # first, so that the user's go before them
+        os.environ["XLA_FLAGS"] = f"{XLA_FLAGS} {os.environ.get('XLA_FLAGS', '')}".strip()
     tf.get_logger().setLevel("WARNING")  # else every collective operation is announced, by every worker
     tf.config.experimental.enable_op_determinism()
     tf.config.experimental.enable_tensor_float_32_execution(precision == "tensorfloat32")
@@ -82,7 +86,7 @@ def lost_workers_named() -> Iterator[None]:
 
 
 def machine() -> dict[str, object]:
-    """What the bits of a run depend on besides its Config: threads, devices, and the model and build of GPUs."""
+    """What the bits of a run depend on besides its Config: threads, devices, and of GPUs model, driver and build."""
     found = {"intra_op_threads": tf.config.threading.get_intra_op_parallelism_threads(),
              "devices": [device.name for device in tf.config.list_logical_devices()]}
     details = [tf.config.experimental.get_device_details(device) for device in tf.config.list_physical_devices("GPU")]
@@ -90,7 +94,7 @@ def machine() -> dict[str, object]:
         return found
     build = tf.sysconfig.get_build_info()
     return found | {"gpus": [one.get("device_name") for one in details],
-                    "cuda": build.get("cuda_version"), "cudnn": build.get("cudnn_version")}
+                    "driver": gpus.driver(), "cuda": build.get("cuda_version"), "cudnn": build.get("cudnn_version")}
 
 
 def versions() -> dict[str, str]:

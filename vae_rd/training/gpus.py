@@ -1,6 +1,10 @@
 """The GPUs of this machine and those that this process may use, without asking TensorFlow."""
 
 import os
+import pathlib
+import re
+
+DRIVER = pathlib.Path("/proc/driver/nvidia/version")
 
 
 def present() -> list[str]:
@@ -15,3 +19,10 @@ def visible() -> list[str]:
     if chosen is None:
         return present()
     return [name for part in chosen.split(",") if (name := part.strip()) not in ("", "-1")]  # empty: none
+
+
+def driver() -> str | None:
+    """Version of NVIDIA's driver, such as 550.54.15; None if it does not say."""
+    text = DRIVER.read_text() if DRIVER.is_file() else ""
+    found = re.search(r"Kernel Module\D.*?\s(\d+(?:\.\d+)+)\s", text)
+    return found.group(1) if found else None

@@ -11,6 +11,7 @@ from vae_rd import measures
 from vae_rd.config import Config
 from vae_rd.datasets import splits
 from vae_rd.measures import finished_run
+from vae_rd.measures.measure import Value
 from vae_rd.storage import files, runs
 from vae_rd.training import devices, loop
 
@@ -25,7 +26,7 @@ class Wanted(NamedTuple):
 def train_and_measure(configs: list[Config], *, runs_dir: str | os.PathLike, data_dir: str | os.PathLike,
                       strategy: str = "auto", jit: bool | None = None,
                       wanted: Mapping[Config, Sequence[Wanted]] = MappingProxyType({}),
-                      settings: Mapping[str, Mapping[str, float]] = MappingProxyType({}), retry: bool = False,
+                      settings: Mapping[str, Mapping[str, Value]] = MappingProxyType({}), retry: bool = False,
                       skip_busy: bool = False, progress: bool = True) -> None:
     """Trains what has not ended and measures what is not measured, in one process.
 
