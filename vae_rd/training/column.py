@@ -67,6 +67,8 @@ class Column:
         several = isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
         with contextlib.nullcontext() if several else strategy.scope():
             self._images = tf.Variable(images, trainable=False)
+            self._kept = [(weight, tf.Variable(weight.numpy(), trainable=False))  # images of the prior, likewise
+                          for weight in self.template.prior_layer.non_trainable_variables]
         with strategy.scope():
             self.weights = [keras.Variable(value, name=name, dtype=value.dtype)
                             for name, value in self._initial_weights().items()]
@@ -176,7 +178,9 @@ class Column:
         """function(weights, *inputs) of each member with its weights in place, the outputs stacked over members."""
         def member(arguments):
             weights, own = arguments
-            with keras.StatelessScope(state_mapping=list(zip(self.template.named_weights().values(), weights))):
+            kept = [(weight, tf.convert_to_tensor(copy)) for weight, copy in self._kept]
+            own_weights = list(zip(self.template.named_weights().values(), weights))
+            with keras.StatelessScope(state_mapping=own_weights + kept):
                 return function(weights, *own)
 
         if self._stacked:
