@@ -3,6 +3,7 @@
 import abc
 import functools
 import pathlib
+from collections.abc import Callable
 
 import numpy as np
 
@@ -38,7 +39,7 @@ class Dataset(abc.ABC):
     def __init__(self, data_seed: int = 0, image_size: int = 32, raw_dir: str | pathlib.Path = "raw"):
         self.data_seed, self.image_size, self.raw_dir = data_seed, image_size, raw_dir
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[Callable, tuple]:
         """Sent to worker processes as its arguments; each process opens it once."""
         return opened, (type(self), self.data_seed, self.image_size, self.raw_dir)
 
@@ -86,7 +87,7 @@ class Dataset(abc.ABC):
         """Where an original file lies, once `prepare` has found it.
 
         Raises:
-            RecordsError: if it is not there.
+            RecordsError: if the file is missing.
         """
         located = file.locate(self.raw_dir, self.name)
         if located is None:

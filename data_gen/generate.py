@@ -2,29 +2,24 @@
 
 import concurrent.futures
 import contextlib
-import errno
-import fcntl
 import functools
 import math
 import multiprocessing
 import os
 import pathlib
-import shutil
 import signal
-import tempfile
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, NamedTuple, TextIO
+from typing import Any, NamedTuple
 
 import numpy as np
 import tqdm
 
-from data_gen import randomness
+from data_gen import randomness, split_folder
 from data_gen.builders import DATASETS
 from data_gen.dataset import Dataset
 from vae_rd.config import BINARIZATIONS, SPLIT_SIZES, ConfigError, DataSpec, canonical_split
 from vae_rd.datasets import records
-from vae_rd.storage.files import open_lock
 
 _SHARD_IMAGES = 8192  # images in a shard unless --num_shards says otherwise
 _WORKER_IMAGES = 4096  # below this number of images for each, more processes cost more than they save
@@ -80,7 +75,7 @@ def open_dataset(dataset: str, data_seed: int, image_size: int, raw_dir: str | o
 def generate(data_dir: str | os.PathLike, spec: DataSpec, *, raw_dir: str | os.PathLike | None = None,
              num_shards: int | None = None, num_workers: int | None = None, overwrite: bool = False,
              progress: bool = True) -> pathlib.Path:
-    """Makes one split, unless it is there.
+    """Makes one split, unless it exists.
 
     The bytes depend on `spec` and `num_shards`, never on the number of workers. Everything is written beside and
     renamed when complete. A second process that makes the same split waits for the first.
@@ -92,7 +87,7 @@ def generate(data_dir: str | os.PathLike, spec: DataSpec, *, raw_dir: str | os.P
         raw_dir: folder of the original files; default `<data_dir>/raw`.
         num_shards: files per partition; default one for every 8192 images.
         num_workers: processes; default the CPUs that this process may use.
-        overwrite: replaces a split that is there.
+        overwrite: replaces an existing split.
         progress: shows a bar.
 
     Returns:
@@ -100,32 +95,24 @@ def generate(data_dir: str | os.PathLike, spec: DataSpec, *, raw_dir: str | os.P
 
     Raises:
         ConfigError: if the arguments make no split.
-        RecordsError: if a split is there and is damaged, or original files cannot be used.
+        RecordsError: if an existing split is damaged, or original files cannot be used.
         OSError: if the disk is full or the folder cannot be written.
     """
     check(spec)
     spec = spec._replace(split=canonical_split(spec.split))
     destination = spec.path(data_dir)
-    if not overwrite and _is_complete(destination):
+    if not overwrite and split_folder.is_complete(destination):
         return destination
     data = open_dataset(spec.dataset, spec.data_seed, spec.image_size, raw_dir or pathlib.Path(data_dir) / "raw")
     pieces = _pieces(data.split(spec.split), num_shards)
     _check_memory(pieces, data.image_shape)
     destination.parent.mkdir(parents=True, exist_ok=True)
-    with _alone(destination, progress):
-        if overwrite or not _is_complete(destination):
-            with _beside(destination) as folder:
+    with split_folder.alone(destination, progress):
+        if overwrite or not split_folder.is_complete(destination):
+            with split_folder.beside(destination) as folder:
                 _write(folder, data, spec.split, pieces, spec.binarization == "static", num_workers, progress)
-                _publish(folder, destination, overwrite)
+                split_folder.publish(folder, destination, overwrite)
     return destination
-
-
-def _is_complete(destination: pathlib.Path) -> bool:
-    """Whether the split exists; one that disagrees with its info.json is an error, and never overwritten."""
-    if not destination.exists():
-        return False
-    records.check_contents(destination, records.read_info(destination))
-    return True
 
 
 def _pieces(partitions: tuple[np.ndarray, np.ndarray], num_shards: int | None) -> list[_Piece]:
@@ -227,64 +214,3 @@ def _start_worker() -> None:
         os._exit(1)
 
     threading.Thread(target=end_with_parent, daemon=True).start()
-
-
-@contextlib.contextmanager
-def _alone(destination: pathlib.Path, progress: bool) -> Iterator[None]:
-    """Waits until no other process makes this split; on a file system without locks both make it, which is harmless."""
-    with _open_lock(destination.parent / f".{destination.name}.lock") as file:
-        if _locked(file, f"another process is making {destination}: waiting for it" if progress else None):
-            for leftover in destination.parent.glob(f".{destination.name}.*.unfinished"):
-                shutil.rmtree(leftover, ignore_errors=True)  # of a killed process: no living one holds the lock
-        yield
-
-
-def _open_lock(path: pathlib.Path) -> TextIO:
-    """The lock file of a split; raises RecordsError for a symbolic link in its place."""
-    try:
-        return open_lock(path)
-    except OSError as error:
-        if error.errno == errno.ELOOP:
-            raise records.RecordsError(f"{path} is a symbolic link, which is never the lock of a split: remove it."
-                                       ) from error
-        raise
-
-
-def _locked(file: TextIO, waiting: str | None) -> bool:
-    """Locks a file until it is closed, printing `waiting` if that takes a while; False where there are no locks."""
-    try:
-        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        if waiting:
-            print(waiting, flush=True)
-        fcntl.lockf(file, fcntl.LOCK_EX)
-    except OSError:
-        return False
-    return True
-
-
-@contextlib.contextmanager
-def _beside(destination: pathlib.Path) -> Iterator[pathlib.Path]:
-    """A new folder beside the split, removed when the block ends."""
-    parent = destination.parent
-    folder = pathlib.Path(tempfile.mkdtemp(".unfinished", f".{destination.name}.", parent))
-    try:
-        folder.chmod(parent.stat().st_mode & 0o777)
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _publish(folder: pathlib.Path, destination: pathlib.Path, overwrite: bool) -> None:
-    """Renames the finished folder into place; a split that another process put there meanwhile is as good and stays."""
-    if overwrite and destination.exists():
-        old = folder.with_name(folder.name.replace(".unfinished", ".old.unfinished"))
-        destination.rename(old)
-        folder.rename(destination)
-        shutil.rmtree(old)
-        return
-    try:
-        folder.rename(destination)
-    except OSError:
-        if not _is_complete(destination):
-            raise

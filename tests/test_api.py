@@ -131,6 +131,7 @@ def test_plot_against_beta_draws_the_table_on_the_axes_it_is_given(table):
     np.testing.assert_allclose(curve, _rows(table, "train", "beta", "mutual_information"))
 
 
+@pytest.mark.slow
 def test_opening_and_training_where_tensorflow_runs_already(data_dir, opened, tmp_path):
     """As in a notebook: it is too late to set threads, and that is no reason to fail."""
     script = f"""

@@ -27,6 +27,7 @@ OWN = Config(split="cd_300", image_size=8, hidden_units=16, latent_dim=4, batch_
 OTHER = OWN.replace(beta=1.0, seed=3)
 WANTED = [train_and_measure.Wanted("last", "information"), train_and_measure.Wanted("last", "neighbours")]
 REFUSED = (files.FileError, ConfigError)
+pytestmark = pytest.mark.usefixtures("kept_columns")
 
 
 def train(folder, data_dir, *configs, wanted=()):

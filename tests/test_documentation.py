@@ -36,6 +36,7 @@ def test_flags_in_commands_are_flags_of_the_command(module):
     known = set(re.findall(r"^  --(?:\[no\])?(\w+)", shown, re.MULTILINE)) | {"help"}
     used = set()
     for page in PAGES:
+        known |= set(re.findall(r"^    (\w+): .* = setting\(", page.read_text(), re.MULTILINE))  # of a user's measure
         for command in re.findall(rf"python -m {re.escape(module)}\b([^`|#\n]*)", page.read_text()):
             used |= set(re.findall(r"--(\w+)", command))
     assert used and used <= known

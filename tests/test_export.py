@@ -112,7 +112,8 @@ def test_claims_and_gaps_write_their_tables(runs_dir, tmp_path):
 
 
 @pytest.mark.parametrize("flag, words", [
-    ("--experiment=figure9", "The experiments are: figure1"), ("--experiment=figure1", "data_gen.main --preview"),
+    ("--experiment=figure9", "experiment must be one of these (got 'figure9'): figure1"),
+    ("--experiment=figure1", "data_gen.main --preview"),
     ("--experiment=figure6", "none of its 48 runs at scale laptop has finished. Train them with"),
     ("--where=split=cv_82k", "no run has split=cv_82k. Try one of cd_8k, cv_16k"),
     ("--where=split=random", "split must be of one of these kinds"),

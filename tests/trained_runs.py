@@ -15,5 +15,6 @@ def trained(data_dir):
     cnn = config.Config(split="cd_300", image_size=8, batch_size=32, train_steps=10, architecture="cnn", channels=4,
                         prior="mixture", latent_dim=3)
     for one in (shared, cnn):
-        train_and_measure.train_and_measure([one], runs_dir=folder, data_dir=data_dir, progress=False)
+        train_and_measure.train_and_measure([one], runs_dir=folder, data_dir=data_dir, jit=False,
+                                            progress=False)
     return [runs.run_dir(folder, one) for one in (shared, cnn)]

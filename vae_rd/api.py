@@ -38,7 +38,7 @@ def train(configs: Config | Sequence[Config], *, data_dir: str | os.PathLike = "
         The finished runs, opened, in the order of `configs`.
 
     Raises:
-        ConfigError, RecordsError, RunError: in words; RunError also names runs that diverged.
+        ConfigError, RecordsError, RunError: with a message for the user; RunError also names runs that diverged.
     """
     from vae_rd.datasets import splits
     from vae_rd.storage import runs
@@ -77,7 +77,7 @@ def open_run(path: str | os.PathLike, data_dir: str | os.PathLike = "data", chec
 
 def measure(run: "FinishedRun | str | os.PathLike", names: Sequence[str], *, data_dir: str | os.PathLike = "data",
             overwrite: bool = False, progress: bool = True, **settings: Any) -> dict[str, dict[str, Any]]:
-    """Measures a finished run; what is there with the same settings is not measured again.
+    """Measures a finished run; a measure already made with the same settings is not repeated.
 
     Args:
         run: an opened run, or the directory of a finished one.
@@ -116,7 +116,7 @@ def load_runs(runs_dir: str | os.PathLike = "runs") -> "pd.DataFrame":
         runs_dir: folder of run directories, such as `runs` or `results/runs`.
 
     Raises:
-        TableError: if there is no run in it.
+        TableError: if the folder holds no run.
     """
     from vae_rd.analysis import tables
     table = tables.collect(pathlib.Path(runs_dir))

@@ -143,7 +143,7 @@ class Config:
                                            "subset (default: all)")
     imports: str = _field("", "modules of your own that the run needs, separated by commas, imported already")
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             object.__setattr__(self, field.name, _typed(field, getattr(self, field.name)))
         object.__setattr__(self, "imports", _imported(self.imports))

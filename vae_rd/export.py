@@ -4,8 +4,8 @@ Writes runs.csv (every run), rd_curves.csv (mean, spread and interval over resta
 rate-distortion curves), and prints the rate-distortion table. With --experiment=figure3 it draws that figure of the
 paper from the runs of that experiment, with --claims it tests the paper's claims, with --gaps it adds an interval over
 images to each run's generalisation gap. --publish=results copies the small files of finished runs to results/runs and
-makes all their tables and figures; --from=results makes them again from what is there. Reads config.json, history.csv,
-results.json, measures.json and the arrays beside them, never event files, and needs no TensorFlow.
+makes all their tables and figures; --from=results makes them again from what was published. Reads config.json,
+history.csv, results.json, measures.json and the arrays beside them, never event files, and needs no TensorFlow.
 """
 
 import os
@@ -100,7 +100,7 @@ def export_curves(table: "pd.DataFrame", runs_dir: str | os.PathLike, out_dir: s
         rate_axis: linear, log or auto.
 
     Raises:
-        TableError: for a column that there is not, or if no run has finished.
+        TableError: for an unknown column, or if no run has finished.
     """
     from vae_rd.analysis import tables
     from vae_rd.figures import paper, rd_curves

@@ -99,7 +99,7 @@ def train(column: Sequence[Config], *, data_dir: str | os.PathLike = "data", raw
         progress: show bars.
 
     Raises:
-        ConfigError, RecordsError, RunError: in words.
+        ConfigError, RecordsError, RunError: with a message for the user.
     """
     shared = column[0]
     _ensure_data(shared, data_dir, raw_dir, strategy, progress)

@@ -1,7 +1,8 @@
 """What a JSON file must hold, checked where it is read: one parser, one set of rules, one kind of error.
 
-A rule is a function of (value, name) that raises ValueError in words. Written by hand: the four files that are read
-need six rules, and jsonschema would bring five packages whose messages name the rule, not the remedy.
+A rule is a function of (value, name) that raises ValueError with the name, the rule and the value. Written by hand: the
+four files that are read need six rules, and jsonschema would bring five packages whose messages name the rule, not the
+remedy.
 """
 
 import json
@@ -53,7 +54,7 @@ def count(value: Any, name: str) -> None:
 
 def one_of(*known: str) -> Rule:
     """One of these texts."""
-    def rule(value, name):
+    def rule(value: Any, name: str) -> None:
         require(isinstance(value, str) and value in known, f"{name} must be one of {', '.join(known)} (got "
                                                            f"{_shown(value)})")
     return rule
@@ -61,7 +62,7 @@ def one_of(*known: str) -> Rule:
 
 def list_of(item: Rule, length: int | None = None) -> Rule:
     """A list whose every item meets a rule; of this length, if one is given."""
-    def rule(value, name):
+    def rule(value: Any, name: str) -> None:
         require(isinstance(value, list) and length in (None, len(value)),
                 f"{name} must be a list{f' of {length}' if length else ''} (got {_shown(value)})")
         for place, one in enumerate(value):
@@ -80,7 +81,7 @@ def mapping(fields: dict[str, Rule] | None = None, optional: dict[str, Rule] | N
     """
     fields, known = fields or {}, {**(fields or {}), **(optional or {})}
 
-    def rule(value, name):
+    def rule(value: Any, name: str) -> None:
         require(isinstance(value, dict), f"{name or 'it'} must be a JSON object (got {_shown(value)})")
         lead = f"{name}." if name else ""
         for one in fields:

@@ -9,7 +9,7 @@ import shutil
 import numpy as np
 import pytest
 
-from data_gen import drawing, generate
+from data_gen import drawing, generate, split_folder
 from data_gen.builders.tetrominoes import Tetrominoes
 from vae_rd.config import ConfigError, DataSpec
 from vae_rd.datasets import records
@@ -170,7 +170,7 @@ def test_the_slower_of_two_keeps_the_faster_ones_split(tmp_path):
     before = _bytes(folder)
     second = tmp_path / "tetrominoes" / ".cd_50.second.unfinished"
     shutil.copytree(folder, second)
-    generate._publish(second, folder, overwrite=False)
+    split_folder.publish(second, folder, overwrite=False)
     assert _bytes(folder) == before
 
 
@@ -282,5 +282,5 @@ def test_a_lock_that_is_a_link_is_refused(tmp_path, there):
 def test_without_locks_on_the_file_system_a_split_is_made(tmp_path, monkeypatch):
     def no_locks(file, flags):
         raise OSError(errno.ENOLCK, "No locks available")
-    monkeypatch.setattr(generate.fcntl, "lockf", no_locks)
+    monkeypatch.setattr(split_folder.fcntl, "lockf", no_locks)
     assert records.read_info(_make(tmp_path)).num_train == 50

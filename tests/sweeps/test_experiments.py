@@ -83,9 +83,10 @@ def test_priors_and_likelihoods_are_compared_with_the_protocol_at_the_same_point
 
 
 def test_unknown_names_list_the_known_ones():
-    with pytest.raises(ConfigError, match="experiment='figure9' is not known.*figure3: train and test curves"):
+    with pytest.raises(ConfigError, match="experiment must be one of these .got 'figure9'.: figure1.*figure3: train "
+                                          "and test curves"):
         experiment("figure9")
-    with pytest.raises(ConfigError, match="scale='huge' is not known. The scales are smoke, laptop, tenth, paper"):
+    with pytest.raises(ConfigError, match="scale must be one of smoke, laptop, tenth, paper .got 'huge'"):
         experiment("figure3", "huge")
 
 

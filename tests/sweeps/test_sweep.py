@@ -132,7 +132,7 @@ def test_wrong_requests_are_refused_in_words(tmp_path):
     for flags, words in ((["--task=2", "--num_tasks=2"], "task must be from 0 to num_tasks - 1 = 1 (got 2)"),
                          (["--column_size=many"], "column_size must be a whole number, 1 or more, or auto (got"),
                          (["--experiment=figure99"],
-                          "experiment='figure99' is not known. The experiments are: figure1")):
+                          "experiment must be one of these (got 'figure99'): figure1")):
         refused = commands.run("vae_rd.sweep", "--experiment=early_stopping", "--scale=smoke",
                                f"--runs_dir={tmp_path / 'runs'}", *flags)
         assert refused.returncode == 1 and words in refused.stderr and "Traceback" not in refused.stderr
@@ -221,7 +221,8 @@ def test_a_sweep_is_run_from_python_as_by_its_flags(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("arguments, words", [
     ({"names": []}, r"experiment must be one or several of figure1.*\(got none\)"),
-    ({"scale": "huge"}, "scale='huge' is not known"), ({"task": 3, "num_tasks": 3}, r"num_tasks - 1 = 2 \(got 3\)")])
+    ({"scale": "huge"}, "scale must be one of smoke, laptop, tenth, paper .got 'huge'"),
+    ({"task": 3, "num_tasks": 3}, r"num_tasks - 1 = 2 \(got 3\)")])
 def test_a_sweep_that_cannot_be_is_refused(arguments, words):
     with pytest.raises(ConfigError, match=words):
         Sweep(**({"names": ["figure3"]} | arguments))

@@ -2,7 +2,7 @@
 
 Each takes the curves from `Runs` and returns a Finding; it raises NotEnough where runs or measures are missing. With
 one restart the number is still given, and its interval has NaN for its ends. Margins come from `claims`; shares are of
-a curve's whole fall (`statistics.extent`) where nothing else is said.
+a curve's whole fall (`statistics.extent`) unless a function says otherwise.
 """
 
 import numpy as np

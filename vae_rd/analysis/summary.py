@@ -56,7 +56,7 @@ def fill(text: str, table: pd.DataFrame, points: pd.DataFrame, judged: pd.DataFr
         judged: the claims table, from `verdicts.evaluate`.
 
     Raises:
-        TableError: for a table that is not known.
+        TableError: for an unknown table.
     """
     makers: dict[str, Callable[[], str]] = {
         "runs": functools.partial(_runs, table), "claims": functools.partial(_claims, judged),

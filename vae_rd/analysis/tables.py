@@ -191,7 +191,7 @@ def _is_code(text: str) -> bool:
 
 
 def _rows(run: RunDir) -> list[dict[str, Any]]:
-    """The table's rows of one run; a run whose files cannot be read has one row that says so."""
+    """The table's rows of one run; a run whose files cannot be read has one row, with the reason as its note."""
     try:
         return _readable_rows(run)
     except (OSError, ValueError, FileError) as error:

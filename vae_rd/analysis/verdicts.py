@@ -51,7 +51,7 @@ def as_text(judged: pd.DataFrame) -> str:
 
 
 def number(row: Any) -> str:
-    """A test's number, interval and what it was made from, in words; `row` is one of the claims table's tuples."""
+    """A test's number, its interval and the runs behind it, as text; `row` is one of the claims table's tuples."""
     parts = []
     if not np.isnan(row.estimate):
         p_value = "" if np.isnan(row.p_value) else f", p = {row.p_value:.2g}"

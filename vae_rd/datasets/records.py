@@ -171,7 +171,7 @@ def read_info(split_dir: str | os.PathLike) -> Info:
 
 
 def check_files(split_dir: str | os.PathLike, info: Info) -> None:
-    """Compares the folder with info.json without reading the shards: each is there with its size, and no other is.
+    """Compares the folder with info.json without reading the shards: each has its size, and there are no others.
 
     Raises:
         RecordsError: naming a file that is missing, has the wrong size, or is not listed.

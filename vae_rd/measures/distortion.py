@@ -63,7 +63,7 @@ class Sampled(NamedTuple):
         return self.sampling_error(len(self.mean), self.num_samples)**2 / self.standard_error**2
 
     def sampling_error(self, num_images: int, num_samples: int = 1) -> float:
-        """Standard error, by sampling alone, of a mean over so many images of so many samples each."""
+        """Standard error, by sampling alone, of a mean over this many images with this many samples each."""
         return float(np.sqrt(np.square(self.std).mean() / (num_images * num_samples)))
 
 

@@ -4,7 +4,7 @@
 
 Where the encoder is narrower than the true posterior, which is what a small beta does, rare samples carry nearly all of
 the weight and the bound is many nats too low. Two signs are given: the effective sample size, and the tail index of the
-weights, which also speaks where a few dimensions hide it. `annealed.py` holds the independent check.
+weights, which also shows it where it is hidden in a few dimensions. `annealed.py` holds the independent check.
 """
 
 import dataclasses
@@ -43,7 +43,7 @@ class LogMarginalSettings(Settings):
 
     query_images: int | None = query_images(500)
     num_samples: int = setting(5000, "importance samples per image")
-    widen: float = setting(1.0, "draw half of the importance samples from a posterior so many times as wide (1: none)")
+    widen: float = setting(1.0, "draw half of the importance samples from a posterior widened by this factor (1: none)")
 
 
 def measure(run: FinishedRun, settings: LogMarginalSettings) -> Outcome:
@@ -196,7 +196,7 @@ def _pareto_shape(excess: np.ndarray) -> float:
         return -np.inf  # equal weights: no tail at all
     quartile = excess[max(0, int(size / 4 + 0.5) - 1)]
     if quartile <= 0:
-        return np.inf  # one weight outruns all others beyond what doubles hold
+        return np.inf  # one weight exceeds all others by more than a double can hold
     points = np.arange(1, 30 + int(math.sqrt(size)) + 1)
     theta = 1 / excess[-1] + (1 - np.sqrt(len(points) / (points - 0.5))) / (3 * quartile)
     shape = np.log1p(-theta[:, None] * excess).mean(1)

@@ -131,7 +131,7 @@ def _write(finished: FinishedRun, outcome: Outcome) -> None:
 
 
 def _differing(record: dict[str, Any], other: dict[str, Any]) -> str:
-    """The settings of a record that another one does not share, in words."""
+    """The settings in which one record differs from another, as text."""
     return " ".join(f"{name}={'all' if value is None else value}" for name, value in record.items()
                     if name not in other or other[name] != value)
 

@@ -24,7 +24,7 @@ def write_values(run: runs.RunDir, partition: str, checkpoint: str, values: dict
 def end(run: runs.RunDir, results: dict[str, Any]) -> None:
     """Ends the run: writes its manifest, then results.json, which says that it has ended.
 
-    Everything else must be there. Measures of an earlier end stay if they are those that its manifest has.
+    All other files must have been written. Measures of an earlier end are kept if its manifest lists them as they are.
     """
     before, name = _manifest_before(run), run.read_config().run_name
     arrays = [path for path in sorted(run.path.glob("*.npz")) if not path.name.startswith(("per_example_", "."))]

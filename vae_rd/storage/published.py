@@ -19,8 +19,8 @@ ARRAYS = ("reconstruction", "gallery")  # small arrays that a figure or a page s
 def publish(runs_dir: str | os.PathLike, results_dir: str | os.PathLike) -> list[str]:
     """Copies the small files of every finished run into `<results_dir>/runs`; each run appears whole or not at all.
 
-    A run that is there is replaced if any of its files has changed, as after further measures. What is published is
-    bound by a manifest of its own, of the published files only.
+    An already published run is replaced if any of its files has changed, as after further measures. Published runs have
+    a manifest of their own, of the published files only.
 
     Args:
         runs_dir: where runs are trained.

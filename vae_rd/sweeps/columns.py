@@ -29,7 +29,7 @@ def columns(configs: list[Config], size: int | None = None, at_least: int = 1, s
     Args:
         configs: of a whole piece, whatever has finished: so that a column is the same in every call.
         size: members at most; None: as many as memory allows.
-        at_least: workers that want a column each; the columns are cut finer for them.
+        at_least: number of workers that should each get a column; columns are cut smaller until there are as many.
         sharing: workers that share the memory of a GPU, or of the machine: see `workers_sharing`.
     """
     groups: dict[Hashable, list[Config]] = {}
@@ -60,7 +60,7 @@ def piece(configs: list[Config], task: int, num_tasks: int) -> list[Config]:
 
 
 def workers_sharing(workers: int) -> int:
-    """How many of so many workers have one GPU, or without any the memory of this machine, in common."""
+    """How many of these workers share one GPU; where there is no GPU, all of them share the memory of this machine."""
     return -(-workers // max(1, num_gpus()))
 
 

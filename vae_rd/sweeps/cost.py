@@ -84,7 +84,7 @@ def _images_and_channels(config: Config) -> tuple[int, int]:
 
 
 def duration(hours: float) -> str:
-    """Hours in words: minutes where they are less than one.
+    """Hours as text, in minutes where they are less than one.
 
     >>> duration(0.25), duration(30)
     ('about 15 minutes', 'about 30.0 hours')

@@ -109,13 +109,13 @@ def experiment(name: str, scale: str = "paper") -> Experiment:
     """One experiment at one scale.
 
     Raises:
-        ConfigError: for a name or a scale that is not known, with the known ones.
+        ConfigError: for an unknown name or scale; it lists the known ones.
     """
     if name not in EXPERIMENTS:
-        raise ConfigError(f"experiment={name!r} is not known. The experiments are: "
+        raise ConfigError(f"experiment must be one of these (got {name!r}): "
                           f"{'; '.join(f'{known}: {entry.text}' for known, entry in EXPERIMENTS.items())}.")
     if scale not in SCALES:
-        raise ConfigError(f"scale={scale!r} is not known. The scales are {', '.join(SCALES)}.")
+        raise ConfigError(f"scale must be one of {', '.join(SCALES)} (got {scale!r}).")
     entry = EXPERIMENTS[name]
     configs = tuple(dict.fromkeys(entry.configs(SCALES[scale])))
     return Experiment(name, scale, entry.text, configs, (*entry.measures, _SHOWN) if configs else (), *entry[3:])

@@ -1,4 +1,4 @@
-"""What a sweep says of itself: its runs and their cost, how far they are, and how a call ended."""
+"""What a sweep prints: its runs and their cost, their progress, and how a call ended."""
 
 import collections
 import pathlib
@@ -27,7 +27,7 @@ def plan(configs: Iterable[Config], num_columns: int) -> str:
 
 
 def status(sweep: Sweep) -> Iterator[str]:
-    """How far all runs of the experiments are, wherever they are trained."""
+    """The progress of all runs of the experiments, wherever they are trained."""
     found = sweep.states(sweep.configs)
     counts = collections.Counter(state.status for state in found.values())
     yield f"{len(found)} runs: " + ", ".join(f"{count} {state}" for state, count in sorted(counts.items()))
@@ -65,7 +65,7 @@ def end(sweep: Sweep, found: dict[Config, State], broken: dict[int, int]) -> Ite
     Args:
         sweep: the sweep.
         found: the states of the piece's runs.
-        broken: exit statuses of the columns whose workers did not end well, by number.
+        broken: exit statuses of the columns whose workers failed, by number.
     """
     counts = collections.Counter(state.status for state in found.values())
     yield (f"{len(found)} runs in this piece: {counts[runs.FINISHED]} finished, {counts[runs.DIVERGED]} diverged, "

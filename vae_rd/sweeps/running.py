@@ -119,7 +119,7 @@ class _Bar:
 
 
 def _seldom(watch: Callable[[], None]) -> Callable[[], None]:
-    """The function, called at most every so many seconds."""
+    """The function, called at most once in this many seconds."""
     last = [0.0]
 
     def call() -> None:

@@ -1,4 +1,4 @@
-"""How far runs are, from the files in their directories, each read once; and the pace at which they were trained."""
+"""The progress of runs, read once from the files in their directories, and the pace at which they were trained."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -14,13 +14,13 @@ ENDED = (FINISHED, DIVERGED)
 
 
 class State(NamedTuple):
-    """How far one run is."""
+    """The progress of one run."""
 
     status: str  # finished, diverged, unfinished, missing or failed
     share: float = 0.0  # of its training steps
-    seconds: float | None = None  # that its training took so far: its share of a column's; None: not known
+    seconds: float | None = None  # spent on its training so far, its share of the column's; None if unknown
     measured: bool = False  # whether all its measures are made
-    trouble: str = ""  # of a run that failed or diverged: what happened
+    trouble: str = ""  # what happened to a run that failed or diverged
 
     @property
     def to_train(self) -> float:
@@ -35,7 +35,7 @@ def read(run: RunDir, config: Config, wanted: Iterable[tuple[str, str]] = (), me
         run: its directory; it need not exist.
         config: the run's.
         wanted: the measures it needs, as (checkpoint, measure).
-        members: of the column that trains it, while its results do not say so.
+        members: number of runs in the column that trains it; used until its results record the column.
     """
     try:
         results = run.read_results()
@@ -53,7 +53,7 @@ def read(run: RunDir, config: Config, wanted: Iterable[tuple[str, str]] = (), me
 
 
 def pace(states: Mapping[Config, State]) -> tuple[float, int]:
-    """Measured over expected seconds of training, and the number of runs that tell; (1, 0) if none does."""
+    """Measured over expected seconds of training, and the number of runs that this is known from; (1, 0) for none."""
     known = {config: state for config, state in states.items() if state.seconds and state.share}
     expected = sum(state.share * own for state, own in zip(known.values(), seconds(list(known))))
     return (sum(state.seconds or 0 for state in known.values()) / expected, len(known)) if known else (1.0, 0)

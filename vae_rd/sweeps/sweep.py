@@ -38,8 +38,8 @@ class Sweep:
         settings: of the measures, each for all that have it, in place of those of the scale.
 
     Raises:
-        ConfigError: for an experiment or a scale that is not known, a task that there is not, a setting below its
-            least, or several workers that would each take all GPUs.
+        ConfigError: for an unknown experiment or scale, a task outside 0 to num_tasks - 1, a setting below its least,
+            or several workers with strategy=mirrored, each of which would take all GPUs.
     """
 
     def __init__(self, names: Sequence[str], *, scale: str = experiments.DEFAULT_SCALE, task: int = 0,

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from vae_rd.training import gpus
 
@@ -88,7 +88,7 @@ class Pool:
                 self._free.append(seat)
                 del self._working[number]
 
-    def _receive(self, number, frame):
+    def _receive(self, number: int, frame: Any) -> None:
         self.received = number
         self._to_pass_on.append(number)
 

@@ -3,6 +3,7 @@
 import contextlib
 import signal
 from collections.abc import Iterator
+from typing import Any
 
 TO_BE_CONTINUED = 85  # exit status after SIGTERM or SIGUSR1: the scheduler may start the same command again
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
@@ -32,7 +33,7 @@ def listening() -> Iterator[Request]:
     """Within the block, notes signals instead of ending the program; a second Ctrl-C ends it at once."""
     request = Request()
 
-    def receive(number, frame):
+    def receive(number: int, frame: Any) -> None:
         if request.number is not None and number == signal.SIGINT:
             raise KeyboardInterrupt
         request.number = number
