@@ -23,7 +23,7 @@ def test_the_catalogue_has_an_entry_for_every_class():
 
 @pytest.mark.parametrize("field, words", [
     ("architecture", "architecture must be one of mlp, cnn (got 'rnn')"),
-    ("prior", "prior must be one of standard_normal, learned_normal, mixture, vamp, flow (got 'rnn')"),
+    ("prior", "prior must be one of standard_normal, learned_normal, mixture, vamp, flow, exemplar (got 'rnn')"),
     ("likelihood", "likelihood must be one of bernoulli, continuous_bernoulli, normal, normal_learned_scale, "
                    "discretized_logistic (got 'rnn')"),
 ])

@@ -10,7 +10,9 @@ import time
 
 import pytest
 
+from vae_rd.config import ConfigError
 from vae_rd.sweeps import columns, workers
+from vae_rd.sweeps.sweep import Sweep
 
 
 def _task(tmp_path, number, program):
@@ -49,6 +51,19 @@ def test_one_worker_has_one_gpu_unless_it_is_to_have_all(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
     assert [seat.gpu for seat in workers.seats(1)] == ["4"]
     assert [seat.gpu for seat in workers.seats(1, every_gpu=True)] == [None]
+
+
+def test_workers_are_told_what_they_cannot_see(monkeypatch):
+    """A worker sees one GPU, and would take others to share it."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
+    monkeypatch.setattr(columns, "_gpu_bytes", lambda: 40 * 2**30)
+    outside = Sweep(["figure3"], scale="smoke", workers=6)
+    command = outside.command(0)
+    assert {"--strategy=auto", "--sharing=3"} <= set(command)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4")
+    assert Sweep(["figure3"], scale="smoke", workers=6, sharing=3).columns == outside.columns
+    with pytest.raises(ConfigError, match=r"workers must be 1 with strategy=mirrored, which takes all GPUs \(got 2\)"):
+        Sweep(["figure3"], scale="smoke", workers=2, strategy="mirrored")
 
 
 def test_without_gpus_the_cores_are_shared_out(monkeypatch):
