@@ -1,14 +1,20 @@
 """Numbers of claim C3: at which beta log p(x), the ELBO and the gaps are best, and where memorisation grows."""
 
+import contextlib
+from collections.abc import Callable
+
 import numpy as np
 
 from vae_rd.analysis import statistics
 from vae_rd.analysis.finding import Finding, nearest
 from vae_rd.analysis.paired import NotEnough, Runs, Wanted
-from vae_rd.measures.annealed import LOG_PX_AIS
+from vae_rd.measures.annealed import BIDIRECTIONAL_GAP, LOG_PX_AIS
+from vae_rd.measures.distortion import EXPECTED_DISTORTION, ONE_SAMPLE_ERROR
 from vae_rd.measures.log_marginal import LOG_PX, TRUSTED, UNRELIABLE
 from vae_rd.measures.memorisation import MEMORISED_AT_MEAN, MEMORISED_AT_MEAN_CONTROL
 from vae_rd.sweeps.experiments import THREE_LAYERS
+
+_MANY = 10**6  # degrees of freedom of an error that thousands of images tell
 
 
 def peak(runs: Runs, quantity: str, sign: int, partitions: tuple[str, ...], split: str, at: float,
@@ -33,7 +39,8 @@ def peak(runs: Runs, quantity: str, sign: int, partitions: tuple[str, ...], spli
         betas, images, note = _log_px(runs, partitions, split)
         parts = [part.mean(2) for part in images]
     else:
-        betas, parts = runs.curves([(quantity, THREE_LAYERS, split, {"partition": name}) for name in partitions])
+        wanted = [(quantity, THREE_LAYERS, split, {"partition": name}) for name in partitions]
+        betas, parts = runs.curves(wanted)
     best = nearest(betas, at)
     others = np.delete(np.arange(len(betas)), best)
     found = statistics.between(sign * (parts[0] if len(parts) == 1 else parts[0] - parts[1]), others, [best])
@@ -41,6 +48,8 @@ def peak(runs: Runs, quantity: str, sign: int, partitions: tuple[str, ...], spli
         errors = [_image_error(part.mean(0), others, best) for part in images]
         found = found._replace(image_error=np.sqrt(sum(error**2 for error in errors)),
                                image_freedom=min(part.shape[2] for part in images) - 1)
+    else:
+        found = found._replace(image_error=_sampling_error(runs, wanted, betas)(others, best), image_freedom=_MANY)
     shift = np.where(np.isin(others, (0, len(betas) - 1)), margin, -margin)
     return Finding(statistics.largest(found._replace(mean=found.mean + shift)), note)
 
@@ -75,7 +84,34 @@ def _log_px(runs: Runs, partitions: tuple[str, ...], split: str) -> tuple[np.nda
                                 "estimate at enough betas") from None
     betas, parts = runs.image_curves(wanted(quantity))
     counts = " and ".join(f"{part.shape[2]} {name}" for part, name in zip(parts, partitions))
-    return betas, parts, f"{counts} images by {way}"
+    bias = f", {_bias(runs, split)}" if quantity == LOG_PX_AIS else ""
+    return betas, parts, f"{counts} images by {way}{bias}"
+
+
+def _bias(runs: Runs, split: str) -> str:
+    """How far annealed log p(x) may lie too low, which no interval contains, in words."""
+    try:
+        _, (gaps,) = runs.curves([(BIDIRECTIONAL_GAP, THREE_LAYERS, split, {})], counted=False)
+    except NotEnough:
+        return "lower bounds, whose bias is not in the interval and was not measured"
+    low, high = gaps.mean(0).min(), gaps.mean(0).max()
+    return (f"lower bounds, whose bias is not in the interval: at most {low:.2g} to {high:.2g} nats, by beta, on "
+            "simulated images")
+
+
+def _sampling_error(runs: Runs, wanted: list[Wanted], betas: np.ndarray) -> Callable[[np.ndarray, int], np.ndarray]:
+    """Standard error of a difference in D between betas that comes from one posterior sample per image.
+
+    All restarts share the sample, so their scatter does not show it. It is what the measure `distortion` found; 0 where
+    that was not made at each of these betas.
+    """
+    squares = np.zeros(len(betas))
+    with contextlib.suppress(NotEnough):
+        found, errors = runs.curves([(EXPECTED_DISTORTION + ONE_SAMPLE_ERROR, *one[1:]) for one in wanted],
+                                    counted=False)
+        if np.array_equal(found, betas):
+            squares = sum((error**2).mean(0) for error in errors)
+    return lambda first, second: np.sqrt(squares[first] + squares[second])
 
 
 def _image_error(values: np.ndarray, first: np.ndarray, second: int) -> np.ndarray:

@@ -78,12 +78,13 @@ class Runs:
         betas, (values,) = self.curves([(quantity, network, split, where)])
         return betas, values
 
-    def curves(self, wanted: list[Wanted]) -> tuple[np.ndarray, list[np.ndarray]]:
+    def curves(self, wanted: list[Wanted], counted: bool = True) -> tuple[np.ndarray, list[np.ndarray]]:
         """Several curves at the same betas and restarts: each (quantity, network, split, further conditions).
 
         Conditions: `partition` (test), `checkpoint` (last), and fields of Config that differ from the scale's protocol.
+        Curves that only say how well others are known are not counted among those that a number is made from.
         """
-        betas, seeds, frames = self._complete(wanted)
+        betas, seeds, frames = self._complete(wanted, counted)
         return np.array(betas), [frame.loc[seeds, betas].to_numpy(float) for frame in frames]
 
     def image_curves(self, wanted: list[Wanted]) -> tuple[np.ndarray, list[np.ndarray]]:
@@ -101,7 +102,8 @@ class Runs:
             raise NotEnough(f"{split}: no run has {quantity}")
         return float(values.iloc[0])
 
-    def _complete(self, wanted: list[Wanted]) -> tuple[list[float], list[int], list[pd.DataFrame]]:
+    def _complete(self, wanted: list[Wanted], counted: bool = True
+                  ) -> tuple[list[float], list[int], list[pd.DataFrame]]:
         """The betas and seeds at which all curves are complete, and the values of each by seed and beta."""
         frames = [self._frame(*one[:3], **one[3]) for one in wanted]
         betas = [beta for beta in self.scale.betas
@@ -114,7 +116,8 @@ class Runs:
             at = "every beta" if not betas else f"beta = {', '.join(f'{beta:g}' for beta in absent)}"
             what = f"too few restarts at {at}" if absent else f"{len(seeds)} restarts are complete over beta"
             raise NotEnough(f"{_named(wanted[0])}: {what} ({self._least} needed)")
-        self._used.append((len(seeds), len(betas)))
+        if counted:
+            self._used.append((len(seeds), len(betas)))
         return betas, sorted(seeds), complete
 
     def _frame(self, quantity: str, network: dict, split: str, partition: str = "test", checkpoint: str = "last",

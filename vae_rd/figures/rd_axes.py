@@ -16,7 +16,8 @@ from vae_rd.figures.labels import Labeller
 
 STAR_BETA = 1.0
 MOST_WITH_BETAS = 4  # curves that have all their betas beside them; of more, the first and the last have,
-APART = 24.0  # and the others where no label of the same beta is so near (points)
+APART = 24.0  # and the others where no label of the same beta is so near (points),
+MANY = 12  # unless they are more than this: to find the places would take minutes
 SAME_FLOOR = 1.0  # nats by which curves' floors may differ and still be drawn as one line
 
 
@@ -169,7 +170,8 @@ def finish_plane(axes: Axes, series: list[Series], label_series: bool) -> None:
     betas: list[tuple[float, np.ndarray]] = []
 
     def write_betas(ends: bool) -> None:
-        for place, one in enumerate([*labelled[:1], *labelled[:0:-1]]):  # the outer curves first
+        ordered = [*labelled[:1], *labelled[:0:-1]]  # the outer curves first
+        for place, one in enumerate(ordered if len(ordered) <= MANY else ordered[:2]):
             outer = place < 2 or len(labelled) <= MOST_WITH_BETAS
             draw_betas(one, labeller, [other.line for other in series if other is not one], ends, betas,
                        apart=0 if outer else APART)
