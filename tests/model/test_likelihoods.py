@@ -229,7 +229,7 @@ def test_a_log_prob_takes_several_codes_for_each_image(name):
     likelihood = vae.likelihood(codes)
     assert likelihood.batch_shape == (4, 5) and likelihood.event_shape == (8, 8, 3)
     single = [vae.likelihood(chain).log_prob(images.astype(np.float32)) for chain in codes]
-    np.testing.assert_allclose(likelihood.log_prob(images.astype(np.float32)), single, rtol=1e-5, atol=1e-4)  # float32 sums
+    np.testing.assert_allclose(likelihood.log_prob(images.astype(np.float32)), single, rtol=1e-5, atol=1e-4)
     np.testing.assert_allclose(vae.picture(codes)[2], vae.picture(codes[2]), rtol=1e-5)
 
 
