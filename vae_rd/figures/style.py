@@ -43,10 +43,10 @@ def legend_below(figure: Figure, handles: Sequence[Artist]) -> None:
     """A legend below all panels, in as few rows as the figure is wide enough for."""
     for across in range(len(handles), 0, -1):
         legend = figure.legend(handles=handles, loc="outside lower center", ncols=across)
-        figure.draw_without_rendering()
-        if across == 1 or legend.get_window_extent().width < figure.bbox.width:
-            return
+        if across == 1 or legend.get_window_extent().width < figure.bbox.width:  # its own texts, no whole figure
+            break
         legend.remove()
+    figure.draw_without_rendering()
 
 
 def ordered_colours(count: int) -> list[tuple]:
