@@ -13,12 +13,15 @@ import numpy as np
 import pytest
 
 from vae_rd.analysis import claims, majority, verdicts
+from vae_rd.measures.annealed import BIDIRECTIONAL_GAP
+from vae_rd.measures.distortion import EXPECTED_DISTORTION, ONE_SAMPLE_ERROR
 from vae_rd.measures.information import MUTUAL_INFORMATION
 from vae_rd.measures.memorisation import MEMORISED_AT_MEAN, MEMORISED_AT_MEAN_CONTROL
 from vae_rd.sweeps import experiments
 
 TRIALS, TRIALS_ON_MARGIN = 200, 500
 SPREAD = 0.3  # nats, standard deviation over restarts
+SAMPLING_ERROR = 0.05  # nats, of a mean D by one posterior sample for each of 16,384 images or more
 FALL = 20.0  # nats, of D from the largest beta to the smallest
 NUM_IMAGES, IMAGE_SPREAD = 16, 3.0  # of log p(x): differences between betas from image to image, in nats
 TENTH = experiments.SCALES["tenth"]
@@ -38,7 +41,7 @@ class Simulated:
         betas, (values,) = self.curves([(quantity, network, split, where)])
         return betas, values
 
-    def curves(self, wanted):
+    def curves(self, wanted, counted=True):
         return self.betas, [self._values(*one) for one in wanted]
 
     def image_curves(self, wanted):
@@ -49,7 +52,8 @@ class Simulated:
         return betas, [curve[..., None] + images for curve, images in zip(curves, of_images)]
 
     def _values(self, quantity, network, split, where):
-        fixed = {"num_train": 16384.0, "entropy_floor": 49.0}
+        fixed = {"num_train": 16384.0, "entropy_floor": 49.0, BIDIRECTIONAL_GAP: 1.0,
+                 EXPECTED_DISTORTION + ONE_SAMPLE_ERROR: SAMPLING_ERROR}
         if quantity in fixed:
             return np.full((self.restarts, len(self.betas)), fixed[quantity])
         mean = self.world(quantity, network["num_layers"], {"split": split, "partition": "test", **where}, self.betas)
