@@ -10,10 +10,9 @@ Usage: bash launch/test.sh [arguments of pytest]
 
   bash launch/test.sh                     the whole suite
   bash launch/test.sh -m "not slow"       what to run while working: without the tests that take more than a few seconds
-  bash launch/test.sh -m "not slow" -n 2 --dist loadfile
-                                          the same in two processes, each file whole in one of them: its runs are
-                                          trained once; 2 GB of memory for each
-  bash launch/test.sh tests/storage       one folder
+  bash launch/test.sh -n 0 tests/storage  one folder, in one process
+
+Two processes share the files, each file whole in one of them, so that its runs are trained once; 2 GB of memory each.
 
 $(environment_parameters)
 
@@ -27,4 +26,4 @@ if [[ ${1:-} == --help ]]; then usage; exit 0; fi
 enter_environment "$PWD" test
 
 export TF_CPP_MIN_LOG_LEVEL=${TF_CPP_MIN_LOG_LEVEL:-2}
-exec python -m pytest -p no:cacheprovider -ra --durations=15 "$@"
+exec python -m pytest -p no:cacheprovider -ra --durations=15 -n 2 --dist loadfile "$@"

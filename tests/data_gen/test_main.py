@@ -20,7 +20,13 @@ COMMAND = [sys.executable, "-m", "data_gen.main"]
 
 
 def _run(*flags, cwd=ROOT):
-    return commands.run("data_gen.main", *flags, before=functools.partial(os.chdir, cwd))
+    return commands.run("data_gen.main", *flags, before=functools.partial(_enter, cwd))
+
+
+def _enter(folder):
+    """As `python -m` finds modules where it is started."""
+    os.chdir(folder)
+    sys.path.insert(0, str(folder))
 
 
 def _start(*flags):
