@@ -61,8 +61,8 @@ def test_compressed_anew_counts_as_the_original(tmp_path):
     provide([_file()], tmp_path, "toy")
 
 
-@pytest.mark.parametrize("content", [gzip.compress(CONTENT + b"!", mtime=1), PACKED[:-9], PACKED[:40] + b"x" + PACKED[41:],
-                                     b"no gzip at all", b""])
+@pytest.mark.parametrize("content", [gzip.compress(CONTENT + b"!", mtime=1), PACKED[:-9],
+                                     PACKED[:40] + b"x" + PACKED[41:], b"no gzip at all", b""])
 def test_another_file_is_refused_with_expected_and_found(tmp_path, content):
     (tmp_path / "data.gz").write_bytes(content)
     with pytest.raises(RecordsError, match=f"expected sha256 {_sha256(PACKED)} and {len(PACKED)} bytes, found .* and "
