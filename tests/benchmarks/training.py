@@ -157,7 +157,7 @@ def _bare(column, images: np.ndarray):
     @tf.function
     def run(number):
         for _ in tf.range(number):
-            column._update(images, noise)
+            column._update(images, noise, None)
 
     return lambda first, number: run(tf.constant(number))
 

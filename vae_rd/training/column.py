@@ -148,7 +148,7 @@ class Column:
         self.optimizer.apply_gradients(zip(gradients, self.weights))
         return sums
 
-    def _gradients_of_batch(self, images, noise, beta=None):
+    def _gradients_of_batch(self, images, noise, beta):
         """Gradients of this replica's share of the mean objective, and of mean rate and distortion [2, places].
 
         `beta` [seeds, batch] is what conditioned networks are trained at; None: each member's own, for its images.
