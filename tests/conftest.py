@@ -4,6 +4,7 @@ import contextlib
 import os
 import pathlib
 import signal
+import sys
 
 import pytest
 
@@ -15,6 +16,13 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 # A suite that is started in the background has Ctrl-C ignored, and so would every process that it starts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 IMAGE_SIZE = 8  # Tetrominoes drawn at a quarter of their size: 192 pixels, so that a step takes less than a millisecond
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    """Training switches determinism on for its process, which from then on refuses draws without any seed."""
+    if "tensorflow" in sys.modules:
+        sys.modules["tensorflow"].random.set_seed(0)
 
 
 @pytest.fixture(scope="session")
