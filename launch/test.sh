@@ -25,5 +25,4 @@ if [[ ${1:-} == --help ]]; then usage; exit 0; fi
 
 enter_environment "$PWD" test
 
-export TF_CPP_MIN_LOG_LEVEL=${TF_CPP_MIN_LOG_LEVEL:-2}
 exec python -m pytest -p no:cacheprovider -ra --durations=15 -n 2 --dist loadfile "$@"

@@ -10,9 +10,10 @@ import pytest
 
 from data_gen import generate
 from tests import commands
+from vae_rd import cli
 from vae_rd.config import DataSpec
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ["TF_CPP_MIN_LOG_LEVEL"] = cli.QUIET  # as the commands set it
 # A suite that is started in the background has Ctrl-C ignored, and so would every process that it starts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 IMAGE_SIZE = 8  # Tetrominoes drawn at a quarter of their size: 192 pixels, so that a step takes less than a millisecond

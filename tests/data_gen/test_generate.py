@@ -14,8 +14,6 @@ from data_gen.builders.tetrominoes import Tetrominoes
 from vae_rd.config import ConfigError, DataSpec
 from vae_rd.datasets import records
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-
 
 def _make(data_dir, split="cd_50", **options):
     fields = {name: options.pop(name) for name in DataSpec._fields if name in options}

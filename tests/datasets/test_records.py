@@ -16,8 +16,6 @@ import pytest
 from vae_rd.config import DataSpec
 from vae_rd.datasets import records
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-
 
 def _arrays(index, num_factors=2, shape=(3, 4, 2)):
     rng = np.random.default_rng(1)
