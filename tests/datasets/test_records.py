@@ -3,7 +3,6 @@
 import gzip
 import hashlib
 import json
-import os
 import pathlib
 import shutil
 import struct
