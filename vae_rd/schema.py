@@ -31,13 +31,13 @@ def require(holds: bool, words: str) -> None:
 
 def text(value: Any, name: str) -> None:
     """Any text."""
-    require(isinstance(value, str), f"{name} must be text (got {_shown(value)})")
+    _expect(isinstance(value, str), value, name, "text")
 
 
 def number(value: Any, name: str) -> None:
     """A finite number."""
-    require(isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value),
-            f"{name} must be a number (got {_shown(value)})")
+    _expect(isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value), value, name,
+            "a number")
 
 
 def number_or_null(value: Any, name: str) -> None:
@@ -48,23 +48,25 @@ def number_or_null(value: Any, name: str) -> None:
 
 def count(value: Any, name: str) -> None:
     """A whole number, 0 or more, that fits into 64 bits."""
-    require(isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63,
-            f"{name} must be a whole number, 0 or more (got {_shown(value)})")
+    _expect(isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63, value, name,
+            "a whole number, 0 or more")
 
 
 def one_of(*known: str) -> Rule:
     """One of these texts."""
+    words = f"one of {', '.join(known)}"
+
     def rule(value: Any, name: str) -> None:
-        require(isinstance(value, str) and value in known, f"{name} must be one of {', '.join(known)} (got "
-                                                           f"{_shown(value)})")
+        _expect(isinstance(value, str) and value in known, value, name, words)
     return rule
 
 
 def list_of(item: Rule, length: int | None = None) -> Rule:
     """A list whose every item meets a rule; of this length, if one is given."""
+    words = f"a list{f' of {length}' if length else ''}"
+
     def rule(value: Any, name: str) -> None:
-        require(isinstance(value, list) and length in (None, len(value)),
-                f"{name} must be a list{f' of {length}' if length else ''} (got {_shown(value)})")
+        _expect(isinstance(value, list) and length in (None, len(value)), value, name, words)
         for place, one in enumerate(value):
             item(one, f"{name}[{place}]")
     return rule
@@ -82,7 +84,7 @@ def mapping(fields: dict[str, Rule] | None = None, optional: dict[str, Rule] | N
     fields, known = fields or {}, {**(fields or {}), **(optional or {})}
 
     def rule(value: Any, name: str) -> None:
-        require(isinstance(value, dict), f"{name or 'it'} must be a JSON object (got {_shown(value)})")
+        _expect(isinstance(value, dict), value, name or "it", "a JSON object")
         lead = f"{name}." if name else ""
         for one in fields:
             require(one in value, f"{lead}{one} is missing")
@@ -91,6 +93,11 @@ def mapping(fields: dict[str, Rule] | None = None, optional: dict[str, Rule] | N
             if own:
                 own(item, lead + one)
     return rule
+
+
+def _expect(holds: bool, value: Any, name: str, rule: str) -> None:
+    if not holds:  # the value is written out for a failure only: a large export checks a million
+        raise ValueError(f"{name} must be {rule} (got {_shown(value)})")
 
 
 def _no_number(name: str) -> None:

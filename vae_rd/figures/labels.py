@@ -25,6 +25,7 @@ class Labeller:
         self._axes = axes
         canvas = axes.figure.canvas
         self._renderer = (canvas if hasattr(canvas, "get_renderer") else FigureCanvasAgg(canvas.figure)).get_renderer()
+        self._area = axes.get_window_extent(self._renderer)
         self._taken = np.empty((0, 2))
         self.point = axes.figure.dpi / 72  # 1/72 inch, in pixels
 
@@ -47,14 +48,13 @@ class Labeller:
     def nearer(self, own: Sequence[np.ndarray], others: Sequence[np.ndarray], places: Sequence[tuple[float, float]]
                ) -> list[tuple[float, float]]:
         """The places, those first that are clearly nearer to a line of their own [n, 2] than to any other."""
-        lines = [[_along(self.pixels(line)) for line in group] for group in (own, others)]
+        def distance(lines: Sequence[np.ndarray]) -> np.ndarray:  # of each place to the nearest of some lines
+            between = [_along(self.pixels(line))[:, np.newaxis] - np.array(places) for line in lines]
+            return np.min([np.hypot(*np.moveaxis(one, -1, 0)).min(axis=0) for one in between], axis=0, initial=np.inf)
 
-        def doubt(place: tuple[float, float]) -> float:
-            to_own, to_other = (min((np.hypot(*(line - place).T).min() for line in group), default=np.inf)
-                                for group in lines)
-            return 0 if to_other > 1.5 * to_own else 1 + max(0, to_own - to_other) // (6 * self.point)
-
-        return sorted(places, key=doubt)
+        to_own, to_other = distance(own), distance(others)
+        doubt = np.where(to_other > 1.5 * to_own, 0, 1 + np.maximum(0, to_own - to_other) // (6 * self.point))
+        return [places[place] for place in np.argsort(doubt, kind="stable")]
 
     def place(self, text: str, places: Sequence[tuple[float, float]], angles: Sequence[float] = (),
               required: bool = False, **looks: Any) -> bool:
@@ -74,12 +74,14 @@ class Labeller:
         box = artist.get_window_extent(self._renderer)
         half = np.array([box.width, box.height]) / 2 + self.point
         spots = [(np.array(place), angle) for place, angle in zip(places, angles or [0.0] * len(places))]
-        costs = [self._cost(place, half, angle) for place, angle in spots]
-        cost = min(costs, default=np.inf)
+        cost, best = np.inf, 0
+        for number, (place, angle) in enumerate(spots):
+            if cost > 0 and (own := self._cost(place, half, angle)) < cost:
+                cost, best = own, number
         if not np.isfinite(cost) or cost and not required:
             artist.remove()
             return False
-        place, angle = spots[costs.index(cost)]
+        place, angle = spots[best]
         x, y = self._axes.transData.inverted().transform(place)
         artist.set_position((x, y))
         artist.set_rotation(angle)
@@ -88,9 +90,8 @@ class Labeller:
 
     def _cost(self, centre: np.ndarray, half: np.ndarray, angle: float) -> float:
         """Number of points that a text of these half sizes would cover; infinite outside the axes."""
-        corners = _grid(centre, half, angle)
-        area = self._axes.get_window_extent(self._renderer)
-        if not ((corners >= (area.x0, area.y0)) & (corners <= (area.x1, area.y1))).all():
+        reach = np.abs(_rotation(angle)) @ half  # of the rotated box, along x and y
+        if (centre - reach < self._area.min).any() or (centre + reach > self._area.max).any():
             return np.inf
         inside = np.abs((self._taken - centre) @ _rotation(angle)) <= half
         return float(inside.all(axis=1).sum())

@@ -46,7 +46,6 @@ def legend_below(figure: Figure, handles: Sequence[Artist]) -> None:
         if across == 1 or legend.get_window_extent().width < figure.bbox.width:  # its own texts, no whole figure
             break
         legend.remove()
-    figure.draw_without_rendering()
 
 
 def ordered_colours(count: int) -> list[tuple]:
