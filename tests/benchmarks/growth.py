@@ -10,7 +10,7 @@ import tensorflow as tf
 from tests.benchmarks import machine
 from tests.benchmarks.contest import Row, compare, measure
 from tests.benchmarks.material import Material, Steps, placed
-from tests.benchmarks.training import _train, step_flops
+from tests.benchmarks.training import step_flops
 from vae_rd.config import Config
 from vae_rd.training.column import Column
 
@@ -27,7 +27,7 @@ def growth(material: Material, repeats: int, report) -> list[Row]:
         columns = {f"{what} {value:,}": _column(material, what, value) for value in values}
         peak, bandwidth = machine.Product(material.sizes.product), machine.Bandwidth(material.sizes.megabytes)
         figures = measure({"peak": peak, "bandwidth": bandwidth,
-                           **{name: Steps(_train(column), material.sizes.steps["mlp3"])
+                           **{name: Steps(column.train, material.sizes.steps["mlp3"])
                               for name, column in columns.items()}},
                           repeats, report)
         for name, column in columns.items():

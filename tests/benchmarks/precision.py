@@ -1,11 +1,9 @@
 """What the precisions cost and change: a step's time, and rate and distortion after the same short training."""
 
 import numpy as np
-import tensorflow as tf
 
 from tests.benchmarks.contest import Row, alone, compare, measure
 from tests.benchmarks.material import Material, Steps, placed
-from tests.benchmarks.training import _train
 from vae_rd.config import Config
 from vae_rd.sweeps import experiments
 from vae_rd.training.column import Column
@@ -20,7 +18,7 @@ def precision(material: Material, repeats: int, report) -> list[Row]:
     rows = []
     for network in ("mlp1", "cnn1") if material.sizes.references else ("mlp1",):
         config = material.config(network)
-        steps = {name: Steps(_train(_column([config.replace(precision=name)], material)), material.sizes.steps[network])
+        steps = {name: Steps(_column([config.replace(precision=name)], material).train, material.sizes.steps[network])
                  for name in PRECISIONS}
         figures = measure(steps, repeats, report)
         rows += [compare(f"{network}: step in {name}", "ms", figures, name, "float32") for name in PRECISIONS[1:]]
@@ -38,7 +36,7 @@ def _changes(label: str, config: Config, num_steps: int, material: Material, rep
     for name in PRECISIONS:
         report(f"{label} in {name}")
         column = _column([config.replace(precision=name, seed=seed) for seed in SEEDS], material, config.image_size)
-        column.train(column.batches(0, num_steps), tf.constant(0))
+        column.train(0, num_steps)
         evaluated = column.evaluate(_sized(material.split.test, config.image_size))
         final[name] = {"rate": evaluated.rate.mean(1, dtype=np.float64),
                        "distortion": evaluated.distortion.mean(1, dtype=np.float64)}

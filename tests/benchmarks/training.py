@@ -49,10 +49,10 @@ def column(network: str, material: Material, repeats: int, report) -> list[Row]:
     """A column against as many single runs: a training step, and evaluation."""
     members, number = material.sizes.members, material.sizes.steps[network]
     single, many = material.column(network), material.column(network, members)
-    train_single = Steps(_train(single), number)
+    train_single = Steps(single.train, number)
     evaluated = material.split.test
     reference = f"{members} single runs"
-    training = measure({"column": Steps(_train(many), max(1, number // members)),
+    training = measure({"column": Steps(many.train, max(1, number // members)),
                         reference: lambda: members * train_single()}, repeats, report)
     evaluation = measure({"column": lambda: 1000 * timed(lambda: many.evaluate(evaluated)),
                           reference: lambda: 1000 * members * timed(lambda: single.evaluate(evaluated))},
@@ -88,7 +88,7 @@ def upkeep(material: Material, repeats: int, report) -> list[Row]:
             for part in values.values():
                 part.metrics()
 
-    figures = measure({"step": Steps(_train(single), material.sizes.steps["mlp1"]),
+    figures = measure({"step": Steps(single.train, material.sizes.steps["mlp1"]),
                        "evaluation": lambda: timed(evaluate),
                        "checkpoint": lambda: timed(lambda: checkpoints.save(run, checkpoints.START, state, []))},
                       repeats, report)
@@ -142,11 +142,6 @@ class Loop:
         self._training.chunk = self._num_steps
         with contextlib.redirect_stderr(io.StringIO()), self._training._bar(self._num_steps, "training", "step") as bar:
             return 1000 * timed(lambda: self._training._train_chunk(bar)) / self._num_steps
-
-
-def _train(column):
-    """Trains as the loop does: batches made, one call, the trace brought back."""
-    return lambda first, number: column.train(column.batches(first, number), tf.constant(first)).numpy()
 
 
 def _bare(column, images: np.ndarray):

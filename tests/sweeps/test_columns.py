@@ -138,7 +138,7 @@ def test_the_memory_estimate_covers_the_measured_peak(tmp_path):
                "images = np.random.default_rng(0).integers(0, 255, (4096, 32, 32, 3), dtype=np.uint8)\n"
                "members = [Config(beta=0.1 * (m + 1)) for m in range(int(sys.argv[1]))]\n"
                "column = Column(members, images, strategy=tf.distribute.get_strategy(), jit=True, stacked=False)\n"
-               "column.train(column.batches(0, 3), tf.constant(0))\n"
+               "column.train(0, 3)\n"
                "column.evaluate(Partition(images, np.arange(4096), images))\n"
                "column.restore(column.state(), 3)\n"
                "print(int(open('/proc/self/status').read().split('VmHWM:')[1].split()[0]) * 1024)\n")

@@ -26,7 +26,7 @@ def column(configs, split, jit=False, stacked=False, strategy=None):
 def trained(configs, split, steps, **options):
     """A column after some steps; `trace` [steps, 2, members] holds its training rate and distortion."""
     made = column(configs, split, **options)
-    made.trace = made.train(made.batches(0, steps), tf.constant(0)).numpy()
+    made.trace = made.train(0, steps)
     return made
 
 
@@ -60,7 +60,7 @@ def test_training_takes_the_steps_of_numpy(split, num_layers, jit, stacked):
     made = column(configs, split, jit, stacked)
     checks = [NumpyVae([values[place] for values in list(made.state().values())[:len(made.weights)]], num_layers)
               for place in range(2)]
-    trace = made.train(made.batches(0, 12), tf.constant(0)).numpy()
+    trace = made.train(0, 12)
     for place, (config, check) in enumerate(zip(configs, checks)):
         rows = random_streams.batch_indices(300, 32, config.seed, 0, 12)
         for step in range(12):
@@ -105,10 +105,10 @@ def test_other_precisions_train(split, precision):
 @pytest.mark.parametrize("config, jit", [pytest.param(SMALL, True, marks=pytest.mark.slow), (CNN, False)])
 def test_cutting_the_steps_into_calls_changes_no_bit(split, config, jit):
     whole, pieces = (column(members(config, (0.5,)), split, jit) for _ in range(2))
-    whole.train(whole.batches(0, 23), tf.constant(0))
+    whole.train(0, 23)
     step = 0
     for size in (1, 1, 2, 4, 8, 7):
-        pieces.train(pieces.batches(step, size), tf.constant(step))
+        pieces.train(step, size)
         step += size
     assert all(np.array_equal(values, whole.state()[name]) for name, values in pieces.state().items())
 
@@ -118,7 +118,7 @@ def test_a_restored_column_goes_on_to_the_same_bits(split):
     whole, half = trained(configs, split, 30), trained(configs, split, 13)
     other = column(configs, split)
     other.restore(half.state(), 13)
-    other.train(other.batches(13, 17), tf.constant(13))
+    other.train(13, 17)
     assert all(np.array_equal(values, whole.state()[name]) for name, values in other.state().items())
 
 
@@ -136,8 +136,8 @@ def test_the_state_of_an_earlier_version_is_restored_without_its_betas(split):
     half = trained(configs, split, 13)
     other = column(configs, split)
     other.restore({"beta": np.array([7.0, 7.0])} | half.state(), 13)
-    half.train(half.batches(13, 4), tf.constant(13))
-    other.train(other.batches(13, 4), tf.constant(13))
+    half.train(13, 4)
+    other.train(13, 4)
     assert all(np.array_equal(values, half.state()[name]) for name, values in other.state().items())
 
 

@@ -46,7 +46,7 @@ def states_by_devices(config, steps, counts, jit, folder, out):
         assert strategy.num_replicas_in_sync == count
         column = Column([config, config.replace(beta=0.1, seed=2)], split.train.images, strategy=strategy, jit=jit,
                         stacked=False)
-        trace = column.train(column.batches(0, steps), tf.constant(0)).numpy()
+        trace = column.train(0, steps)
         evaluated = column.evaluate(split.test)
         found[count] = column.state(), trace, evaluated.rate, evaluated.distortion
     pathlib.Path(out).write_bytes(pickle.dumps(found))

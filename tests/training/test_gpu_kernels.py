@@ -57,7 +57,7 @@ def column(stacked=False, **fields):
 def test_every_operation_outside_the_compiled_parts_has_a_gpu_kernel(fields):
     """In the training loop; an evaluation is compiled as a whole."""
     made = column(stacked=fields.get("architecture") != "cnn", **fields)
-    step = made.train.get_concrete_function(made.batches(0, 2), tf.constant(0))
+    step = made.program.get_concrete_function()
     assert without_gpu_kernel(step) == set()
 
 

@@ -280,13 +280,13 @@ def poisoned(monkeypatch, member, step, weight="decoder.3.bias"):
     """Makes a weight of one member NaN when training reaches a step, once."""
     original, waiting = column_module.Column.train, [True]
 
-    def train(self, batches, first_step):
-        if waiting and int(first_step) >= step:
+    def train(self, first_step, num_steps):
+        if waiting and first_step >= step:
             waiting.clear()
             state = self.state()
             state[weight][member] = np.nan
             self.set_weights(state)
-        return original(self, batches, first_step)
+        return original(self, first_step, num_steps)
     monkeypatch.setattr(column_module.Column, "train", train)
 
 

@@ -131,8 +131,7 @@ def rd_curves(material: Material) -> Drawn:
 
 
 def _rd(material: Material, points: pd.DataFrame, **layout: Any) -> Drawn:
-    return Drawn({material.experiment.name: rd_figure(points, across=2, rate_axis=material.rate_axis, **layout)}, [],
-                 tables={})
+    return Drawn({material.experiment.name: rd_figure(points, across=2, rate_axis=material.rate_axis, **layout)}, [])
 
 
 def curves_with_reconstructions(material: Material) -> Drawn:
@@ -249,9 +248,8 @@ def memorisation(material: Material) -> Drawn:
 def priors(material: Material) -> Drawn:
     """Test curves by prior; distortion at matched rate; both parts of the rate; the gap split; what refitting saves."""
     name, points = material.experiment.name, material.checkpoint()
-    drawn = rd_curves(material)
     matched = matched_rate.differences(material.table[material.table["checkpoint"] == "last"], "prior", Config().prior)
-    drawn.tables[f"{name}_matched_rate"] = matched
+    drawn = rd_curves(material)._replace(tables={f"{name}_matched_rate": matched})
     drawn.figures[f"{name}_matched_rate"] = against_rate.matched_figure(
         matched, curve_names.looks(points, ["prior"]), "prior", Config().prior)
     for part, (labels, partitions) in PARTS_BY_PRIOR.items():

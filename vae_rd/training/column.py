@@ -78,6 +78,8 @@ class Column:
         self._gradients = tf.function(self._gradients_of_batch, jit_compile=jit)
         self._update = tf.function(self._update_alone, jit_compile=jit) if alone else self._update_together
         self._terms = tf.function(self._evaluate_batch, jit_compile=jit)
+        batches = tf.TensorSpec([None, len(self.seeds), self.shared.batch_size], tf.int32)
+        self.program = tf.function(self._steps, [batches, tf.TensorSpec([], tf.int32)])  # traced once, for any number
 
     def _initial_weights(self) -> dict[str, np.ndarray]:
         """Weights [places, ...], each initialised as if it were alone (with its own fans and seed)."""
@@ -89,9 +91,12 @@ class Column:
 
     # Training
 
-    @tf.function(reduce_retracing=True)
-    def train(self, batches: tf.Tensor, first_step: tf.Tensor) -> tf.Tensor:
-        """Runs the steps of `batches` [steps, seeds, batch]; returns mean rate and distortion [steps, 2, members]."""
+    def train(self, first_step: int, num_steps: int) -> np.ndarray:
+        """Trains so many steps from one on; returns mean rate and distortion of each, [steps, 2, members]."""
+        return self.program(self.batches(first_step, num_steps), tf.constant(first_step)).numpy()
+
+    def _steps(self, batches, first_step):
+        """The steps of `batches` [steps, seeds, batch], as one graph."""
         trace = tf.TensorArray(self.template.variable_dtype, tf.shape(batches)[0],
                                element_shape=[2, len(self._seed_of_place)])
         for number in tf.range(tf.shape(batches)[0]):

@@ -141,7 +141,7 @@ class Training:
         limit = min(self.config.train_steps, (self.step // interval + 1) * interval) - self.step
         size = min(self.chunk, limit)  # the first call compiles, and is one step
         begun = time.monotonic()
-        trace = self.column.train(self.column.batches(self.step, size), tf.constant(self.step)).numpy()
+        trace = self.column.train(self.step, size)
         seconds = time.monotonic() - begun
         if self.clock.train_seconds == 0.0:
             bar.unpause()  # the time left goes by the steps, not by the compilation
