@@ -25,4 +25,4 @@ if [[ ${1:-} == --help ]]; then usage; exit 0; fi
 
 enter_environment "$PWD" test
 
-exec python -m pytest -p no:cacheprovider -ra --durations=15 -n 2 --dist loadfile "$@"
+exec python -m pytest -p no:cacheprovider -ra --durations=15 -n 2 --dist loadfile --no-loadscope-reorder "$@"

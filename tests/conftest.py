@@ -19,6 +19,14 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 IMAGE_SIZE = 8  # Tetrominoes drawn at a quarter of their size: 192 pixels, so that a step takes less than a millisecond
 
 
+LONGEST = ("test_kills.py", "test_slurm.py", "test_main.py")
+
+
+def pytest_collection_modifyitems(items):
+    """The files with the longest tests come first: at the end one of two processes would be alone with them."""
+    items.sort(key=lambda item: item.path.name not in LONGEST)
+
+
 @pytest.fixture(autouse=True)
 def seeded():
     """Training switches determinism on for its process, which from then on refuses draws without any seed."""
