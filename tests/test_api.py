@@ -169,6 +169,7 @@ def test_refusals_in_words(opened, table, tmp_path):
     assert isinstance(table, pd.DataFrame)
 
 
+@pytest.mark.slow
 def test_snippets_of_the_page_run(data_dir, opened, tmp_path, monkeypatch):
     """Every snippet of docs/python.md but the module, which tests/test_imports.py runs; and its names are all."""
     page = (pathlib.Path(vae_rd.__file__).parents[1] / "docs/python.md").read_text()

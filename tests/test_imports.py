@@ -36,6 +36,7 @@ def command(folder, module, *flags):
     return ended.stdout
 
 
+@pytest.mark.slow
 def test_names_that_the_module_added_train_and_are_recorded(trained):
     recorded = json.loads(trained.config.read_text())
     assert (recorded["imports"], recorded["prior"]) == ("my_parts", "laplace")

@@ -131,6 +131,7 @@ def without_tensorflow(tmp_path):
     return os.environ | {"PYTHONPATH": f"{tmp_path / 'broken'}:{ROOT}"}
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_recognised_without_loading_tensorflow(train, tmp_path, data_dir):
     first = train("--beta=2").wait()
     run = only_run(tmp_path)
@@ -152,6 +153,7 @@ def test_a_finished_run_is_recognised_without_loading_tensorflow(train, tmp_path
     assert "TensorFlow is not to be loaded" in fresh.stderr  # the control: with something to do it would be
 
 
+@pytest.mark.slow
 def test_missing_data_are_made_first_and_nothing_else(train, tmp_path):
     command = train("--split=cd_250", f"--data_dir={tmp_path / 'data'}", "--train_steps=5").wait()
     assert command.status == 0, command.text
@@ -187,6 +189,7 @@ def second_worker():
                                      "task": {"type": "worker", "index": 1}})}
 
 
+@pytest.mark.slow
 def test_of_several_workers_the_chief_alone_begins_a_continued_run(train, tmp_path):
     train("--train_steps=5").wait()
     short = only_run(tmp_path)
@@ -195,6 +198,7 @@ def test_of_several_workers_the_chief_alone_begins_a_continued_run(train, tmp_pa
     assert only_run(tmp_path) == short
 
 
+@pytest.mark.slow
 def test_tasks_that_train_on_their_own_wait_for_nobody(train, tmp_path):
     command = train("--strategy=one_device", "--split=cd_60", f"--data_dir={tmp_path / 'data'}", "--train_steps=5",
                     before=stop_when_waiting, **second_worker())
@@ -202,6 +206,7 @@ def test_tasks_that_train_on_their_own_wait_for_nobody(train, tmp_path):
     assert only_run(tmp_path).status() == "finished"
 
 
+@pytest.mark.slow
 def test_a_second_process_on_a_run_is_refused(train, tmp_path):
     first = train("--train_steps=200000")
     first.until(lambda: runs.find_runs(tmp_path / "runs"))
@@ -347,6 +352,7 @@ def test_the_remedies_for_damaged_arrays_mend_the_run(train, tmp_path):
     assert differences(outcome(run), whole) == []
 
 
+@pytest.mark.slow
 def test_damage_in_a_run_directory_is_named(train, tmp_path):
     train("--train_steps=100000").until(lambda: runs.find_runs(tmp_path / "runs") and steps_in(only_run(tmp_path)) >= 0
                                         ).signal(signal.SIGTERM).wait()
@@ -391,7 +397,8 @@ def test_a_read_only_disk_is_named(train, small_disk):
     refused(train(f"--data_dir={folder}"), "Read-only file system", str(folder))
 
 
-@pytest.mark.parametrize("size", ["64k", *(pytest.param(size, marks=pytest.mark.slow) for size in ("200k", "340k"))])
+@pytest.mark.slow
+@pytest.mark.parametrize("size", ["64k", "200k", "340k"])
 def test_a_full_disk_is_named_and_what_is_written_is_whole(train, small_disk, size):
     """At the first checkpoint, a later one, the final files; with room again, the run ends as if nothing had been."""
     folder = small_disk(f"size={size}")

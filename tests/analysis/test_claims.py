@@ -356,6 +356,7 @@ def test_distortion_without_an_entropy_floor_is_refused_in_words(agreeing):
     assert verdicts.overall(judged)["C2"] == SUPPORTED
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("error, verdict", [(0.0, SUPPORTED), (0.05, SUPPORTED), (8.0, UNDECIDED)])
 def test_the_error_of_one_posterior_sample_widens_the_interval(agreeing, error, verdict):
     """All restarts share the sample: their scatter of 0.05 nats does not show it."""

@@ -94,6 +94,7 @@ def written(runs, tmp_path_factory):
 # Without a browser
 
 
+@pytest.mark.slow
 def test_a_page_for_every_experiment_with_finished_runs_and_one_for_the_rest(table, written):
     shared = {"figure3", "log_likelihood", "memorisation", "figure8", "early_stopping"}
     found = {group.name: group for group in page.groups(table)}

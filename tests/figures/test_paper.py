@@ -97,6 +97,7 @@ def test_every_experiment_is_drawn_or_says_who_draws_it():
             drawn(name)
 
 
+@pytest.mark.slow
 def test_sizes_are_told_apart_by_colour_and_key(tmp_path):
     figure = drawn("figure4").figures["figure4"]
     labels = {text.get_text() for axes in figure.axes for text in axes.texts}
@@ -210,6 +211,7 @@ def test_log_px_says_how_many_images_it_is_a_mean_of(tmp_path):
     assert {"8", "1,000"} <= {text.get_text() for text in figure.axes[0].texts}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["figure3", "figure8", "log_likelihood", "memorisation", "priors", "likelihoods"])
 def test_a_figure_at_smoke_scale_says_so(name):
     for scale, marked in (("smoke", True), ("laptop", False)):
@@ -217,6 +219,7 @@ def test_a_figure_at_smoke_scale_says_so(name):
             assert any("smoke scale" in text.get_text() for text in figure.texts) == marked
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_no_legend_is_wider_than_its_figure(name):
     for figure in drawn(name, "laptop").figures.values():
@@ -238,6 +241,7 @@ def test_log_px_rises_with_the_number_of_samples():
         assert list(line.get_xdata()) == [1, 10] and np.diff(line.get_ydata()) == pytest.approx(2)
 
 
+@pytest.mark.slow
 def test_priors_have_their_curves_their_gap_and_their_distortion_at_matched_rate(tmp_path):
     wanted = experiment("priors", "laptop")
     result = paper.draw(fabricate_table(list(wanted.configs), point), wanted, tmp_path)

@@ -20,6 +20,7 @@ def found(model):
         images, model.prior(), model.likelihood, model.posterior(images)[1], num_chains=16, num_steps=160)
 
 
+@pytest.mark.slow
 def test_log_px_in_closed_form(found):
     truth, ours = found
     error = ours.log_px - truth

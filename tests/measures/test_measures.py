@@ -52,6 +52,7 @@ def _measure(opened, *names, settings=SMALL, **options):
     return measures.measure_run(opened, names, settings=settings, progress=False, **options)
 
 
+@pytest.mark.slow
 def test_every_measure_is_recorded(measured):
     """Numbers in measures.json, values per image beside rate and distortion, pictures; NaN for images left out."""
     run = measured.run
@@ -316,6 +317,7 @@ def test_linear_gaussian_vae_through_the_table(exact_run):
     assert population - 1.0 < train["mutual_information"] < population + 0.3
 
 
+@pytest.mark.slow
 def test_annealed_log_px_of_both_partitions_through_the_table(exact_run):
     exact = ExactRun.of(exact_run)
     _measure(exact, "annealed", settings={"annealed": dict(query_images=6, num_samples=50, ais_chains=16,

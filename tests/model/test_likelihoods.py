@@ -289,6 +289,7 @@ def test_the_bound_of_the_linear_gaussian_model_is_its_log_px(linear):  # noqa: 
     np.testing.assert_allclose(distortion, objective - rate, rtol=1e-10)
 
 
+@pytest.mark.slow
 def test_training_the_linear_vae_finds_probabilistic_pca(linear):  # noqa: F811
     """Tipping and Bishop 1999: the maximum of the likelihood, its scale, and log p(x) of new images."""
     gaussian = LinearGaussian(latent_dim=3, pixels=12, noise=0.15, scale=0.3, centre=0.5)
@@ -326,7 +327,8 @@ def linear_curve(train, images, beta, latent_dim=3, noise=catalogue.NORMAL_SCALE
     return rate, squared / (2 * noise**2) + 0.5 * len(values) * np.log(2 * np.pi * noise**2)
 
 
-@pytest.mark.parametrize("size", [15, pytest.param(150, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [15, 150])
 def test_the_curve_of_the_linear_vae_against_the_size_of_the_training_set(linear, size):  # noqa: F811
     """The setting of Ichikawa and Hukushima 2023 at finite size: train and test curves, and where codes collapse."""
     gaussian = LinearGaussian(latent_dim=3, pixels=12, noise=0.15, scale=0.3, centre=0.5)

@@ -174,7 +174,8 @@ def test_an_image_never_sees_its_own_code(copies):
     assert changed[0] == pytest.approx(seen[0]), "one grey value makes it another image"
 
 
-@pytest.mark.parametrize("stacked, jit", [(True, False), pytest.param(False, True, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("stacked, jit", [(True, False), (False, True)])
 def test_no_image_of_a_column_sees_its_own_code_and_test_images_see_all(split, stacked, jit):
     configs = members(SMALL.replace(precision="float64", prior="exemplar"), (0.01, 2.0), (3, 0))[::3]
     column = trained(configs, split, 3, jit=jit, stacked=stacked)
@@ -335,9 +336,8 @@ def test_the_saved_model_is_the_same_model(tmp_path, prior):
     check_saved(tmp_path, {"prior": prior, "precision": "float32", "likelihood": "normal_learned_scale"})
 
 
-@pytest.mark.parametrize("prior, stacked, jit", [
-    ("learned_normal", True, False), ("exemplar", True, False),
-    *(pytest.param(prior, True, False, marks=pytest.mark.slow) for prior in ("mixture", "vamp", "flow")),
-    *(pytest.param(prior, False, True, marks=pytest.mark.slow) for prior in LEARNED)])
+@pytest.mark.slow
+@pytest.mark.parametrize("stacked, jit", [(True, False), (False, True)])
+@pytest.mark.parametrize("prior", LEARNED)
 def test_a_member_of_a_column_is_the_run_trained_alone(split, prior, stacked, jit):
     check_column(split, {"prior": prior}, stacked, jit)

@@ -113,6 +113,7 @@ def test_cutting_the_steps_into_calls_changes_no_bit(split, config, jit):
     assert all(np.array_equal(values, whole.state()[name]) for name, values in pieces.state().items())
 
 
+@pytest.mark.slow
 def test_a_restored_column_goes_on_to_the_same_bits(split):
     configs = members(SMALL, (0.1, 1.0))
     whole, half = trained(configs, split, 30), trained(configs, split, 13)
@@ -131,6 +132,7 @@ def test_a_checkpoint_that_lacks_weights_is_refused(split):
             made.restore(state, 3)
 
 
+@pytest.mark.slow
 def test_the_state_of_an_earlier_version_is_restored_without_its_betas(split):
     configs = members(SMALL, (0.1, 1.0))
     half = trained(configs, split, 13)
@@ -149,6 +151,7 @@ def test_states_of_members_make_the_state_of_a_column(split):
     assert set(state) - set(joined) == {"velocity.encoder.0.kernel"}
     assert all(np.array_equal(values, state[name]) for name, values in joined.items())
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stacked", [False, True])
 def test_a_member_that_is_lost_does_not_hurt_the_others(split, stacked):
     configs = members(SMALL, (1e38, 1.0))
@@ -244,6 +247,7 @@ def learned(configs, split, steps=2500):
     return evaluated.rate.mean(1), evaluated.distortion.mean(1)
 
 
+@pytest.mark.slow
 def test_a_huge_beta_collapses_to_the_mean_image_and_a_small_one_does_not(split):
     rate, distortion = learned(members(SMALL, (0.0, 0.1, 1000.0)), split)
     mean_image, floor = mean_image_distortion(split.train.images), likelihoods.entropy_floor(split.train.images).mean()
@@ -252,6 +256,7 @@ def test_a_huge_beta_collapses_to_the_mean_image_and_a_small_one_does_not(split)
     assert floor < distortion[0] < distortion[1] < 0.8 * mean_image
 
 
+@pytest.mark.slow
 def test_a_mean_over_pixels_would_collapse_where_the_sum_does_not(monkeypatch, split):
     """The negative control: with that well-known mistake beta = 0.1 means 19.2, and this suite notices."""
     monkeypatch.setattr("vae_rd.model.vae.objective", lambda distortion, rate, beta: distortion / 192 + beta * rate)

@@ -52,14 +52,15 @@ def states_by_devices(config, steps, counts, jit, folder, out):
     pathlib.Path(out).write_bytes(pickle.dumps(found))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("config, steps, counts, jit, tolerance", [
-    pytest.param(TINY.replace(precision="float64"), 100, (1, 2), True, 1e-9, marks=pytest.mark.slow),
+    (TINY.replace(precision="float64"), 100, (1, 2), True, 1e-9),
     (TINY.replace(precision="float64"), 100, (1, 4), False, 1e-9),
-    pytest.param(TINY.replace(precision="float64", prior="mixture", binarization="dynamic", num_layers=2), 100, (1, 2),
-                 False, 1e-9, marks=pytest.mark.slow),
-    pytest.param(TINY.replace(precision="float64", prior="exemplar"), 20, (1, 2), True, 1e-9, marks=pytest.mark.slow),
-    pytest.param(TINY, 10, (1, 2), True, 1e-5, marks=pytest.mark.slow),
-    pytest.param(CNN.replace(precision="float64"), 100, (1, 2), False, 1e-9, marks=pytest.mark.slow)])
+    (TINY.replace(precision="float64", prior="mixture", binarization="dynamic", num_layers=2), 100, (1, 2), False,
+     1e-9),
+    (TINY.replace(precision="float64", prior="exemplar"), 20, (1, 2), True, 1e-9),
+    (TINY, 10, (1, 2), True, 1e-5),
+    (CNN.replace(precision="float64"), 100, (1, 2), False, 1e-9)])
 def test_logical_devices_give_what_one_gives(tmp_path, data_dir, config, steps, counts, jit, tolerance):
     folder = data_dir / f"tetrominoes-size{IMAGE_SIZE}" / "cd_300"
     done = commands.Command(states_by_devices, config, steps, counts, jit, folder, tmp_path / "states",

@@ -44,6 +44,7 @@ def test_the_driver_is_recorded(tmp_path, monkeypatch, text, version):
     assert gpus.driver() == version
 
 
+@pytest.mark.slow
 def test_kernels_are_not_tuned_on_a_gpu_and_flags_of_the_user_stay(monkeypatch):
     """In a process of its own: XLA reads them when it first compiles, and ends the process for one it does not know."""
     program = ("import os, tensorflow as tf\n"

@@ -96,7 +96,8 @@ def test_every_image_of_a_step_has_its_own_beta_log_uniform_over_the_range(split
     np.testing.assert_array_equal(narrow._betas(0, 7), np.full(32, np.float32(0.3)))
 
 
-@pytest.mark.parametrize("options", [{}, {"stacked": True}, pytest.param({"jit": True}, marks=pytest.mark.slow)],
+@pytest.mark.slow
+@pytest.mark.parametrize("options", [{}, {"stacked": True}, {"jit": True}],
                          ids=str)
 def test_the_training_depends_on_the_seed_and_not_on_the_betas_it_is_evaluated_at(split, options):
     several = trained([*at(BETAS), *at(BETAS[:2], seed=1)], split, 20, **options)
@@ -118,6 +119,7 @@ def test_the_state_of_a_training_is_the_same_to_the_bit_whatever_the_betas(split
     assert not all(np.array_equal(values, one.state()[name]) for name, values in wider.state().items())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stacked", [False, True])
 def test_members_are_evaluated_at_their_own_betas(split, stacked):
     made = trained(at(BETAS), split, 30, stacked=stacked)
@@ -132,6 +134,7 @@ def test_members_are_evaluated_at_their_own_betas(split, stacked):
 # Runs
 
 
+@pytest.mark.slow
 def test_each_beta_is_a_run_as_if_it_had_been_alone(finish, tmp_path, overfitted):
     alone, = finish(tmp_path, at(BETAS, OVERFITTING)[1])
     one, other = outcome(alone), outcome(overfitted[1])
@@ -173,6 +176,7 @@ def test_the_checkpoints_of_the_runs_are_one_training(overfitted):
     assert names and all(np.array_equal(state[name], states[0][name]) for state in states for name in names)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method, call", [("train", 3), ("evaluate", 6), ("evaluate", 16)])
 def test_one_that_is_stopped_goes_on_to_the_same_bits(finish, tmp_path, monkeypatch, overfitted, method, call):
     configs, original, calls = at(BETAS, OVERFITTING), getattr(Column, method), iter(range(1, 1000))

@@ -333,6 +333,7 @@ def test_a_weight_that_is_lost_is_found_even_if_no_output_shows_it(finish, tmp_p
                for name, value in files.read_arrays(run.last_checkpoint).items() if "coder" in name)
 
 
+@pytest.mark.slow
 def test_a_diverged_member_is_no_matter_where_the_exact_mixture_is_needed(finish, tmp_path, monkeypatch):
     configs = [TINY.replace(rate_terms="mutual_information", beta=beta) for beta in (0.1, 1.0)]
     poisoned(monkeypatch, 0, 25)
@@ -651,6 +652,7 @@ def test_one_device_is_the_default_here():
     assert placement.chief and placement.strategy.num_replicas_in_sync == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("likelihood", ["continuous_bernoulli", "normal", "normal_learned_scale",
                                         "discretized_logistic"])
 def test_runs_of_every_likelihood_end_and_are_read(finish, tmp_path, data_dir, likelihood):
