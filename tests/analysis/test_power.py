@@ -19,6 +19,8 @@ from vae_rd.measures.information import MUTUAL_INFORMATION
 from vae_rd.measures.memorisation import MEMORISED_AT_MEAN, MEMORISED_AT_MEAN_CONTROL
 from vae_rd.sweeps import experiments
 
+pytestmark = pytest.mark.slow  # thousands of simulated tables
+
 TRIALS, TRIALS_ON_MARGIN = 200, 500
 SPREAD = 0.3  # nats, standard deviation over restarts
 SAMPLING_ERROR = 0.05  # nats, of a mean D by one posterior sample for each of 16,384 images or more

@@ -23,6 +23,7 @@ from vae_rd.measures import gallery
 from vae_rd.storage import published
 from vae_rd.sweeps import experiments
 
+pytestmark = pytest.mark.slow  # a browser
 MEASURES = {"last": {
     "information": {"settings": {}, "train": {"mutual_information": 9.25}},
     "log_marginal": {"settings": {}, "test": {"log_px": -81.5, "log_px_unreliable": 0.34},
@@ -94,7 +95,6 @@ def written(runs, tmp_path_factory):
 # Without a browser
 
 
-@pytest.mark.slow
 def test_a_page_for_every_experiment_with_finished_runs_and_one_for_the_rest(table, written):
     shared = {"figure3", "log_likelihood", "memorisation", "figure8", "early_stopping"}
     found = {group.name: group for group in page.groups(table)}
