@@ -18,7 +18,7 @@ ENTRY_POINTS = {"data_gen.main", "vae_rd.main", "vae_rd.sweep", "vae_rd.evaluate
 # What starts at once, because importing it loads no framework.
 LIGHT = ("vae_rd.config", "vae_rd.storage", "vae_rd.datasets", "vae_rd.sweeps", "vae_rd.analysis", "vae_rd.figures",
          "data_gen", *ENTRY_POINTS)
-HEAVY = {"tensorflow", "keras", "tensorflow_probability", "tf_keras", "jax", "torch"}
+HEAVY = {"tensorflow", "keras", "tensorflow_probability", "tf_keras", "jax"}
 VAGUE = {"utils", "util", "common", "helpers", "misc", "tools"}
 
 

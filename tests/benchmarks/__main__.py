@@ -1,6 +1,6 @@
 """Measures speed and holds it against its limits: python -m tests.benchmarks --only=mlp1,loading --json=speed.json.
 
-All of it takes about half an hour on 2 quiet cores; other work on the machine spoils it. JAX and PyTorch are wanted
+All of it takes about half an hour on 2 quiet cores; other work on the machine spoils it. JAX is wanted
 (pip install .[bench]). The exit status is 1 if a limit is missed.
 """
 
@@ -28,7 +28,7 @@ GROUPS = {  # by name: the module and the function that measures
     "startup": ("startup", "doors"), "first_step": ("startup", "first_step"), "memory": ("startup", "memory"),
     "growth": ("growth", "growth"), "precision": ("precision", "precision"), "kernels": ("kernels", "prediction")}
 WHEN_ASKED = {"growth", "precision", "kernels"}  # tables without limits
-PACKAGES = ("tensorflow", "keras", "numpy", "jax", "torch")
+PACKAGES = ("tensorflow", "keras", "numpy", "jax")
 
 
 def main(arguments: list[str]) -> int:

@@ -5,7 +5,7 @@ import statistics
 import time
 from collections.abc import Callable, Mapping
 
-PAUSE = 0.05  # seconds between contestants: PyTorch's idle threads spin for some milliseconds
+PAUSE = 0.05  # seconds between contestants: idle threads spin for some milliseconds
 HELD, MISSED, FAILED = "held", "MISSED", "FAILED"
 ABSENT = "not installed"
 

@@ -5,16 +5,14 @@ Adam's traffic at the memory's bandwidth.
 """
 
 import numpy as np
-import tensorflow as tf
 
 from tests.benchmarks import machine
 from tests.benchmarks.contest import Row, compare, measure
 from tests.benchmarks.material import Material, Steps, placed
-from tests.benchmarks.training import step_flops
+from tests.benchmarks.training import roofline
 from vae_rd.config import Config
 from vae_rd.training.column import Column
 
-ADAM_BYTES = 8 * 4  # per weight: weight, gradient and two moments, read and written
 FAMILIES = {"num_layers": (1, 2, 3, 4, 5), "hidden_units": (128, 256, 512, 1024, 2048), "latent_dim": (2, 10, 64),
             "training images": (8_192, 32_768, 147_456)}
 
@@ -31,10 +29,8 @@ def growth(material: Material, repeats: int, report) -> list[Row]:
                               for name, column in columns.items()}},
                           repeats, report)
         for name, column in columns.items():
-            figures["predicted"] = [1000 * (_flops(column) / 1e9 / peak + _adam(column) / 1e9 / bandwidth)
-                                    for peak, bandwidth in zip(figures["peak"], figures["bandwidth"])]
-            rows.append(compare(f"mlp: {name}", "ms", figures, name, "predicted",
-                                note=f"{_flops(column) / 1e9:.2f} GFLOP, {_adam(column) / 1e6:.0f} MB of Adam"))
+            figures["predicted"] = [roofline(column, *peaks) for peaks in zip(figures["peak"], figures["bandwidth"])]
+            rows.append(compare(f"mlp: {name}", "ms", figures, name, "predicted"))
     return rows
 
 
@@ -46,11 +42,3 @@ def _column(material: Material, what: str, value: int) -> Column:
     else:
         config = config.replace(**{what: value})
     return placed([config], images)
-
-
-def _flops(column: Column) -> int:
-    return step_flops(column.template, column.shared.batch_size)
-
-
-def _adam(column: Column) -> int:
-    return ADAM_BYTES * sum(int(tf.size(weight)) for weight in column.weights)

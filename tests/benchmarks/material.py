@@ -27,7 +27,7 @@ class Sizes:
     codes: int  # of the aggregate density
     product: int  # side of the matrices whose product measures the peak
     megabytes: int  # of each array that measures the memory bandwidth
-    references: bool  # measure JAX and PyTorch too
+    references: bool  # measure JAX too
     repeats: int
 
 

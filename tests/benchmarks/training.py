@@ -1,4 +1,4 @@
-"""The training step, what surrounds it, and columns: against JAX, PyTorch, the bare step and single runs."""
+"""The training step, what surrounds it, and columns: against JAX, the bare step and single runs."""
 
 import contextlib
 import importlib
@@ -16,9 +16,11 @@ from vae_rd.training import devices, loop, preparation, signals
 from vae_rd.training.column import EVALUATION_BATCH
 from vae_rd.training.evaluation import Evaluator
 
-REFERENCES = {"JAX": "plain_jax", "PyTorch": "plain_torch"}
+REFERENCES = {"JAX": "plain_jax"}
 LIMITS = {"mlp1": {"JAX": 1.0}, "mlp3": {"JAX": 1.0}}
 PEAK_SHARE = {"cnn3": 0.5}
+ROOFLINE = dict.fromkeys(("mlp1", "mlp3"), 4 / 3)  # the machine allows at most a quarter less time than they take
+ADAM_BYTES = 8 * 4  # per weight: weight, gradient and two moments, read and written
 OVERHEAD, UPKEEP = 1.03, 0.05
 COLUMN_LIMITS = {"mlp1": 1.05, "cnn1": 1.15}
 PAPER_STEPS, PAPER_IMAGES, PAPER_EVALUATIONS = 257_000, 163_840, 22  # 21 on the way, one of the best weights
@@ -33,7 +35,9 @@ def steps(network: str, material: Material, repeats: int, report) -> list[Row]:
                   if sizes.references}
     figures = measure({"loop": Loop(material, network),
                        "bare compiled step": Steps(_bare(column, material.split.train.images), number),
-                       **references, "matrix product": product}, repeats, report)
+                       **references, "matrix product": product, "memory": machine.Bandwidth(sizes.megabytes)},
+                      repeats, report)
+    figures["roofline"] = [roofline(column, *peaks) for peaks in zip(figures["matrix product"], figures["memory"])]
     flops = step_flops(column.template, column.shared.batch_size)
     figures["achieved"] = [flops / milliseconds / 1e6 for milliseconds in figures["loop"]]
     label = f"{network}: training step"
@@ -41,6 +45,7 @@ def steps(network: str, material: Material, repeats: int, report) -> list[Row]:
               for name in references),
             compare(label, "ms", figures, "loop", "bare compiled step",
                     limit=OVERHEAD if network == "mlp1" else None),
+            compare(label, "ms", figures, "loop", "roofline", limit=ROOFLINE.get(network)),
             compare(f"{network}: arithmetic of the step", "GFLOP/s", figures, "achieved", "matrix product",
                     limit=PEAK_SHARE.get(network), at_least=True)]
 
@@ -110,6 +115,12 @@ def upkeep_share(figures: Figures, num_images: int) -> list[float]:
         saves = PAPER_EVALUATIONS + training / CHECKPOINT_SECONDS
         shares.append((PAPER_EVALUATIONS * evaluate * PAPER_IMAGES / num_images + saves * save) / training)
     return shares
+
+
+def roofline(column, peak: float, bandwidth: float) -> float:
+    """The least milliseconds of a step: products at the peak (GFLOP/s), then Adam's traffic at the bandwidth (GB/s)."""
+    weights = sum(int(tf.size(weight)) for weight in column.weights)
+    return (step_flops(column.template, column.shared.batch_size) / peak + ADAM_BYTES * weights / bandwidth) / 1e6
 
 
 def step_flops(vae, batch_size: int) -> float:
