@@ -30,7 +30,7 @@ class _Piece(NamedTuple):
 
     partition: str
     file: str
-    index: np.ndarray  # type: ignore[assignment]  # hides the search that tuples have
+    index: np.ndarray  # type: ignore[assignment]  # hides tuple.index, which nobody calls
 
 
 def check(spec: DataSpec) -> None:
@@ -77,13 +77,14 @@ def generate(data_dir: str | os.PathLike, spec: DataSpec, *, raw_dir: str | os.P
              progress: bool = True) -> pathlib.Path:
     """Makes one split, unless it exists.
 
-    The bytes depend on `spec` and `num_shards`, never on the number of workers. Everything is written beside and
-    renamed when complete. A second process that makes the same split waits for the first.
+    The bytes depend on `spec` and `num_shards`, never on the number of workers. Everything is written to a
+    temporary folder beside it, which is renamed when complete. A second process that makes the same split waits for the
+    first.
 
     Args:
         data_dir: folder of all data sets.
         spec: data set (a name in DATASETS), split, size and seed; `static` binarization draws every pixel once, with
-            its grey value as probability, and with any other the grey values stay.
+            its grey value as probability; otherwise the grey values are written.
         raw_dir: folder of the original files; default `<data_dir>/raw`.
         num_shards: files per partition; default one for every 8192 images.
         num_workers: processes; default the CPUs that this process may use.
@@ -131,7 +132,7 @@ def _pieces(partitions: tuple[np.ndarray, np.ndarray], num_shards: int | None) -
 
 
 def _check_memory(pieces: list[_Piece], image_shape: tuple[int, int, int]) -> None:
-    """Refuses, before work, shards that this machine cannot hold: a shard is drawn in memory, then compressed."""
+    """Refuses shards that this machine cannot hold, before work starts: each is drawn in memory, then compressed."""
     largest = max(len(piece.index) for piece in pieces)
     needed, there = largest * math.prod(image_shape), os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     if needed > there:

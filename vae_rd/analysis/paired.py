@@ -66,7 +66,7 @@ class Runs:
 
     @contextmanager
     def any_restarts(self, only: int | None = None) -> Iterator[None]:
-        """Within the block one complete restart is enough, or that of one seed: for plain differences, no intervals."""
+        """Within the block one complete restart is enough, or that of seed `only`: for numbers without intervals."""
         least, self._least, self._only = self._least, 1, only
         try:
             yield
@@ -82,7 +82,7 @@ class Runs:
         """Several curves at the same betas and restarts: each (quantity, network, split, further conditions).
 
         Conditions: `partition` (test), `checkpoint` (last), and fields of Config that differ from the scale's protocol.
-        Curves that only say how well others are known are not counted among those that a number is made from.
+        `counted=False` is for auxiliary curves, such as errors: a number's restarts and betas do not count them.
         """
         betas, seeds, frames = self._complete(wanted, counted)
         return np.array(betas), [frame.loc[seeds, betas].to_numpy(float) for frame in frames]
@@ -104,17 +104,22 @@ class Runs:
 
     def _complete(self, wanted: list[Wanted], counted: bool = True
                   ) -> tuple[list[float], list[int], list[pd.DataFrame]]:
-        """The betas and seeds at which all curves are complete, and the values of each by seed and beta."""
+        """The betas and seeds at which all curves are complete, and the values of each by seed and beta.
+
+        Every beta of `few_betas` is needed; of the others, those count that have enough restarts. Then only the seeds
+        that have all of these betas count.
+        """
         frames = [self._frame(*one[:3], **one[3]) for one in wanted]
         betas = [beta for beta in self.scale.betas
                  if all(beta in frame and frame[beta].count() >= self._least for frame in frames)]
         complete = [frame.reindex(columns=betas).dropna() for frame in frames]
         seeds = set.intersection(*(set(frame.index) for frame in complete))
-        seeds &= seeds if self._only is None else {self._only}
+        if self._only is not None:
+            seeds &= {self._only}
         absent = [beta for beta in self.scale.few_betas if beta not in betas]
         if absent or len(seeds) < self._least:
             at = "every beta" if not betas else f"beta = {', '.join(f'{beta:g}' for beta in absent)}"
-            what = f"too few restarts at {at}" if absent else f"{len(seeds)} restarts are complete over beta"
+            what = f"too few restarts at {at}" if absent else f"{len(seeds)} restarts have finished at every beta"
             raise NotEnough(f"{_named(wanted[0])}: {what} ({self._least} needed)")
         if counted:
             self._used.append((len(seeds), len(betas)))

@@ -82,7 +82,7 @@ def _runs(table: pd.DataFrame) -> str:
               ", ".join(str(seed) for seed in sorted(own["seed"].unique())), str(len(own)),
               f"{own['wall_seconds'].sum() / 3600:.1f}", f"{own['steps_per_second'].median():.0f}")
              for key, own in rows.groupby([*names, "train_steps"], dropna=False)]
-    return _markdown(("setting", "steps", "beta", "seeds", "runs", "hours", "steps/s"), lines)
+    return _markdown(("setting", "steps", "beta", "seeds", "runs", "hours, all", "steps/s, median"), lines)
 
 
 def _measured(points: pd.DataFrame, columns: dict[str, tuple[str, str, str]]) -> str:

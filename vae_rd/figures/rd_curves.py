@@ -133,12 +133,11 @@ def _draw_panel(axes: Axes, panel: pd.DataFrame, names: list[str], looks: dict) 
 def _draw_strip(axes: Axes, pictures: dict[str, np.ndarray]) -> None:
     """A row of pictures with their captions below."""
     axes.axis("off")
-    axes.set(xlim=(0, max(1, len(pictures))), ylim=(-0.45, 1), aspect="equal", anchor="S")
     for place, (caption, picture) in enumerate(pictures.items()):
         shown = picture if picture.shape[-1] == 3 else picture[..., 0]
         axes.imshow(shown, extent=(place + 0.03, place + 0.97, 0.03, 0.97), cmap="gray", vmin=0, vmax=255)
         axes.text(place + 0.5, -0.06, caption, ha="center", va="top", fontsize=4.5)
-    axes.set(xlim=(0, max(1, len(pictures))), ylim=(-0.45, 1))
+    axes.set(xlim=(0, max(1, len(pictures))), ylim=(-0.45, 1), aspect="equal", anchor="S")  # imshow had set others
 
 
 def spans_much(curves: pd.DataFrame) -> bool:

@@ -1,4 +1,4 @@
-"""Whose fault the generalisation gap is, the encoder's or the decoder's: posteriors refined image by image.
+"""Which part of the generalisation gap is the encoder's, and which the decoder's: posteriors refined image by image.
 
 With the decoder and the prior as they are, the mean and the log scale of each image's posterior are improved by
 gradient steps on the run's own objective (after Zhang et al. 2022, the generalisation gap of amortised inference):
@@ -6,7 +6,8 @@ gradient steps on the run's own objective (after Zhang et al. 2022, the generali
     amortised objective >= refined objective = min over (mean, scale) of E_q[distortion] + beta * rate
     gap = test - train, amortised = (amortisation gap, test - train) + (refined objective, test - train)
 
-The first part is the encoder's: by how much more it misses the best posterior of a test image. The second is left with
+Finitely many steps reach the minimum from above. The first part is the encoder's: by how much more it misses the best
+posterior of a test image. The second is left with
 the best posterior of every image, and so it is the decoder's (and the prior's).
 
 Each step draws fresh noise, as a pair of codes on both sides of the mean: with the same noise at every step, mean and
@@ -31,8 +32,8 @@ GAP, GAP_ENCODER, GAP_DECODER = "objective_gap", "objective_gap_encoder", "objec
 
 IMAGES_PER_BLOCK = 256
 NUM_CODES = 64  # per image, of each of the two sets of noise that do not move the posterior
-LEARNING_RATE = 0.3  # of Adam at the start, in standard deviations of the amortised posterior: 20 of them can be gone
-DECAY = 2  # power by which it falls to 0: the optimum is missed by 0.02 nats where the start misses it by 15
+LEARNING_RATE = 0.3  # of Adam at first, in standard deviations of the amortised posterior; all steps can move it by 20
+DECAY = 2  # power by which it falls to 0; from 15 nats above the optimum it ends within 0.02 nats of it
 MOMENTUM, SECOND_MOMENTUM, EPSILON = 0.9, 0.99, 1e-8  # Adam's; 200 steps are too few for the usual 0.999
 
 
@@ -54,9 +55,9 @@ class Terms(NamedTuple):
 class Refined(NamedTuple):
     """What refining does to some images."""
 
-    posteriors: Posteriors  # the better of the amortised and the refined ones
-    choosing: tuple[Terms, Terms]  # amortised, refined, on the noise by which they were chosen
-    reported: tuple[Terms, Terms]  # amortised, refined, on noise that had no part in anything
+    posteriors: Posteriors  # of each image, the better of the amortised and the refined one
+    choosing: tuple[Terms, Terms]  # amortised and better ones, on the noise by which they were chosen
+    reported: tuple[Terms, Terms]  # the same on noise that neither moved nor chose them
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,13 +102,13 @@ def measure(run: FinishedRun, settings: RefinementSettings) -> Outcome:
 
 MEASURE = Measure(
     "refinement", measure, "the best posterior of each image for the decoder as it is, and which part of the gap "
-    "between test and train is the encoder's (half a minute for 1 layer, 2 for 3 convolutional ones)",
+    "between test and train is the encoder's (half a minute for 1 layer, 2 minutes for 3 convolutional ones)",
     RefinementSettings,
     (f"test/{REFINED}objective", f"run/{GAP_ENCODER}", f"run/{GAP_DECODER}"))
 
 
 def gap_parts(train: dict[str, float], test: dict[str, float]) -> dict[str, float]:
-    """The gap in the objective and its two parts, with standard errors: the images of test and train are others."""
+    """The gap in the objective and its two parts, with standard errors: those of test and train are independent."""
     names = {GAP: AMORTISED + "objective", GAP_ENCODER: AMORTISATION_GAP, GAP_DECODER: REFINED + "objective"}
     parts = {}
     for part, name in names.items():
@@ -161,8 +162,8 @@ class Refiner:
         fixed = [tf.constant(values) for values in (images, means, log_scales)]
         state = tf.zeros([3, 2, *means.shape], dtype)  # Adam's position and moments of (mean, log scale)
         for number, pair in enumerate(noise):
-            rate = LEARNING_RATE * (1 - number / len(noise))**DECAY
-            state = self._step(*fixed, state, tf.constant(pair), tf.constant(rate, dtype),
+            learning_rate = LEARNING_RATE * (1 - number / len(noise))**DECAY
+            state = self._step(*fixed, state, tf.constant(pair), tf.constant(learning_rate, dtype),
                                tf.constant(number + 1, dtype))
         shift, widening = state[0].numpy()
         return Posteriors(means + np.exp(log_scales) * shift, log_scales + widening)
@@ -193,7 +194,7 @@ def _compiled(prior: Callable[[Any], Any], likelihood: Callable[[Any], Any], bet
         rate = tf.reduce_mean(tf.reshape(rate, [-1, tf.shape(means)[0]]), 0)
         return vae.objective(distortion, rate, tf.cast(beta, rate.dtype)), rate, distortion
 
-    def step(images, means, log_scales, state, noise, rate, number):
+    def step(images, means, log_scales, state, noise, learning_rate, number):
         position, first, second = tf.unstack(state)
         with tf.GradientTape() as tape:
             tape.watch(position)
@@ -202,7 +203,7 @@ def _compiled(prior: Callable[[Any], Any], likelihood: Callable[[Any], Any], bet
         gradient = tape.gradient(objective, position)
         first = MOMENTUM * first + (1 - MOMENTUM) * gradient
         second = SECOND_MOMENTUM * second + (1 - SECOND_MOMENTUM) * tf.square(gradient)
-        size = tf.sqrt(second / (1 - SECOND_MOMENTUM**number)) + EPSILON
-        return tf.stack([position - rate * first / (1 - MOMENTUM**number) / size, first, second])
+        scale = tf.sqrt(second / (1 - SECOND_MOMENTUM**number)) + EPSILON
+        return tf.stack([position - learning_rate * first / (1 - MOMENTUM**number) / scale, first, second])
 
     return tf.function(terms, autograph=False), tf.function(step, autograph=False)

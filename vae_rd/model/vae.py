@@ -27,7 +27,7 @@ class Terms(NamedTuple):
 
     rate: tf.Tensor  # [batch], KL(q(z|x), p(z))
     distortion: tf.Tensor  # [batch], -log p(x|z), summed over pixels and channels
-    penalty: tf.Tensor  # [batch], the part of the rate that the objective weighs: all of it but for `rate_terms`
+    penalty: tf.Tensor  # [batch], what beta multiplies: the rate, or one of its parts if `rate_terms` is not both
     objective: tf.Tensor  # [batch], what is minimised
 
 
@@ -46,7 +46,7 @@ class VAE(keras.Model):
         image_shape: (height, width, channels).
         num_train: size N of the training set; the minibatch estimator of `rate_terms` needs it.
         beta: weight of the rate, in `fit` and `evaluate`; `terms` takes it as an argument. With conditioning="beta" it
-            is also what the networks are told, wherever they are not told another beta.
+            is also the default input of the networks.
         seed: of the initial weights, and of the noise in `fit`.
         The other arguments are the fields of `vae_rd.config.Config`.
     """
@@ -84,14 +84,14 @@ class VAE(keras.Model):
 
         Args:
             images: in [0, 1].
-            beta: what conditioned networks are told, a number or [batch]; None: the model's own. So below.
+            beta: input of conditioned networks, a number or [batch]; None: the model's own beta.
         """
         inputs = self._with_log_beta(images, beta, tf.shape(images)[:1])
         mean, log_scale = (tf.cast(head, self.variable_dtype) for head in self.encoder(inputs))
         return tfd.Independent(tfd.Normal(mean, tf.exp(log_scale)), 1)
 
     def prior(self, images: tf.Tensor | None = None) -> tfd.Distribution:
-        """p(z): event [latent_dim]; with images [batch, ...], that of their codes, which leaves out their own."""
+        """p(z): event [latent_dim]; with images [batch, ...], the prior of their codes, without each image's own."""
         return self.prior_layer.distribution() if images is None else self.prior_layer.leaving_out(images)
 
     def adapt(self, images: np.ndarray) -> None:
@@ -150,7 +150,10 @@ class VAE(keras.Model):
         return self._track(terms)
 
     def test_step(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
-        """One step of `evaluate`: metrics are means over images, not over batches."""
+        """One step of `evaluate`: metrics are means over images, not over batches.
+
+        The noise is that of step -1 in every batch, not keyed by image: numbers differ a little from those of a run.
+        """
         return self._track(self.terms(images, self._noise(images, -1), self.beta))
 
     @property
@@ -185,7 +188,7 @@ class VAE(keras.Model):
 
     def load_own_variables(self, store: Any) -> None:
         """Accepts files of earlier versions too, in which beta was a weight; it also stands in their config."""
-        if set(store.keys()) != {"0"}:
+        if set(store.keys()) != {"0"}:  # the only variable of the model itself was beta
             super().load_own_variables(store)
 
     def _decoded(self, codes, beta=None):

@@ -29,7 +29,8 @@ def columns(configs: list[Config], size: int | None = None, at_least: int = 1, s
     Args:
         configs: of a whole piece, whatever has finished: so that a column is the same in every call.
         size: members at most; None: as many as memory allows.
-        at_least: number of workers that should each get a column; columns are cut smaller until there are as many.
+        at_least: number of workers that should each get a column: no column has more than its share of
+            the runs, but for runs that are one training.
         sharing: workers that share the memory of a GPU, or of the machine: see `workers_sharing`.
     """
     groups: dict[Hashable, list[Config]] = {}

@@ -235,7 +235,8 @@ EXPERIMENTS: dict[str, Entry] = {
     "one_training": Entry("curves of one training that is told beta over those of a training for each beta "
                           "(beyond the paper)",
                           _one_training, drawing="one_training", layout={**_BY_LAYERS, "hue": ("conditioning",)}),
-    "priors": Entry("other priors: test curves, distortion at matched rate, whose fault the gap is (beyond the paper)",
+    "priors": Entry("other priors: test curves, distortion at matched rate, the encoder's part of the gap (beyond "
+                    "the paper)",
                     _priors, ("information", "refitted_prior", "refinement"), drawing="priors",
                     layout={**_BY_LAYERS, "hue": ("prior",), "partitions": ("test",)}),
     "likelihoods": Entry("other likelihoods: their curves, and squared error against rate (beyond the paper)",

@@ -42,8 +42,8 @@ class Column:
         images: the training images, [num, height, width, channels] uint8, kept as they are.
         strategy: a `tf.distribute` strategy; weights are mirrored, each batch is split over the replicas.
         jit: compile each replica's forward and backward pass by XLA.
-        stacked: run the members as batched products, not one after the other: for GPUs, where launches dominate
-            (on CPU both cost the same; convolutions have no batched form).
+        stacked: run the members as batched products, not one after the other: for GPUs, where launching kernels takes
+            most of the time (on CPU both cost the same; convolutions have no batched form).
     """
 
     def __init__(self, configs: list[Config], images: np.ndarray, *, strategy: tf.distribute.Strategy, jit: bool,
@@ -62,8 +62,8 @@ class Column:
         self.template.adapt(images)
         self.weight_names = list(self.template.named_weights())
         self.beta = tf.constant([config.beta for config in configs], self.template.variable_dtype)
-        # A variable, because GPUs gather no bytes from a tensor; a copy on every device of this process. Workers have
-        # their own already: in the scope they would be sent to each other, which collectives do not do with bytes.
+        # A variable, because TensorFlow has no GPU kernel that gathers uint8 from a tensor; a copy on every device of
+        # this process. Several workers make it outside the scope, which would broadcast it: collectives have no uint8.
         several = isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
         with contextlib.nullcontext() if several else strategy.scope():
             self._images = tf.Variable(images, trainable=False)
@@ -92,7 +92,7 @@ class Column:
     # Training
 
     def train(self, first_step: int, num_steps: int) -> np.ndarray:
-        """Trains so many steps from one on; returns mean rate and distortion of each, [steps, 2, members]."""
+        """Trains `num_steps` steps from `first_step` on; returns their mean rate and distortion [steps, 2, members]."""
         return self.program(self.batches(first_step, num_steps), tf.constant(first_step)).numpy()
 
     def _steps(self, batches, first_step):
@@ -245,7 +245,8 @@ class Column:
     def set_weights(self, state: dict[str, np.ndarray]) -> None:
         """Puts weights [members, ...] in place, to be evaluated, and leaves the optimizer alone.
 
-        Members that were one training may have different ones, so that it cannot go on afterwards.
+        With conditioning=beta each member gets weights of its own (their best steps may differ), and the column cannot
+        be trained afterwards.
 
         Raises:
             runs.RunError: if a weight is missing.
