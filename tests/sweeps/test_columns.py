@@ -125,6 +125,13 @@ def test_a_gpu_without_nvidia_smi_still_gets_columns(tmp_path, monkeypatch, caps
     columns._gpu_bytes.cache_clear()
 
 
+def test_the_estimate_takes_the_batch_of_evaluations_and_the_images_of_the_data_set():
+    from vae_rd.training import column
+    assert columns.EVALUATION_BATCH == column.EVALUATION_BATCH
+    large, small = (columns.member_bytes(Config(dataset=name, split="cv_8k")) for name in ("dsprites", "mnist"))
+    assert large > small
+
+
 @pytest.mark.slow
 def test_the_memory_estimate_covers_the_measured_peak(tmp_path):
     """The peak of 4 members more, measured from outside, against the estimate."""

@@ -10,12 +10,13 @@ from collections.abc import Hashable
 
 from vae_rd.catalogue import NETWORKS
 from vae_rd.config import STACKABLE_FIELDS, Config
-from vae_rd.sweeps.cost import cost, num_parameters
+from vae_rd.sweeps.cost import cost, images_and_channels, num_parameters
 from vae_rd.training import gpus
 
 CPU_MEMBERS = 12  # more gain nothing where members run one after the other, and the program takes longer to compile
 GPU_MEMBERS = 60  # the paper's 12 betas x 5 restarts
 COPIES = 9  # of a member's weights at the peak: weights, gradients, Adam's two, each with a copy in flight, one to save
+EVALUATION_BATCH = 1024  # images; column.py, which loads TensorFlow, has the same
 FLOATS_PER_IMAGE = 4  # per latent dimension of an evaluated image: posterior mean and scale, each with a copy
 GPU_GIBIBYTES = 8  # assumed of a GPU that does not say how much memory it has
 MEMORY_SHARE = 0.5  # of what there is, free or not: so that columns are the same in every call
@@ -77,8 +78,9 @@ def column_size(config: Config, sharing: int = 1) -> int:
 
 def member_bytes(config: Config) -> int:
     """Estimated peak memory of one more member, in bytes; the data and the framework come on top."""
-    weights = 4 * num_parameters(config) * (2 if config.precision == "float64" else 1)
-    return COPIES * weights + 4 * FLOATS_PER_IMAGE * config.latent_dim * 163_840 + _activation_bytes(config)
+    images, _ = images_and_channels(config)
+    numbers = COPIES * num_parameters(config) + FLOATS_PER_IMAGE * config.latent_dim * images + _activations(config)
+    return (8 if config.precision == "float64" else 4) * numbers
 
 
 def num_gpus() -> int:
@@ -86,13 +88,13 @@ def num_gpus() -> int:
     return len(gpus.visible())
 
 
-def _activation_bytes(config: Config) -> int:
-    """Of one evaluation batch of 1,024 images, which is wider than a training batch: images, logits, hidden layers."""
+def _activations(config: Config) -> int:
+    """Numbers in one evaluation batch, which is wider than a training batch: images, logits, hidden layers."""
     pixels = config.image_size**2
     network = NETWORKS[config.architecture]
     width, layers = getattr(config, network.width), range(1, config.num_layers + 1)
     hidden = sum(width * pixels // 4**layer if network.halves else width for layer in layers)
-    return 4 * 1024 * (4 * 3 * pixels + 4 * hidden)
+    return EVALUATION_BATCH * (4 * 3 * pixels + 4 * hidden)
 
 
 @functools.cache

@@ -30,7 +30,7 @@ class Cost(NamedTuple):
 def cost(configs: Iterable[Config]) -> Cost:
     """Expected hours and disk of some runs: steps times the measured step time, evaluations, and the files written."""
     configs = list(configs)
-    size = sum(4 * COPIES * num_parameters(config) + BYTES_PER_IMAGE * _images_and_channels(config)[0]
+    size = sum(4 * COPIES * num_parameters(config) + BYTES_PER_IMAGE * images_and_channels(config)[0]
                for config in configs)
     return Cost(len(configs), sum(seconds(configs)) / 3600, size / 1e9)
 
@@ -66,18 +66,18 @@ def image_seconds(config: Config) -> float:
 
 def num_parameters(config: Config) -> int:
     """All trained weights of a model of the run's images."""
-    shape = config.image_size, config.image_size, _images_and_channels(config)[1]
+    shape = config.image_size, config.image_size, images_and_channels(config)[1]
     return catalogue.num_parameters(config, shape)
 
 
 def _images_evaluated(config: Config) -> int:
     """Over all evaluations of a run: whole partitions of the last state, and of the best unless that is the last."""
-    total = _images_and_channels(config)[0]
+    total = images_and_channels(config)[0]
     before = -(-config.train_steps // config.evaluation_interval)
     return 2 * total + before * min(total, 2 * (config.eval_images or total))
 
 
-def _images_and_channels(config: Config) -> tuple[int, int]:
+def images_and_channels(config: Config) -> tuple[int, int]:
     """Of the full data set; one that has no builder counts as Tetrominoes."""
     builder = DATASETS.get(config.dataset, DATASETS["tetrominoes"])
     return builder.num_images, builder.channels

@@ -14,8 +14,8 @@ from vae_rd.storage.runs import FINISHED
 from vae_rd.sweeps import reports, states, workers
 from vae_rd.sweeps.cost import seconds
 from vae_rd.sweeps.sweep import Sweep
+from vae_rd.training.signals import TO_BE_CONTINUED
 
-STOPPED = 85  # exit status of what a signal stopped and the same command continues
 _WATCH_SECONDS = 2.0  # between two looks at the runs: reading thousands of histories takes a while
 
 
@@ -150,11 +150,11 @@ def _end(sweep: Sweep, statuses: dict[int, int], received: int | None) -> int:
     """Prints how the piece ended; returns the exit status."""
     found = sweep.states(sweep.piece)
     broken = {number: status for number, status in statuses.items()
-              if status not in (0, STOPPED, 128 + signal.SIGINT)}
+              if status not in (0, TO_BE_CONTINUED, cli.INTERRUPTED)}
     print(*reports.end(sweep, found, broken), sep="\n")
     if received is not None:
         print("stopped by a signal; the same command continues")
-        return 128 + received if received == signal.SIGINT else STOPPED
+        return cli.INTERRUPTED if received == signal.SIGINT else TO_BE_CONTINUED
     if broken and max(broken.values()) < 0:  # killed, as by lack of memory: a scheduler may try again as after any kill
         return 128 - max(broken.values())
     return 1 if broken or any(state.status == states.FAILED for state in found.values()) else 0

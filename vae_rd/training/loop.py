@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import signal
 import time
 
 import numpy as np
@@ -169,7 +170,7 @@ class Training:
             for member, count in zip(self.members, active):
                 member.active = member.active and count > 0
             if asked and self.request.number is None:
-                self.request.number = signals.signal.SIGTERM
+                self.request.number = signal.SIGTERM
             return bool(asked)
         return self.request.number is not None
 

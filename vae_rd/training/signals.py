@@ -5,6 +5,8 @@ import signal
 from collections.abc import Iterator
 from typing import Any
 
+from vae_rd import cli
+
 TO_BE_CONTINUED = 85  # exit status after SIGTERM or SIGUSR1: the scheduler may start the same command again
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
@@ -14,7 +16,7 @@ class Interrupted(Exception):
 
     def __init__(self, number: int):
         super().__init__(f"stopped by {signal.Signals(number).name}; the same command continues")
-        self.exit_status = 130 if number == signal.SIGINT else TO_BE_CONTINUED
+        self.exit_status = cli.INTERRUPTED if number == signal.SIGINT else TO_BE_CONTINUED
 
 
 class Request:
