@@ -13,15 +13,22 @@ from vae_rd.config import Config
 from vae_rd.storage import published, runs
 
 RESULTS = pathlib.Path(__file__).parents[1] / "results"
+FOLDERS = (RESULTS, RESULTS / "laptop")
 TABLES = ("runs.csv", "rd_curves.csv", "claims.csv")
 
 
+@pytest.fixture(scope="module", params=FOLDERS, ids=lambda folder: folder.name)
+def results(request):
+    """A folder of published results."""
+    return request.param
+
+
 @pytest.fixture(scope="module")
-def rebuilt(tmp_path_factory):
-    """A folder of results that was made from the committed runs alone."""
+def rebuilt(results, tmp_path_factory):
+    """A folder that was made from the same runs alone."""
     folder = tmp_path_factory.mktemp("results")
-    shutil.copytree(RESULTS / published.RUNS, folder / published.RUNS)
-    text = (RESULTS / "README.md").read_text()
+    shutil.copytree(results / published.RUNS, folder / published.RUNS)
+    text = (results / "README.md").read_text()
     folder.joinpath("README.md").write_text(re.sub(r"(<!-- table: \w+ -->\n).*?<!-- end -->", r"\1<!-- end -->", text,
                                                    flags=re.DOTALL))
     subprocess.run([sys.executable, "-m", "vae_rd.export", f"--from={folder}"], check=True, capture_output=True)
@@ -29,33 +36,33 @@ def rebuilt(tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", TABLES)
-def test_tables_are_those_of_the_published_runs(rebuilt, name):
-    pd.testing.assert_frame_equal(pd.read_csv(rebuilt / name), pd.read_csv(RESULTS / name), rtol=1e-9)
+def test_tables_are_those_of_the_published_runs(results, rebuilt, name):
+    pd.testing.assert_frame_equal(pd.read_csv(rebuilt / name), pd.read_csv(results / name), rtol=1e-9)
 
 
-def test_the_table_to_read_is_that_of_the_published_runs(rebuilt):
-    assert (rebuilt / "rd_table.txt").read_text() == (RESULTS / "rd_table.txt").read_text()
+def test_the_table_to_read_is_that_of_the_published_runs(results, rebuilt):
+    assert (rebuilt / "rd_table.txt").read_text() == (results / "rd_table.txt").read_text()
 
 
-def test_the_tables_of_the_readme_are_made_from_the_published_runs(rebuilt):
-    text = (RESULTS / "README.md").read_text()
-    assert text.count("<!-- table: ") >= 5 and (rebuilt / "README.md").read_text() == text
+def test_the_tables_of_the_readme_are_made_from_the_published_runs(results, rebuilt):
+    text = (results / "README.md").read_text()
+    assert text.count("<!-- table: ") >= 3 and (rebuilt / "README.md").read_text() == text
 
 
-def test_figures_are_those_of_the_published_runs(rebuilt):
-    made, committed = ({path.name for path in (folder / "figures").iterdir()} for folder in (rebuilt, RESULTS))
+def test_figures_are_those_of_the_published_runs(results, rebuilt):
+    made, committed = ({path.name for path in (folder / "figures").iterdir()} for folder in (rebuilt, results))
     assert made == committed and {"rd.png", "rd.pdf"} <= made
 
 
-def test_a_changed_number_is_found(rebuilt):
+def test_a_changed_number_is_found(results, rebuilt):
     table = pd.read_csv(rebuilt / "runs.csv")
     table.loc[0, "distortion"] += 0.01
     with pytest.raises(AssertionError):
-        pd.testing.assert_frame_equal(table, pd.read_csv(RESULTS / "runs.csv"), rtol=1e-9)
+        pd.testing.assert_frame_equal(table, pd.read_csv(results / "runs.csv"), rtol=1e-9)
 
 
-def test_published_runs_are_sealed_finished_and_carry_their_own_names():
-    found = runs.find_runs(RESULTS / published.RUNS)
+def test_published_runs_are_sealed_finished_and_carry_their_own_names(results):
+    found = runs.find_runs(results / published.RUNS)
     assert found
     for run in found:
         assert run.status() == runs.FINISHED and run.remarks() == ""

@@ -80,7 +80,8 @@ def _runs(table: pd.DataFrame) -> str:
     lines = [(naming.describe(dict(zip(names, key))),
               f"{key[-1]:,}", ", ".join(f"{beta:g}" for beta in sorted(own["beta"].unique())),
               ", ".join(str(seed) for seed in sorted(own["seed"].unique())), str(len(own)),
-              f"{own['wall_seconds'].sum() / 3600:.1f}", f"{own['steps_per_second'].median():.0f}")
+              f"{(own['wall_seconds'] / own[tables.COLUMN_MEMBERS]).sum() / 3600:.1f}",
+              f"{own['steps_per_second'].median():.0f}")
              for key, own in rows.groupby([*names, "train_steps"], dropna=False)]
     return _markdown(("setting", "steps", "beta", "seeds", "runs", "hours, all", "steps/s, median"), lines)
 

@@ -26,8 +26,9 @@ UNREADABLE = "unreadable"
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a cell begins with that a spreadsheet calculates
 _NAMED = 5  # unsealed runs that are named in a line
 _ABOUT_THE_RUN = ("num_train", "num_test", "wall_seconds", "steps_per_second")
+COLUMN_MEMBERS = "column_members"  # runs that were trained together: wall_seconds are those of all of them
 _LEADING = ("run", "status", "note", *CONFIG_COLUMNS, "partition", "checkpoint", "step", "num_images", *METRICS,
-            *_ABOUT_THE_RUN)
+            *_ABOUT_THE_RUN, COLUMN_MEMBERS)
 
 
 class TableError(FileError):
@@ -206,6 +207,7 @@ def _readable_rows(run: RunDir) -> list[dict[str, Any]]:
     if results is None or results["status"] != FINISHED:
         return [{**about, **_progress(run, config, results)}]
     about.update({name: results.get(name) for name in _ABOUT_THE_RUN}, note=run.remarks() or _outdated(measures))
+    about[COLUMN_MEMBERS] = len(results.get("column") or [run.path.name])
     rows = []
     for checkpoint, block in (("last", results), ("best", results.get("best") or {})):
         for partition in PARTITIONS:
