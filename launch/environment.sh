@@ -2,7 +2,8 @@
 # Sourced, never run: puts the shell into the virtual environment that holds vae_rd in its tested versions.
 #
 # An active environment (VIRTUAL_ENV) is used as it is; else .venv in the project's root is made and entered. Installs
-# only if setup.cfg, pyproject.toml or launch/constraints.txt have changed since the last time: a second start takes no time.
+# only if setup.cfg, pyproject.toml or launch/constraints.txt have changed since the last time: a second start takes no
+# time.
 
 environment_parameters() { # for --help
   cat <<'HELP'

@@ -73,15 +73,17 @@ class Labeller:
         artist = self._axes.text(0, 0, text, ha="center", va="center", rotation_mode="anchor", **looks)
         box = artist.get_window_extent(self._renderer)
         half = np.array([box.width, box.height]) / 2 + self.point
-        spots = [(np.array(place), angle) for place, angle in zip(places, angles or [0.0] * len(places))]
-        cost, best = np.inf, 0
-        for number, (place, angle) in enumerate(spots):
-            if cost > 0 and (own := self._cost(place, half, angle)) < cost:
-                cost, best = own, number
-        if not np.isfinite(cost) or cost and not required:
+        least, best = np.inf, (np.zeros(2), 0.0)
+        for place, angle in zip(map(np.array, places), angles or [0.0] * len(places)):
+            cost = self._cost(place, half, angle)
+            if cost < least:
+                least, best = cost, (place, angle)
+            if cost == 0:
+                break
+        if not np.isfinite(least) or least and not required:
             artist.remove()
             return False
-        place, angle = spots[best]
+        place, angle = best
         x, y = self._axes.transData.inverted().transform(place)
         artist.set_position((x, y))
         artist.set_rotation(angle)

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections.abc import Hashable
 
-from vae_rd.catalogue import NETWORKS
+from vae_rd.catalogue import EVALUATION_BATCH, NETWORKS
 from vae_rd.config import STACKABLE_FIELDS, Config
 from vae_rd.sweeps.cost import cost, images_and_channels, num_parameters
 from vae_rd.training import gpus
@@ -16,7 +16,6 @@ from vae_rd.training import gpus
 CPU_MEMBERS = 12  # more gain nothing where members run one after the other, and the program takes longer to compile
 GPU_MEMBERS = 60  # the paper's 12 betas x 5 restarts
 COPIES = 9  # of a member's weights at the peak: weights, gradients, Adam's two, each with a copy in flight, one to save
-EVALUATION_BATCH = 1024  # images; column.py, which loads TensorFlow, has the same
 FLOATS_PER_IMAGE = 4  # per latent dimension of an evaluated image: posterior mean and scale, each with a copy
 GPU_GIBIBYTES = 8  # assumed of a GPU that does not say how much memory it has
 MEMORY_SHARE = 0.5  # of what there is, free or not: so that columns are the same in every call

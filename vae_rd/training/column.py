@@ -15,11 +15,11 @@ import numpy as np
 import tensorflow as tf
 
 from vae_rd import model
+from vae_rd.catalogue import EVALUATION_BATCH
 from vae_rd.config import STACKABLE_FIELDS, Config, ConfigError
 from vae_rd.datasets import random_streams, splits
 from vae_rd.storage import runs
 
-EVALUATION_BATCH = 1024
 _NOISE_STREAM, _BINARIZATION_STREAM, _BETA_STREAM = 0, 1, 2
 
 
