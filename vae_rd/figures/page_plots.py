@@ -9,7 +9,7 @@ from matplotlib.colors import to_hex
 
 from vae_rd.figures import rd_axes, rd_curves, style
 
-WIDTHS, HEIGHTS = (720, 600), (560, 290)  # pixels: of the curves and of the histogram
+WIDTHS, HEIGHTS = (740, 600), (560, 290)  # pixels: of the curves and of the histogram
 _LABEL = (75, 16)  # pixels: the size of a line's label
 _SMALL = {"text_font_size": "11px", "text_color": style.QUIET}
 
