@@ -30,7 +30,7 @@ class Command:
         self.process = context.Process(target=_redirected, args=(files, environment or {}, target, arguments))
         self.process.start()
 
-    def wait(self, seconds: float = 180) -> "Command":
+    def wait(self, seconds: float = 600) -> "Command":
         """Waits for the end; a process that has not ended by then is killed and fails the test."""
         self.process.join(seconds)
         if self.process.exitcode is None:
@@ -39,7 +39,7 @@ class Command:
             raise AssertionError(f"still running after {seconds} s:\n{self.text}")
         return self
 
-    def until(self, holds: Callable[[], object], seconds: float = 120) -> "Command":
+    def until(self, holds: Callable[[], object], seconds: float = 300) -> "Command":
         """Waits until something holds while the process runs; fails if it ends first."""
         deadline = time.monotonic() + seconds
         while not holds():

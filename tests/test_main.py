@@ -89,7 +89,7 @@ def test_a_column_killed_and_stopped_in_between_ends_as_if_it_had_not_been(train
         found = runs.find_runs(tmp_path / "runs")
         command.until(lambda: min(map(steps_in, found)) >= step)
         time.sleep(0.02)
-        command.signal(number).wait(30)
+        command.signal(number).wait()
         expected = {signal.SIGKILL: -9, signal.SIGTERM: 85, signal.SIGINT: 130}[number]
         assert command.status == expected, command.text
         if number != signal.SIGKILL:
@@ -194,7 +194,7 @@ def test_of_several_workers_the_chief_alone_begins_a_continued_run(train, tmp_pa
     train("--train_steps=5").wait()
     short = only_run(tmp_path)
     worker = train("--train_steps=9", f"--continue_from={short.path}", before=stop_when_waiting, **second_worker())
-    assert "it waits" in worker.wait(60).text
+    assert "it waits" in worker.wait().text
     assert only_run(tmp_path) == short
 
 
@@ -202,7 +202,7 @@ def test_of_several_workers_the_chief_alone_begins_a_continued_run(train, tmp_pa
 def test_tasks_that_train_on_their_own_wait_for_nobody(train, tmp_path):
     command = train("--strategy=one_device", "--split=cd_60", f"--data_dir={tmp_path / 'data'}", "--train_steps=5",
                     before=stop_when_waiting, **second_worker())
-    assert command.wait(60).status == 0, command.text
+    assert command.wait().status == 0, command.text
     assert only_run(tmp_path).status() == "finished"
 
 
@@ -216,7 +216,7 @@ def test_a_second_process_on_a_run_is_refused(train, tmp_path):
             "Only one process can work on a run: wait for that one, or stop it")
     refused(train("--train_steps=200000", "--beta=0.3,1"), "is in use by")  # also as one of a column
     assert first.process.is_alive()
-    first.signal(signal.SIGTERM).wait(30)
+    first.signal(signal.SIGTERM).wait()
     assert first.status == 85
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from tests.benchmarks import machine
 from tests.benchmarks.contest import Row, compare, measure
 from tests.benchmarks.material import Material, Steps, placed
-from tests.benchmarks.training import roofline
+from tests.benchmarks.training import roofline, step_cost
 from vae_rd.config import Config
 from vae_rd.training.column import Column
 
@@ -30,7 +30,9 @@ def growth(material: Material, repeats: int, report) -> list[Row]:
                           repeats, report)
         for name, column in columns.items():
             figures["predicted"] = [roofline(column, *peaks) for peaks in zip(figures["peak"], figures["bandwidth"])]
-            rows.append(compare(f"mlp: {name}", "ms", figures, name, "predicted"))
+            flops, traffic = step_cost(column)
+            rows.append(compare(f"mlp: {name}", "ms", figures, name, "predicted",
+                                note=f"{flops / 1e9:.2f} GFLOP, {traffic / 1e6:.0f} MB of Adam"))
     return rows
 
 

@@ -119,11 +119,17 @@ def upkeep_share(figures: Figures, num_images: int) -> list[float]:
 
 def roofline(column, peak: float, bandwidth: float) -> float:
     """The least milliseconds of a step: products at the peak (GFLOP/s), then Adam's traffic at the bandwidth (GB/s)."""
+    flops, traffic = step_cost(column)
+    return (flops / peak + traffic / bandwidth) / 1e6
+
+
+def step_cost(column) -> tuple[int, int]:
+    """Operations of the products in one step, and bytes that Adam reads and writes."""
     weights = sum(int(tf.size(weight)) for weight in column.weights)
-    return (step_flops(column.template, column.shared.batch_size) / peak + ADAM_BYTES * weights / bandwidth) / 1e6
+    return step_flops(column.template, column.shared.batch_size), ADAM_BYTES * weights
 
 
-def step_flops(vae, batch_size: int) -> float:
+def step_flops(vae, batch_size: int) -> int:
     """Operations of the matrix products and convolutions in one step; 2 for each multiplication and addition.
 
     Each layer costs a product forward and two backward, but the first has no images to differentiate by.

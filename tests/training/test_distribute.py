@@ -162,7 +162,7 @@ def test_a_lost_worker_ends_the_other_and_both_can_go_on(train, tmp_path, by_two
     found = wait_for_step(workers, tmp_path, 20)
     workers[lost].signal(signal.SIGKILL)
     killed, other = time.monotonic(), workers[1 - lost]
-    assert other.wait(60).status == 1, other.text
+    assert other.wait().status == 1, other.text
     assert time.monotonic() - killed < 30
     assert "another worker of this training was lost" in other.text
     assert "continues from the last checkpoint" in other.text

@@ -71,7 +71,10 @@ def fill(text: str, table: pd.DataFrame, points: pd.DataFrame, judged: pd.DataFr
 
 
 def _runs(table: pd.DataFrame) -> str:
-    """What was trained: a line for each set of runs that differ in beta and seed only."""
+    """What was trained: a line for each set of runs that differ in beta and seed only.
+
+    Steps per second count those of every run that was trained in the same process.
+    """
     rows = tables.finished(table)
     rows = rows[(rows["partition"] == "train") & (rows["checkpoint"] == "last")]
     others = [name for name in tables.POINT_COLUMNS[:-2] if name not in (*_ALWAYS, "beta", "eval_every", "eval_images")
@@ -81,7 +84,7 @@ def _runs(table: pd.DataFrame) -> str:
               f"{key[-1]:,}", ", ".join(f"{beta:g}" for beta in sorted(own["beta"].unique())),
               ", ".join(str(seed) for seed in sorted(own["seed"].unique())), str(len(own)),
               f"{(own['wall_seconds'] / own[tables.COLUMN_MEMBERS]).sum() / 3600:.1f}",
-              f"{own['steps_per_second'].median():.0f}")
+              f"{(own['steps_per_second'] * own[tables.COLUMN_MEMBERS]).median():.0f}")
              for key, own in rows.groupby([*names, "train_steps"], dropna=False)]
     return _markdown(("setting", "steps", "beta", "seeds", "runs", "hours, all", "steps/s, median"), lines)
 
