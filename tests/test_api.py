@@ -46,6 +46,7 @@ def test_import_is_light_and_lists_what_it_offers():
     assert all(getattr(vae_rd, name).__doc__ for name in vae_rd.__all__)
 
 
+@pytest.mark.slow
 def test_train_returns_finished_runs_in_order_whose_repr_is_short(opened):
     assert [run.config for run in opened] == CONFIGS
     for run in opened:
@@ -66,6 +67,7 @@ def test_finished_runs_are_not_trained_again(opened, data_dir, monkeypatch):
         vae_rd.train(CONFIGS[0].replace(seed=1), data_dir=data_dir, runs_dir=opened[0].run.path.parent, progress=False)
 
 
+@pytest.mark.slow
 def test_missing_data_are_made(tmp_path):
     config = Config(split="cd_40", image_size=8, hidden_units=4, batch_size=8, train_steps=2)
     run, = vae_rd.train(config, data_dir=tmp_path / "data", runs_dir=tmp_path / "runs", progress=False)
@@ -73,6 +75,7 @@ def test_missing_data_are_made(tmp_path):
     assert run.run.path == tmp_path / "runs" / config.run_name and len(run.partition("train").index) == 40
 
 
+@pytest.mark.slow
 def test_a_diverged_run_is_named(opened, data_dir, tmp_path):
     config = CONFIGS[0].replace(learning_rate=1e30)
     with pytest.raises(runs.RunError, match=f"{config.run_name} diverged. Try a lower learning rate"):

@@ -218,6 +218,7 @@ def test_an_unrolled_column_launches_kernels_for_each_member():
     assert one.total < two.total
 
 
+@pytest.mark.slow
 def test_a_stacked_column_launches_no_more_kernels_for_more_members():
     two, four = (kernels_of(members, stacked=True) for members in (2, 4))
     assert two.products == four.products == 14

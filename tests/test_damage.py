@@ -336,6 +336,7 @@ def test_a_run_whose_config_is_gone_gets_it_back(finished, tmp_path, data_dir):
     assert differences(outcome(run), before[0]) == [] and run.config.read_bytes() == before[1]
 
 
+@pytest.mark.slow
 def test_killed_anywhere_in_its_ending_a_run_ends_the_same(finished, tmp_path, data_dir, monkeypatch):
     """After the first values per image, after the model, and between manifest and results."""
     run, _ = copied(finished, tmp_path)

@@ -145,6 +145,7 @@ def test_errors_stay_small_where_a_beta_scatters_three_times_as_much(place):
     assert np.mean([high < 2 for *_, high in rises]) < 0.08 and np.mean([low > 2 for _, low, _ in rises]) < 0.08
 
 
+@pytest.mark.slow
 def test_the_pooled_spread_alone_would_err_where_a_beta_scatters_more():
     spreads = np.where(np.arange(8) == 0, 3.0, 1.0)
     errors = []

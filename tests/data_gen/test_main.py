@@ -145,6 +145,7 @@ def test_damaged_split_is_named(tmp_path):
     assert _run("--split=cd_5", f"--data_dir={tmp_path}", "--overwrite").returncode == 0
 
 
+@pytest.mark.slow
 def test_kill_9_in_mid_generation_leaves_nothing_that_looks_finished(tmp_path):
     process = _start("--split=cd_16k", f"--data_dir={tmp_path}", "--num_workers=2")
     _wait_for(lambda: _written(tmp_path))
@@ -159,6 +160,7 @@ def test_kill_9_in_mid_generation_leaves_nothing_that_looks_finished(tmp_path):
     assert not list((tmp_path / "tetrominoes").glob(".cd_16k.*.unfinished"))
 
 
+@pytest.mark.slow
 def test_ctrl_c_cleans_up(tmp_path):
     process = _start("--split=cd_16k", f"--data_dir={tmp_path}", "--num_workers=2")
     _wait_for(lambda: _written(tmp_path))
@@ -169,6 +171,7 @@ def test_ctrl_c_cleans_up(tmp_path):
     assert [path.name for path in (tmp_path / "tetrominoes").iterdir()] == [".cd_16k.lock"]
 
 
+@pytest.mark.slow
 def test_two_processes_make_the_same_split_at_once(tmp_path):
     flags = ("--split=cd_16k", f"--data_dir={tmp_path}", "--num_workers=1")
     first = _start(*flags)

@@ -66,7 +66,8 @@ LAYOUTS = {
                                                       "normal learned scale", "discretized logistic")]}
 
 
-@pytest.mark.parametrize("name", LAYOUTS)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[] if name in ("figure3", "figure8") else pytest.mark.slow)
+                                  for name in LAYOUTS])
 def test_panels_are_those_of_the_paper(name):
     result = drawn(name)
     assert list(result.figures)[0] == name
@@ -200,6 +201,7 @@ def test_memorisation_is_drawn_beyond_its_control_and_no_marker_hides_another():
     assert one.get_marker() != three.get_marker() and "memorised \N{MINUS SIGN} control" in panel.get_ylabel()
 
 
+@pytest.mark.slow
 def test_log_px_says_how_many_images_it_is_a_mean_of(tmp_path):
     figure = drawn("log_likelihood").figures["log_likelihood"]
     assert "log p(x), importance sampling (200 images)" in key_of(figure)
@@ -260,6 +262,7 @@ def test_priors_have_their_curves_their_gap_and_their_distortion_at_matched_rate
     assert set(result.tables["priors_matched_rate"]["prior"]) == set(catalogue.PRIORS) - {"standard_normal"}
 
 
+@pytest.mark.slow
 def test_priors_that_are_not_measured_still_have_their_curves(tmp_path):
     wanted = experiment("priors", "smoke")
     result = paper.draw(fabricate_table(list(wanted.configs), lambda *run: metrics(*run[:2])), wanted, tmp_path)
@@ -268,6 +271,7 @@ def test_priors_that_are_not_measured_still_have_their_curves(tmp_path):
     assert len(result.notes) == 7 and all("made by python -m vae_rd.sweep" in note for note in result.notes)
 
 
+@pytest.mark.slow
 def test_squared_error_is_drawn_against_the_rate(tmp_path):
     result = drawn("likelihoods", "laptop")
     axes = result.figures["likelihoods_squared_error"].axes[0]
@@ -310,6 +314,7 @@ def test_a_run_directory_that_vanished_is_no_crash(tmp_path):
     assert not RunDir(tmp_path / wanted.run_names[0]).path.exists()
 
 
+@pytest.mark.slow
 def test_one_training_says_what_both_ways_took(tmp_path):
     """40 steps at 0.1 a second, for three betas or for one; a beta that was trained one way only does not count."""
     configs = list(experiment("one_training", "smoke").configs)

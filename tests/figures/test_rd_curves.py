@@ -85,6 +85,7 @@ def test_diagonals_carry_the_elbo_of_their_points(four):
     assert found >= 4
 
 
+@pytest.mark.slow
 def test_rates_that_span_decades_get_a_logarithmic_axis_whose_diagonals_still_tell_the_elbo(four):
     wide = four.assign(rate_mean=np.where(four["beta"] < 0.01, 600.0, four["rate_mean"]))
     assert rd_curves.rd_figure(four).axes[0].get_xscale() == "linear"

@@ -34,6 +34,7 @@ def test_chains_move_and_stay_many(found):
     assert np.median(found[1].ess) > 2
 
 
+@pytest.mark.slow
 def test_a_wrong_guess_at_the_scales_changes_no_answer(model):
     images = model.images(4)
     ours = annealed.annealed_log_marginal(images, model.prior(), model.likelihood, np.ones((4, 3)), num_chains=16,
@@ -52,6 +53,7 @@ def test_bidirectional_bounds_enclose_the_truth(model):
     np.testing.assert_allclose((ours.lower + ours.upper) / 2, truth, atol=1.2)
 
 
+@pytest.mark.slow
 def test_few_steps_show_as_a_wide_gap(model):
     """The check must tell when annealing is too short to be trusted."""
     ours = annealed.bidirectional_check(model.prior(), lambda images: model.posterior(images)[1], model.likelihood, 12,

@@ -92,6 +92,7 @@ def test_a_model_is_told_its_own_beta_unless_it_is_told_another_also_when_saved_
     assert not np.allclose(vae.likelihood(codes).mean(), vae.likelihood(codes, 0.5).mean(), rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_fit_trains_a_model_at_its_own_beta():
     vae = model.build(CONFIG.replace(beta=0.2), SHAPE, 300)
     images = np.random.default_rng(0).uniform(0.8, 1, (64, *SHAPE))

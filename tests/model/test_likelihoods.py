@@ -212,11 +212,10 @@ def test_the_saved_model_is_the_same_model(tmp_path, name):
     check_saved(tmp_path, {"likelihood": name, "precision": "float64"})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name, stacked, jit", [
-    ("normal_learned_scale", True, False),
-    pytest.param("normal_learned_scale", False, True, marks=pytest.mark.slow),
-    pytest.param("continuous_bernoulli", True, False, marks=pytest.mark.slow),
-    pytest.param("discretized_logistic", True, True, marks=pytest.mark.slow)])
+    ("normal_learned_scale", True, False), ("normal_learned_scale", False, True),
+    ("continuous_bernoulli", True, False), ("discretized_logistic", True, True)])
 def test_a_member_of_a_column_is_the_run_trained_alone(split, name, stacked, jit):
     check_column(split, {"likelihood": name}, stacked, jit)
 

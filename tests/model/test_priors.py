@@ -290,12 +290,10 @@ def test_every_parameter_moves_in_one_step(prior):
     check_step({"prior": prior, "precision": "bfloat16", "rate_terms": "marginal_kl"})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prior, likelihood", [
-    ("learned_normal", "continuous_bernoulli"),
-    pytest.param("vamp", "normal_learned_scale", marks=pytest.mark.slow),
-    pytest.param("exemplar", "bernoulli", marks=pytest.mark.slow),
-    pytest.param("flow", "discretized_logistic", marks=pytest.mark.slow),
-    pytest.param("mixture", "normal", marks=pytest.mark.slow)])
+    ("learned_normal", "continuous_bernoulli"), ("vamp", "normal_learned_scale"), ("exemplar", "bernoulli"),
+    ("flow", "discretized_logistic"), ("mixture", "normal")])
 def test_fit_learns_with_keras_defaults(split, prior, likelihood):
     vae = model.build(Config(image_size=8, hidden_units=16, prior=prior, likelihood=likelihood), SHAPE, 300)
     vae.adapt(split.train.images)
@@ -304,8 +302,8 @@ def test_fit_learns_with_keras_defaults(split, prior, likelihood):
     assert np.diff(history["objective"])[:3].max() < 0 and history["objective"][-1] < history["objective"][3]
 
 
-@pytest.mark.parametrize("prior, allowed", [("mixture", 0.02), pytest.param("flow", 0.2, marks=pytest.mark.slow),
-                                            pytest.param("vamp", 0.1, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("prior, allowed", [("mixture", 0.02), ("flow", 0.2), ("vamp", 0.1)])
 def test_a_prior_learns_a_distribution_that_no_normal_fits(prior, allowed):
     """Two clusters: the negative log density falls to their entropy, far below that of the best Gaussian."""
     random = np.random.default_rng(0)

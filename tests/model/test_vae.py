@@ -271,6 +271,7 @@ def test_fit_takes_the_steps_of_numpy():
     np.testing.assert_allclose(history["distortion"], means[:, 1], rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_fit_learns_with_keras_defaults(split):
     vae = compiled(model.build(Config(image_size=8, hidden_units=16), SHAPE, 300), 1e-2)
     images = split.train.images.astype(np.float32) / 255

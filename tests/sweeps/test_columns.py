@@ -45,7 +45,7 @@ def test_no_piece_has_a_part_of_a_training(num_tasks):
     assert sum(map(len, trainings)) == len({config.training for config in configs}) == 36 + 6
 
 
-@pytest.mark.parametrize("num_tasks", [1, 2, 3, 7, 64, 500])
+@pytest.mark.parametrize("num_tasks", [1, 2, 3, 7, 64, pytest.param(500, marks=pytest.mark.slow)])
 def test_pieces_are_disjoint_and_complete_for_any_number_of_tasks(num_tasks):
     configs = list(experiment("figure4", "laptop").configs)
     cut = [columns.piece(configs, task, num_tasks) for task in range(num_tasks)]

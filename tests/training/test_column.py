@@ -72,7 +72,8 @@ def test_training_takes_the_steps_of_numpy(split, num_layers, jit, stacked):
             np.testing.assert_allclose(made.state()[name][place], expected, rtol=1e-7, atol=1e-9)
 
 
-CASES = [pytest.param(SMALL, True, False, marks=pytest.mark.slow), (CNN, False, False),
+CASES = [pytest.param(SMALL, True, False, marks=pytest.mark.slow),
+         pytest.param(CNN, False, False, marks=pytest.mark.slow),
          (SMALL.replace(rate_terms="mutual_information"), False, True),
          pytest.param(SMALL.replace(prior="mixture", rate_terms="marginal_kl", binarization="dynamic", num_layers=2),
                       False, False, marks=pytest.mark.slow)]
@@ -88,6 +89,7 @@ def test_a_member_is_the_run_trained_alone(split, config, jit, stacked):
     assert distance(member_state(together, 0), member_state(alone, 0)) > 0.1  # not by all being the same
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("config, jit, stacked", CASES[:2])
 def test_a_member_is_the_run_trained_alone_in_float32(split, config, jit, stacked):
     configs = members(config, (0.01, 2.0), (3, 0))[::3]
@@ -102,7 +104,8 @@ def test_other_precisions_train(split, precision):
     assert made.state()["encoder.0.kernel"].dtype == np.float32
 
 
-@pytest.mark.parametrize("config, jit", [pytest.param(SMALL, True, marks=pytest.mark.slow), (CNN, False)])
+@pytest.mark.slow
+@pytest.mark.parametrize("config, jit", [(SMALL, True), (CNN, False)])
 def test_cutting_the_steps_into_calls_changes_no_bit(split, config, jit):
     whole, pieces = (column(members(config, (0.5,)), split, jit) for _ in range(2))
     whole.train(0, 23)
@@ -143,6 +146,7 @@ def test_the_state_of_an_earlier_version_is_restored_without_its_betas(split):
     assert all(np.array_equal(values, half.state()[name]) for name, values in other.state().items())
 
 
+@pytest.mark.slow
 def test_states_of_members_make_the_state_of_a_column(split):
     state = trained(members(SMALL, (0.1, 1.0)), split, 3).state()
     parts = [column_module.member_state(state, place) for place in range(2)]
@@ -199,7 +203,7 @@ def test_members_that_cannot_share_a_program_are_refused(split):
 # Evaluation
 
 
-@pytest.mark.parametrize("size", [1, 31, 32, 33, 64, 65, 300])
+@pytest.mark.parametrize("size", [31, 32, 33, *(pytest.param(size, marks=pytest.mark.slow) for size in (1, 64, 65, 300))])
 def test_every_image_is_evaluated_once_with_its_own_noise(monkeypatch, split, size):
     """Against NumPy, on partitions just below, at and above a multiple of the batch."""
     monkeypatch.setattr(column_module, "EVALUATION_BATCH", 32)

@@ -62,6 +62,7 @@ def overfitted(finish, tmp_path_factory):
 # Steps
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("config", [TINY, CNN], ids=["mlp", "cnn"])
 def test_with_open_gates_and_a_range_of_no_width_it_is_an_ordinary_run(split, config):
     """Gates that are open for every beta have no gradient: the other weights stay those of a plain run."""
@@ -111,6 +112,7 @@ def test_the_training_depends_on_the_seed_and_not_on_the_betas_it_is_evaluated_a
     assert not np.array_equal(several.trace[:, :, 0], several.trace[:, :, 3])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("config", [TINY, CNN], ids=["mlp", "cnn"])
 def test_the_state_of_a_training_is_the_same_to_the_bit_whatever_the_betas(split, config):
     one, several = trained(at([0.3], config), split, 20), trained(at(BETAS, config), split, 20)

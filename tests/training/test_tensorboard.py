@@ -60,6 +60,7 @@ def expected_scalars(run):
             for partition in ("train", "test") for name in tensorboard.SCALARS}
 
 
+@pytest.mark.slow
 def test_scalars_agree_with_the_history(trained):
     for run in runs.find_runs(trained):
         assert scalars(run) == expected_scalars(run)

@@ -152,6 +152,7 @@ def test_the_subset_of_all_but_the_last_evaluation_is_the_seeded_one(split):
     assert score != pytest.approx(whole["test_select"].objective.mean(), rel=1e-4)  # of other images
 
 
+@pytest.mark.slow
 def test_slow_steps_are_timed_too(finish, tmp_path, monkeypatch):
     monkeypatch.setattr(loop, "CHUNK_SECONDS", 1e-9)  # no chunk is ever longer than a step
     run, = finish(tmp_path, TINY.replace(train_steps=5, eval_every=5))
@@ -187,6 +188,7 @@ def test_the_run_directory_holds_what_the_contract_says(pair):
         assert len(list(run.checkpoints.iterdir())) == 2  # last and the best of now: older ones are removed
 
 
+@pytest.mark.slow
 def test_a_column_gives_the_runs_that_single_commands_give(finish, pair, tmp_path):
     alone, = finish(tmp_path, pair[1].read_config())
     one, other = outcome(alone), outcome(pair[1])
@@ -202,6 +204,7 @@ def test_a_column_gives_the_runs_that_single_commands_give(finish, pair, tmp_pat
 # Early stopping
 
 
+@pytest.mark.slow
 def test_the_best_evaluation_has_the_lowest_objective_on_the_selecting_half(overfitted):
     results = overfitted.read_results()
     scores = {row["step"]: row["objective"] for row in overfitted.read_history() if row["partition"] == "test_select"}
@@ -230,6 +233,7 @@ def test_the_score_has_the_whole_rate_whatever_part_is_penalised(split, part):
     assert evaluator.score({"test": values}, 0.25) == pytest.approx(expected, rel=1e-6)
 
 
+@pytest.mark.slow
 def test_a_run_that_penalises_a_part_of_the_rate_keeps_the_evaluation_with_the_best_whole(finish, tmp_path):
     config = TINY.replace(rate_terms="mutual_information", seed=3)
     run, = finish(tmp_path, config)
@@ -243,6 +247,7 @@ def test_a_run_that_penalises_a_part_of_the_rate_keeps_the_evaluation_with_the_b
 # rate_terms in evaluation
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", ["mutual_information", "marginal_kl"])
 def test_the_evaluated_objective_has_the_exact_part_of_the_rate(finish, tmp_path, split, part):
     config = TINY.replace(rate_terms=part, beta=2.0, train_steps=40, eval_images=60)
@@ -290,7 +295,8 @@ def poisoned(monkeypatch, member, step, weight="decoder.3.bias"):
     monkeypatch.setattr(column_module.Column, "train", train)
 
 
-@pytest.mark.parametrize("lost", [0, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("lost", [0, 1])
 def test_a_member_that_diverges_is_named_and_the_others_end_well(finish, tmp_path, monkeypatch, pair, capsys, lost):
     configs = [run.read_config() for run in pair]
     with monkeypatch.context() as patch:
@@ -357,9 +363,10 @@ def stop_in(monkeypatch, method, call, number):
 
 # evaluate: calls 1, 2 at step 0, ... 11, 12 at step 500, and 13, 14 with the best weights
 @pytest.mark.parametrize("method, call, number, status", [
-    ("train", 1, signal.SIGTERM, 85), ("train", 5, signal.SIGINT, 130),
-    ("evaluate", 4, signal.SIGUSR1, 85), ("evaluate", 14, signal.SIGINT, 130),
-    *(pytest.param("evaluate", call, signal.SIGTERM, 85, marks=pytest.mark.slow) for call in (1, 11, 13))])
+    ("train", 5, signal.SIGINT, 130),
+    *(pytest.param(*stop, marks=pytest.mark.slow) for stop in (
+        ("train", 1, signal.SIGTERM, 85), ("evaluate", 4, signal.SIGUSR1, 85), ("evaluate", 14, signal.SIGINT, 130),
+        *(("evaluate", call, signal.SIGTERM, 85) for call in (1, 11, 13))))])
 def test_a_run_stopped_anywhere_ends_as_if_it_had_not_been(finish, tmp_path, monkeypatch, overfitted, method, call,
                                                            number, status):
     with monkeypatch.context() as patch:
@@ -392,6 +399,7 @@ def test_members_of_a_column_that_was_stopped_go_on_together(finish, tmp_path, m
         assert differences(outcome(run), outcome(expected)) == []
 
 
+@pytest.mark.slow
 def test_a_diverged_member_keeps_its_slot_when_the_column_goes_on(finish, tmp_path, monkeypatch, pair):
     configs = [run.read_config() for run in pair]
     with monkeypatch.context() as patch:
@@ -404,6 +412,7 @@ def test_a_diverged_member_keeps_its_slot_when_the_column_goes_on(finish, tmp_pa
     assert differences(outcome(made[1]), outcome(pair[1])) == []
 
 
+@pytest.mark.slow
 def test_a_column_that_an_earlier_version_began_goes_on_under_its_names(finish, tmp_path, monkeypatch, pair):
     configs = [run.read_config() for run in pair]
     with monkeypatch.context() as patch:
@@ -440,6 +449,7 @@ def test_other_compositions_train_too(finish, tmp_path, monkeypatch, pair):
 # What is brought back from the device
 
 
+@pytest.mark.slow
 def test_an_evaluation_downloads_the_column_once(finish, tmp_path, monkeypatch):
     """All three members improve at every evaluation; their best weights, checkpoints and models share one download."""
     downloads, passes, original = [], [], column_module.Column.evaluate
@@ -480,6 +490,7 @@ def as_earlier_versions_wrote(run, beta):
                            | {name: arrays[name] for name in names[place:]})
 
 
+@pytest.mark.slow
 def test_a_run_begun_by_an_earlier_version_goes_on_to_the_same_bits(finish, tmp_path, monkeypatch, pair):
     configs = [run.read_config() for run in pair]
     with monkeypatch.context() as patch:
@@ -492,6 +503,7 @@ def test_a_run_begun_by_an_earlier_version_goes_on_to_the_same_bits(finish, tmp_
         assert differences(outcome(run), outcome(expected)) == []
 
 
+@pytest.mark.slow
 def test_the_best_weights_of_an_earlier_version_are_opened(finish, tmp_path, data_dir):
     run, = finish(tmp_path, TINY)
     expected = finished_run.open_run(run.path, data_dir, "best").vae.named_weights()
@@ -524,6 +536,7 @@ def test_a_finished_run_is_left_alone(finish, pair, monkeypatch):
     assert before == {path: path.stat().st_mtime_ns for path in pair[0].path.rglob("*") if path.name != "lock"}
 
 
+@pytest.mark.slow
 def test_a_continued_run_is_the_longer_run(finish, tmp_path, monkeypatch):
     short = TINY.replace(eval_every=20)
     longer = short.replace(train_steps=130, eval_every=20)
