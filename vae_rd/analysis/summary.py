@@ -71,10 +71,7 @@ def fill(text: str, table: pd.DataFrame, points: pd.DataFrame, judged: pd.DataFr
 
 
 def _runs(table: pd.DataFrame) -> str:
-    """What was trained: a line for each set of runs that differ in beta and seed only.
-
-    Steps per second count those of every run that was trained in the same process.
-    """
+    """What was trained: a line for each set of runs that differ in beta and seed only."""
     rows = tables.finished(table)
     rows = rows[(rows["partition"] == "train") & (rows["checkpoint"] == "last")]
     others = [name for name in tables.POINT_COLUMNS[:-2] if name not in (*_ALWAYS, "beta", "eval_every", "eval_images")
@@ -83,10 +80,9 @@ def _runs(table: pd.DataFrame) -> str:
     lines = [(naming.describe(dict(zip(names, key))),
               f"{key[-1]:,}", ", ".join(f"{beta:g}" for beta in sorted(own["beta"].unique())),
               ", ".join(str(seed) for seed in sorted(own["seed"].unique())), str(len(own)),
-              f"{(own['wall_seconds'] / own[tables.COLUMN_MEMBERS]).sum() / 3600:.1f}",
-              f"{(own['steps_per_second'] * own[tables.COLUMN_MEMBERS]).median():.0f}")
+              f"{(own['wall_seconds'] / own[tables.COLUMN_MEMBERS]).sum() / 3600:.1f}")
              for key, own in rows.groupby([*names, "train_steps"], dropna=False)]
-    return _markdown(("setting", "steps", "beta", "seeds", "runs", "hours, all", "steps/s, median"), lines)
+    return _markdown(("setting", "steps", "beta", "seeds", "runs", "hours, all"), lines)
 
 
 def _measured(points: pd.DataFrame, columns: dict[str, tuple[str, str, str]]) -> str:
