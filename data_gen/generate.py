@@ -25,7 +25,7 @@ _SHARD_IMAGES = 8192  # images in a shard unless --num_shards says otherwise
 _WORKER_IMAGES = 4096  # below this number of images for each, more processes cost more than they save
 
 
-class _Piece(NamedTuple):
+class _PlannedShard(NamedTuple):
     """One shard to be written."""
 
     partition: str
@@ -105,20 +105,20 @@ def generate(data_dir: str | os.PathLike, spec: DataSpec, *, raw_dir: str | os.P
     if not overwrite and split_folder.is_complete(destination):
         return destination
     data = open_dataset(spec.dataset, spec.data_seed, spec.image_size, raw_dir or pathlib.Path(data_dir) / "raw")
-    pieces = _pieces(data.split(spec.split), num_shards)
-    _check_memory(pieces, data.image_shape)
+    planned = _plan_shards(data.split(spec.split), num_shards)
+    _check_memory(planned, data.image_shape)
     destination.parent.mkdir(parents=True, exist_ok=True)
     with split_folder.alone(destination, progress):
         if overwrite or not split_folder.is_complete(destination):
             with split_folder.beside(destination) as folder:
-                _write(folder, data, spec.split, pieces, spec.binarization == "static", num_workers, progress)
+                _write(folder, data, spec.split, planned, spec.binarization == "static", num_workers, progress)
                 split_folder.publish(folder, destination, overwrite)
     return destination
 
 
-def _pieces(partitions: tuple[np.ndarray, np.ndarray], num_shards: int | None) -> list[_Piece]:
+def _plan_shards(partitions: tuple[np.ndarray, np.ndarray], num_shards: int | None) -> list[_PlannedShard]:
     """The shards to write: contiguous parts of each partition's index."""
-    pieces = []
+    planned = []
     for partition, index in zip(records.PARTITIONS, partitions):
         if not len(index):
             raise ConfigError(f"the {partition} set of this split has no images. Try a larger split.")
@@ -126,14 +126,14 @@ def _pieces(partitions: tuple[np.ndarray, np.ndarray], num_shards: int | None) -
         if not 1 <= count <= len(index):
             raise ConfigError(f"num_shards must be from 1 to the {len(index)} images of the {partition} set "
                               f"(got {num_shards}).")
-        pieces += [_Piece(partition, records.shard_name(partition, number, count), part)
+        planned += [_PlannedShard(partition, records.shard_name(partition, number, count), part)
                    for number, part in enumerate(np.array_split(index, count))]
-    return pieces
+    return planned
 
 
-def _check_memory(pieces: list[_Piece], image_shape: tuple[int, int, int]) -> None:
+def _check_memory(planned: list[_PlannedShard], image_shape: tuple[int, int, int]) -> None:
     """Refuses shards that this machine cannot hold, before work starts: each is drawn in memory, then compressed."""
-    largest = max(len(piece.index) for piece in pieces)
+    largest = max(len(shard.index) for shard in planned)
     needed, there = largest * math.prod(image_shape), os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     if needed > there:
         raise ConfigError(f"a shard must fit in the {there / 1e9:,.0f} GB of memory of this machine (got {largest} "
@@ -141,21 +141,21 @@ def _check_memory(pieces: list[_Piece], image_shape: tuple[int, int, int]) -> No
                           "images, or more shards (--num_shards).")
 
 
-def _write(folder: pathlib.Path, data: Dataset, split: str, pieces: list[_Piece], static: bool,
+def _write(folder: pathlib.Path, data: Dataset, split: str, planned: list[_PlannedShard], static: bool,
            num_workers: int | None, progress: bool) -> None:
     """Writes all shards and info.json into `folder`."""
-    total = sum(len(piece.index) for piece in pieces)
+    total = sum(len(shard.index) for shard in planned)
     workers = num_workers or min(len(os.sched_getaffinity(0)), math.ceil(total / _WORKER_IMAGES))
     shards = []
-    with _mapper(min(workers, len(pieces))) as each, tqdm.tqdm(
+    with _mapper(min(workers, len(planned))) as each, tqdm.tqdm(
             total=total, desc=f"making {data.name}/{split}", unit=" images", unit_scale=True, disable=not progress,
             dynamic_ncols=True) as bar:
-        for shard in each(functools.partial(_write_piece, folder, data, static), pieces):
+        for shard in each(functools.partial(_write_shard, folder, data, static), planned):
             shards.append(shard)
             bar.update(shard.examples)
         files = [[folder / shard.file for shard in shards if shard.partition == name] for name in records.PARTITIONS]
         content = dict(zip(records.PARTITIONS, each(records.content_sha256, files)))
-    sizes = {name: sum(len(piece.index) for piece in pieces if piece.partition == name) for name in records.PARTITIONS}
+    sizes = {name: sum(len(shard.index) for shard in planned if shard.partition == name) for name in records.PARTITIONS}
     info = records.Info(
         dataset=data.name, split=split, seed=data.data_seed, image_size=data.image_size,
         binarization="static" if static else "none", image_shape=data.image_shape, factor_names=data.factor_names,
@@ -164,11 +164,11 @@ def _write(folder: pathlib.Path, data: Dataset, split: str, pieces: list[_Piece]
     (folder / records.INFO_FILE).write_text(info.to_json())
 
 
-def _write_piece(folder: pathlib.Path, data: Dataset, static: bool, piece: _Piece) -> records.Shard:
-    images = data.images(piece.index)
+def _write_shard(folder: pathlib.Path, data: Dataset, static: bool, shard: _PlannedShard) -> records.Shard:
+    images = data.images(shard.index)
     if static:
-        images = binarize(images, piece.index, data.data_seed)
-    return records.write_shard(folder / piece.file, images, piece.index, data.factors[piece.index])
+        images = binarize(images, shard.index, data.data_seed)
+    return records.write_shard(folder / shard.file, images, shard.index, data.factors[shard.index])
 
 
 def binarize(images: np.ndarray, index: np.ndarray, data_seed: int) -> np.ndarray:

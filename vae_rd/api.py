@@ -42,14 +42,14 @@ def train(configs: Config | Sequence[Config], *, data_dir: str | os.PathLike = "
     """
     from vae_rd.datasets import splits
     from vae_rd.storage import runs
-    from vae_rd.sweeps.columns import columns
+    from vae_rd.sweeps.columns import into_columns
     configs = _configs(configs)
     folders = {config: runs.run_dir(runs_dir, config) for config in configs}
     pending = [config for config in folders if folders[config].status() not in (runs.FINISHED, runs.DIVERGED)]
     _set_up(_one_precision(pending) if pending else "float32")
     from vae_rd.measures import finished_run
     from vae_rd.training.train_and_measure import train_and_measure
-    for column in columns(pending):
+    for column in into_columns(pending):
         _make_data(column[0], data_dir, raw_dir, progress)
         train_and_measure(column, runs_dir=runs_dir, data_dir=data_dir, progress=progress)
     diverged = [config.run_name for config in folders if folders[config].status() == runs.DIVERGED]

@@ -31,7 +31,7 @@ _RETRY, _PROGRESS, _IMPORT = cli.retry(), cli.progress(), cli.modules()
 _SETTINGS = cli.settings(MEASURES)
 
 
-def column_size(text: str) -> int | None:
+def _column_size(text: str) -> int | None:
     """The number of runs in a column; None for `auto`."""
     if text == "auto":
         return None
@@ -45,7 +45,7 @@ def main(argv: list[str]) -> None:
     with cli.opened(argv):
         cli.import_modules(_IMPORT.value)
         sweep = Sweep(_EXPERIMENT.value or (), scale=_SCALE.value, task=_TASK.value, num_tasks=_NUM_TASKS.value,
-                      workers=_WORKERS.value, column_size=column_size(_COLUMN_SIZE.value), runs_dir=_RUNS_DIR.value,
+                      workers=_WORKERS.value, column_size=_column_size(_COLUMN_SIZE.value), runs_dir=_RUNS_DIR.value,
                       data_dir=_DATA_DIR.value, raw_dir=_RAW_DIR.value, measure=_MEASURE.value, retry=_RETRY.value,
                       progress=_PROGRESS.value, strategy=_STRATEGY.value, sharing=_SHARING.value, modules=_IMPORT.value,
                       settings=cli.given(_SETTINGS))

@@ -15,21 +15,21 @@ def _shared(config):
 @pytest.mark.parametrize("size", [1, 2, 5, 12, 1000])
 def test_columns_hold_every_run_once_and_differ_in_stackable_fields_only(size):
     configs = list(experiment("figure6", "laptop").configs)
-    cut = columns.columns(configs, size)
+    cut = columns.into_columns(configs, size)
     assert sorted(config.run_name for column in cut for config in column) == sorted(c.run_name for c in configs)
     assert all(len(column) <= size and len({_shared(config) for config in column}) == 1 for column in cut)
 
 
 def test_columns_are_cut_finer_for_several_workers():
     configs = [Config(beta=beta) for beta in (0.1, 0.2, 0.3, 0.4, 0.5)]
-    assert [len(column) for column in columns.columns(configs, 12, at_least=2)] == [3, 2]
-    assert [len(column) for column in columns.columns(configs, 12)] == [5]
+    assert [len(column) for column in columns.into_columns(configs, 12, at_least=2)] == [3, 2]
+    assert [len(column) for column in columns.into_columns(configs, 12)] == [5]
 
 
 @pytest.mark.parametrize("size, at_least", [(None, 1), (2, 1), (None, 8)])
 def test_a_training_that_is_several_runs_is_one_column(size, at_least):
     configs = list(experiment("one_training", "laptop").configs)
-    cut = columns.columns(configs, size, at_least)
+    cut = columns.into_columns(configs, size, at_least)
     assert sorted(config.run_name for column in cut for config in column) == sorted(c.run_name for c in configs)
     shared = [column for column in cut if column[0].conditioning == "beta"]
     assert [len(column) for column in shared] == [6] * 6  # 6 betas; 2 networks x 3 restarts
@@ -62,10 +62,10 @@ def test_pieces_cost_about_the_same():
 def test_a_column_fits_into_memory(monkeypatch):
     monkeypatch.setattr(columns, "num_gpus", lambda: 0)
     wide = Config(hidden_units=8192, num_layers=5)
-    assert 1 <= columns.column_size(wide) < columns.column_size(Config()) <= columns.CPU_MEMBERS
+    assert 1 <= columns.members_that_fit(wide) < columns.members_that_fit(Config()) <= columns.CPU_MEMBERS
     monkeypatch.setattr(columns, "num_gpus", lambda: 1)
     monkeypatch.setattr(columns, "_gpu_bytes", lambda: 80 * 2**30)
-    assert columns.column_size(Config()) == columns.GPU_MEMBERS
+    assert columns.members_that_fit(Config()) == columns.GPU_MEMBERS
 
 
 def test_visible_gpus_are_counted_without_tensorflow(monkeypatch):
@@ -109,18 +109,18 @@ echo "  MIG 1g.10gb     Device  1: (UUID: MIG-a28ad590)"
 def test_workers_that_share_a_gpu_share_its_memory_and_members_without_a_batched_form_are_few(monkeypatch):
     monkeypatch.setattr(columns, "num_gpus", lambda: 2)
     monkeypatch.setattr(columns, "_gpu_bytes", lambda: 60 * columns.member_bytes(Config()))
-    sizes = [columns.column_size(Config(), columns.workers_sharing(workers)) for workers in (1, 2, 3, 4, 5, 6)]
+    sizes = [columns.members_that_fit(Config(), columns.workers_sharing(workers)) for workers in (1, 2, 3, 4, 5, 6)]
     assert sizes == [30, 30, 15, 15, 10, 10]
     monkeypatch.setattr(columns, "_gpu_bytes", lambda: 2**50)
-    assert columns.column_size(Config()) == columns.GPU_MEMBERS
-    assert columns.column_size(Config(architecture="cnn")) == columns.CPU_MEMBERS
+    assert columns.members_that_fit(Config()) == columns.GPU_MEMBERS
+    assert columns.members_that_fit(Config(architecture="cnn")) == columns.CPU_MEMBERS
 
 
 def test_a_gpu_without_nvidia_smi_still_gets_columns(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
     columns._gpu_bytes.cache_clear()
-    assert 1 <= columns.column_size(Config()) <= columns.GPU_MEMBERS
+    assert 1 <= columns.members_that_fit(Config()) <= columns.GPU_MEMBERS
     assert "nvidia-smi does not say" in capsys.readouterr().err
     columns._gpu_bytes.cache_clear()
 

@@ -203,7 +203,8 @@ def test_members_that_cannot_share_a_program_are_refused(split):
 # Evaluation
 
 
-@pytest.mark.parametrize("size", [31, 32, 33, *(pytest.param(size, marks=pytest.mark.slow) for size in (1, 64, 65, 300))])
+@pytest.mark.parametrize("size", [
+    31, 32, 33, *(pytest.param(size, marks=pytest.mark.slow) for size in (1, 64, 65, 300))])
 def test_every_image_is_evaluated_once_with_its_own_noise(monkeypatch, split, size):
     """Against NumPy, on partitions just below, at and above a multiple of the batch."""
     monkeypatch.setattr(column_module, "EVALUATION_BATCH", 32)

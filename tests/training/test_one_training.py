@@ -103,7 +103,7 @@ def test_every_image_of_a_step_has_its_own_beta_log_uniform_over_the_range(split
 def test_the_training_depends_on_the_seed_and_not_on_the_betas_it_is_evaluated_at(split, options):
     several = trained([*at(BETAS), *at(BETAS[:2], seed=1)], split, 20, **options)
     one, other = trained(at([0.3]), split, 20, **options), trained(at([0.3], seed=1), split, 20, **options)
-    assert several.places == [0, 0, 0, 1, 1]
+    assert several.slots == [0, 0, 0, 1, 1]
     for name, values in several.state().items():
         assert len(values) == 2
         np.testing.assert_allclose(values[0], one.state()[name][0], rtol=1e-5, atol=1e-6)

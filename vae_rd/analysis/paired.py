@@ -59,7 +59,7 @@ class Runs:
         self._used: list[tuple[int, int]] = []  # restarts and betas of the curves given out
 
     @contextmanager
-    def counted(self) -> Iterator[list[tuple[int, int]]]:
+    def counting(self) -> Iterator[list[tuple[int, int]]]:
         """The restarts and betas of each curve that is given out within the block."""
         self._used = []
         yield self._used
@@ -120,7 +120,7 @@ class Runs:
         if absent or len(seeds) < self._least:
             at = "every beta" if not betas else f"beta = {', '.join(f'{beta:g}' for beta in absent)}"
             what = f"too few restarts at {at}" if absent else f"{len(seeds)} restarts have finished at every beta"
-            raise NotEnough(f"{_named(wanted[0])}: {what} ({self._least} needed)")
+            raise NotEnough(f"{_label(wanted[0])}: {what} ({self._least} needed)")
         if counted:
             self._used.append((len(seeds), len(betas)))
         return betas, sorted(seeds), complete
@@ -133,14 +133,14 @@ class Runs:
         if quantity not in self._columns:
             self._columns[quantity] = self._rows[quantity].to_dict()
         column = self._columns[quantity]
-        keys = {point: (run, partition, checkpoint) for point, run in self._names(network, split, fields).items()}
+        keys = {point: (run, partition, checkpoint) for point, run in self._runs_of(network, split, fields).items()}
         values = pd.Series({point: column[key] for point, key in keys.items() if key in column}, dtype=float)
         if quantity == FLOOR and len(values) and values.isna().all():
             raise NotEnough(f"{describe({'split': split, **network})}: the distortion of these runs has no entropy "
                             "floor (only a Bernoulli likelihood has one), so excess distortion is not defined")
         return values.unstack() if len(values) else pd.DataFrame()
 
-    def _names(self, network: dict, split: str, fields: dict) -> dict[tuple[int, float], str]:
+    def _runs_of(self, network: dict, split: str, fields: dict) -> dict[tuple[int, float], str]:
         """The finished runs of a curve by seed and beta."""
         key = (*sorted(network.items()), split, *sorted(fields.items()))
         if key not in self._run_names:
@@ -152,19 +152,19 @@ class Runs:
     def _values_per_image(self, wanted: Wanted, betas: list[float], seeds: list[int]) -> np.ndarray:
         quantity, network, split, where = wanted
         fields = {name: value for name, value in where.items() if name not in ("partition", "checkpoint")}
-        runs = self._names(network, split, fields)
+        runs = self._runs_of(network, split, fields)
         kind = where.get("partition", "test"), where.get("checkpoint", "last")
         rows = [self._images(runs[seed, beta], *kind).get(quantity) for seed in seeds for beta in betas]
         sizes = {None if row is None else len(row) for row in rows}
         if None in sizes or len(sizes) > 1:
-            raise NotEnough(f"{_named(wanted)}: the runs have no values of the same images. Measure them again")
+            raise NotEnough(f"{_label(wanted)}: the runs have no values of the same images. Measure them again")
         values = np.array(rows, float)
         values = values[:, np.isfinite(values).all(0)]
         if values.shape[1] < 2:
-            raise NotEnough(f"{_named(wanted)}: fewer than 2 images were measured in all runs. Measure more of them")
+            raise NotEnough(f"{_label(wanted)}: fewer than 2 images were measured in all runs. Measure more of them")
         return values.reshape(len(seeds), len(betas), -1)
 
 
-def _named(wanted: Wanted) -> str:
+def _label(wanted: Wanted) -> str:
     quantity, network, split, where = wanted
     return f"{quantity}, {describe({'split': split, **network})}" + "".join(f", {value}" for value in where.values())

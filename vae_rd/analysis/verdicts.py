@@ -80,7 +80,7 @@ def _judged(claim: Claim, runs: Runs) -> dict:
 
 
 def _computed(claim: Claim, runs: Runs) -> tuple[Finding, dict]:
-    with runs.counted() as used:
+    with runs.counting() as used:
         found = claim.compute(runs)
     return found, {name: min(counts, default=None) for name, counts in
                    zip(("restarts", "betas"), zip(*used) if used else ((), ()))}

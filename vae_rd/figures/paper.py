@@ -141,7 +141,7 @@ def curves_with_reconstructions(material: Material) -> Drawn:
     points = points.iloc[np.lexsort((points["num_layers"], [-size for _, size in split]))]  # the large set first
     strips = {key: strip for key in points.groupby(["split", "num_layers"]).groups
               if (strip := _reconstructions(material, *key))}
-    drawn = _rd(material, points, facet=("split", "num_layers"), hue=(), strips=strips)
+    drawn = _rd(material, points, facet=("split", "num_layers"), hue=(), pictures=strips)
     notes = [] if strips else [_unmeasured(material, "reconstructions")]
     return drawn._replace(notes=notes)
 

@@ -19,7 +19,7 @@ LOG_FROM = 12.0  # an automatic rate axis is logarithmic when the largest rate i
 
 def rd_figure(curves: pd.DataFrame, facet: Sequence[str] = ("dataset", "split"), hue: Sequence[str] | None = None,
               partitions: Sequence[str] = ("train", "test"), across: int = PANELS_ACROSS, rate_axis: str = "auto",
-              share: bool = True, strips: dict[tuple, dict[str, np.ndarray]] | None = None,
+              share_axes: bool = True, pictures: dict[tuple, dict[str, np.ndarray]] | None = None,
               remarks: Sequence[str] = ()) -> Figure:
     """A panel per value of the facet columns, a curve per value of the hue columns; test solid, train dashed.
 
@@ -30,8 +30,8 @@ def rd_figure(curves: pd.DataFrame, facet: Sequence[str] = ("dataset", "split"),
         partitions: which partitions to draw.
         across: most panels side by side; four panels make a square.
         rate_axis: linear (straight iso-ELBO lines), log, or auto: log where the rates span too much to be read.
-        share: one pair of axis limits for all panels.
-        strips: for panels, by their facet values: pictures [h, w, c] uint8 by caption, shown in a row above.
+        share_axes: one pair of axis limits for all panels.
+        pictures: for panels, by their facet values: pictures [h, w, c] uint8 by caption, shown in a row above.
         remarks: texts at the end of the key.
     """
     curves = curves[curves["partition"].isin(partitions)]
@@ -39,14 +39,14 @@ def rd_figure(curves: pd.DataFrame, facet: Sequence[str] = ("dataset", "split"),
     names = list(curve_names.differing(curves, facet) if hue is None else hue)
     looks = curve_names.looks(curves, names)
     with matplotlib.rc_context(style.STYLE):
-        figure, grid, above = _panels(len(panels), 2 if len(panels) == 4 else across, share, bool(strips))
+        figure, grid, above = _panels(len(panels), 2 if len(panels) == 4 else across, share_axes, bool(pictures))
         drawn = []
         for axes, top, (values, panel) in zip(grid, above or grid, panels):
             drawn.append(_draw_panel(axes, panel, names, looks))
             top.set_title(_title(curves, facet, values, looks))
-            if strips:
-                _draw_strip(top, strips.get(values, {}))
-        if rate_axis == "log" or rate_axis == "auto" and spans_much(curves):
+            if pictures:
+                _draw_strip(top, pictures.get(values, {}))
+        if rate_axis == "log" or rate_axis == "auto" and spans_decades(curves):
             for axes in grid:
                 rd_axes.make_logarithmic(axes)
         style.legend_below(figure, [*_key(partitions, looks, curves),
@@ -73,8 +73,8 @@ def draw_rd(axes: Axes, curves: pd.DataFrame, hue: Sequence[str] | None = None,
     looks = curve_names.looks(curves, names)
     with matplotlib.rc_context(style.STYLE):
         series = _draw_panel(axes, curves, names, looks)
-        _label_axes(axes, bottom=True, left=True, share=True)
-        if spans_much(curves):
+        _label_axes(axes, bottom=True, left=True, share_axes=True)
+        if spans_decades(curves):
             rd_axes.make_logarithmic(axes)
         axes.legend(handles=_key(partitions, looks, curves), loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2)
         rd_axes.draw_floor(axes, rd_axes.entropy_floor(series))
@@ -92,33 +92,33 @@ def _title(curves: pd.DataFrame, facet: Sequence[str], values: tuple, looks: dic
     return naming.describe({**network, **shown})
 
 
-def _panels(count: int, across: int, share: bool, strips: bool) -> tuple[Figure, list[Axes], list[Axes]]:
-    """A Figure, its `count` Axes and, with strips, the Axes above each."""
+def _panels(count: int, across: int, share_axes: bool, pictures: bool) -> tuple[Figure, list[Axes], list[Axes]]:
+    """A Figure, its `count` Axes and, with pictures, the Axes above each."""
     columns = min(count, across)
     rows = math.ceil(count / columns)
     width = style.COLUMN_WIDTH if columns == 1 else style.TEXT_WIDTH
     panel = 2.3 if columns == 1 else width / columns * (0.72 if columns == 2 else 0.86)
-    figure = style.figure(width, rows * (panel + 0.55 * strips) + 0.4)
-    cells = figure.add_gridspec(rows * (1 + strips), columns, height_ratios=([0.22, 1] if strips else [1]) * rows)
+    figure = style.figure(width, rows * (panel + 0.55 * pictures) + 0.4)
+    cells = figure.add_gridspec(rows * (1 + pictures), columns, height_ratios=([0.22, 1] if pictures else [1]) * rows)
     grid: list[Axes] = []
     above: list[Axes] = []
     for place in range(count):
         row, column = divmod(place, columns)
-        first = grid[0] if grid and share else None
-        axes = figure.add_subplot(cells[row * (1 + strips) + strips, column], sharex=first, sharey=first)
+        first = grid[0] if grid and share_axes else None
+        axes = figure.add_subplot(cells[row * (1 + pictures) + pictures, column], sharex=first, sharey=first)
         grid.append(axes)
-        if strips:
+        if pictures:
             above.append(figure.add_subplot(cells[2 * row, column]))
-        _label_axes(axes, bottom=place + columns >= count, left=column == 0, share=share)
+        _label_axes(axes, bottom=place + columns >= count, left=column == 0, share_axes=share_axes)
     return figure, grid, above
 
 
-def _label_axes(axes: Axes, bottom: bool, left: bool, share: bool) -> None:
+def _label_axes(axes: Axes, bottom: bool, left: bool, share_axes: bool) -> None:
     if bottom:
         axes.set_xlabel("rate (nats per image)")
     if left:
         axes.set_ylabel("distortion (nats per image)")
-    axes.tick_params(labelbottom=bottom or not share, labelleft=left or not share)
+    axes.tick_params(labelbottom=bottom or not share_axes, labelleft=left or not share_axes)
 
 
 def _draw_panel(axes: Axes, panel: pd.DataFrame, names: list[str], looks: dict) -> list[rd_axes.Series]:
@@ -140,7 +140,7 @@ def _draw_strip(axes: Axes, pictures: dict[str, np.ndarray]) -> None:
     axes.set(xlim=(0, max(1, len(pictures))), ylim=(-0.45, 1), aspect="equal", anchor="S")  # imshow had set others
 
 
-def spans_much(curves: pd.DataFrame) -> bool:
+def spans_decades(curves: pd.DataFrame) -> bool:
     """Whether the rates of these curves are to be read on a logarithmic axis."""
     rates = curves["rate_mean"].dropna()
     return bool(len(rates) and rates.min() > 0 and rates.max() > LOG_FROM * rates.min())

@@ -21,7 +21,8 @@ GPU_GIBIBYTES = 8  # assumed of a GPU that does not say how much memory it has
 MEMORY_SHARE = 0.5  # of what there is, free or not: so that columns are the same in every call
 
 
-def columns(configs: list[Config], size: int | None = None, at_least: int = 1, sharing: int = 1) -> list[list[Config]]:
+def into_columns(configs: list[Config], size: int | None = None, at_least: int = 1, sharing: int = 1
+                 ) -> list[list[Config]]:
     """Cuts Configs into columns: those that differ in STACKABLE_FIELDS only, in order, at most `size` together.
 
     Runs that are one training (conditioning=beta) are one column, however many they are.
@@ -41,7 +42,7 @@ def columns(configs: list[Config], size: int | None = None, at_least: int = 1, s
     share = -(-len(configs) // at_least)
     for group in groups.values():
         conditioned = group[0].conditioning == "beta"
-        limit = len(group) if conditioned else min(size or column_size(group[0], sharing), share)
+        limit = len(group) if conditioned else min(size or members_that_fit(group[0], sharing), share)
         cut += [group[start:start + limit] for start in range(0, len(group), limit)]
     return cut
 
@@ -65,7 +66,7 @@ def workers_sharing(workers: int) -> int:
     return -(-workers // max(1, num_gpus()))
 
 
-def column_size(config: Config, sharing: int = 1) -> int:
+def members_that_fit(config: Config, sharing: int = 1) -> int:
     """Members that fit into a worker's part of the memory of its GPU, or of this machine without one; at least one."""
     on_gpu = num_gpus() > 0
     memory = _gpu_bytes() if on_gpu else os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

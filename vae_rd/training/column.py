@@ -53,10 +53,10 @@ class Column:
         _check_configs(configs, strategy.num_replicas_in_sync)
         self.conditioned = self.shared.conditioning == "beta"
         self.seeds = sorted({config.seed for config in configs})
-        # The place of each member's weights: its own, or that of its training.
-        self.places = ([self.seeds.index(config.seed) for config in configs] if self.conditioned
+        # Of each member, where its weights are along the leading axis; members of one training share a slot.
+        self.slots = ([self.seeds.index(config.seed) for config in configs] if self.conditioned
                        else list(range(len(configs))))
-        self._seed_of_place = list(range(len(self.seeds))) if self.conditioned else [
+        self._seed_of_slot = list(range(len(self.seeds))) if self.conditioned else [
             self.seeds.index(config.seed) for config in configs]
         self.template = model.build(self.shared, images.shape[1:], len(images))
         self.template.adapt(images)
@@ -76,17 +76,17 @@ class Column:
             self.optimizer.build(self.weights)
         self._jit, alone = jit, strategy.num_replicas_in_sync == 1
         self._gradients = tf.function(self._gradients_of_batch, jit_compile=jit)
-        self._update = tf.function(self._update_alone, jit_compile=jit) if alone else self._update_together
+        self._update = tf.function(self._update_compiled, jit_compile=jit) if alone else self._update_over_replicas
         self._terms = tf.function(self._evaluate_batch, jit_compile=jit)
         batches = tf.TensorSpec([None, len(self.seeds), self.shared.batch_size], tf.int32)
         self.program = tf.function(self._steps, [batches, tf.TensorSpec([], tf.int32)])  # traced once, for any number
 
     def _initial_weights(self) -> dict[str, np.ndarray]:
-        """Weights [places, ...], each initialised as if it were alone (with its own fans and seed)."""
+        """Weights [slots, ...], each initialised as if it were alone (with its own fans and seed)."""
         shape, num_train = self.template.image_shape, self.template.num_train
         by_seed = {seed: model.build(self.shared.replace(seed=seed), shape, num_train).named_weights()
                    for seed in self.seeds}
-        return {name: np.stack([by_seed[self.seeds[seed]][name].numpy() for seed in self._seed_of_place])
+        return {name: np.stack([by_seed[self.seeds[seed]][name].numpy() for seed in self._seed_of_slot])
                 for name in self.weight_names}
 
     # Training
@@ -98,11 +98,11 @@ class Column:
     def _steps(self, batches, first_step):
         """The steps of `batches` [steps, seeds, batch], as one graph."""
         trace = tf.TensorArray(self.template.variable_dtype, tf.shape(batches)[0],
-                               element_shape=[2, len(self._seed_of_place)])
+                               element_shape=[2, len(self._seed_of_slot)])
         for number in tf.range(tf.shape(batches)[0]):
             parts = self.strategy.run(self._replica_step, (batches[number], first_step + number))
             trace = trace.write(number, self.strategy.reduce("SUM", parts, axis=None))
-        return tf.gather(trace.stack(), self.places, axis=2) if self.conditioned else trace.stack()
+        return tf.gather(trace.stack(), self.slots, axis=2) if self.conditioned else trace.stack()
 
     def batches(self, first_step: int, num_steps: int) -> tf.Tensor:
         """Rows of the training images for each seed: [steps, seeds, batch] int32."""
@@ -142,23 +142,23 @@ class Column:
                                               dtype=self.template.variable_dtype)
         return low * (high / low) ** uniform
 
-    def _update_alone(self, images, noise, beta):
+    def _update_compiled(self, images, noise, beta):
         """Gradient and optimizer in one compiled program: nothing to sum over replicas between them."""
         gradients, sums = self._gradients_of_batch(images, noise, beta)
         self.optimizer.apply_gradients(zip(gradients, self.weights))
         return sums
 
-    def _update_together(self, images, noise, beta):
+    def _update_over_replicas(self, images, noise, beta):
         gradients, sums = self._gradients(images, noise, beta)
         self.optimizer.apply_gradients(zip(gradients, self.weights))
         return sums
 
     def _gradients_of_batch(self, images, noise, beta):
-        """Gradients of this replica's share of the mean objective, and of mean rate and distortion [2, places].
+        """Gradients of this replica's share of the mean objective, and of mean rate and distortion [2, slots].
 
         `beta` [seeds, batch] is what conditioned networks are trained at; None: each member's own, for its images.
         """
-        seeds = self._seed_of_place
+        seeds = self._seed_of_slot
         gradients, rate, distortion = self._map_members(
             self._member_gradients, [weight.value for weight in self.weights],
             [images[seed] for seed in seeds], [noise[seed] for seed in seeds],
@@ -217,10 +217,11 @@ class Column:
         members = len(self.configs)
         values = [weight.value for weight in self.weights]
         if self.conditioned:
-            values = [tf.gather(value, self.places) for value in values]
-        return self._map_members(self._describe, values, [images] * members, [noise] * members, tf.unstack(self.beta))
+            values = [tf.gather(value, self.slots) for value in values]
+        return self._map_members(self._evaluate_member, values, [images] * members, [noise] * members,
+                                 tf.unstack(self.beta))
 
-    def _describe(self, weights, images, noise, beta):
+    def _evaluate_member(self, weights, images, noise, beta):
         images = _unit_interval(images, noise.dtype)
         coded = self.template.rate_and_distortion(images, noise, beta)
         posterior, codes = coded.posterior, coded.codes
@@ -230,7 +231,7 @@ class Column:
     # State
 
     def state(self) -> dict[str, np.ndarray]:
-        """Weights and Adam's moments, [places, ...] each, by name: a download of all of them."""
+        """Weights and Adam's moments, [slots, ...] each, by name: a download of all of them."""
         return {name: variable.numpy() for name, variable in self._variables().items()}
 
     def restore(self, state: dict[str, np.ndarray], step: int) -> None:
@@ -252,7 +253,7 @@ class Column:
             runs.RunError: if a weight is missing.
         """
         if self.conditioned:
-            self.places = list(range(len(self.configs)))
+            self.slots = list(range(len(self.configs)))
             with self.strategy.scope():
                 self.weights = [keras.Variable(np.zeros((len(self.configs), *weight.shape[1:])), name=name,
                                                dtype=weight.dtype)
@@ -273,13 +274,13 @@ class Column:
                 for name, variable in zip(self.weight_names, variables)}
 
 
-def member_state(state: dict[str, np.ndarray], place: int) -> dict[str, np.ndarray]:
-    """The part of a column's state that a member has at its place."""
-    return {name: values[place] for name, values in state.items()}
+def member_state(state: dict[str, np.ndarray], slot: int) -> dict[str, np.ndarray]:
+    """The part of a column's state in one slot."""
+    return {name: values[slot] for name, values in state.items()}
 
 
 def stacked_state(states: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    """The state of a column with these at its places: the arrays that all of them have."""
+    """The state of a column with these in its slots: the arrays that all of them have."""
     return {name: np.stack([state[name] for state in states]) for name in states[0]
             if all(name in state for state in states)}
 

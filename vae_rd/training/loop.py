@@ -46,7 +46,7 @@ def train(configs: list[Config], split: splits.Split, *, runs_dir: str | os.Path
         members = [preparation.prepare(config, runs.run_dir(runs_dir, config), retry, write=placement.chief)
                    for config in configs]
         request = stack.enter_context(signals.listening())
-        for column in preparation.columns(members, runs_dir):
+        for column in preparation.into_columns(members, runs_dir):
             Training(column, split, placement, request, progress).run()
 
 
@@ -86,24 +86,24 @@ class Training:
         with self._bar(self.config.train_steps, "training", "step", self.step) as bar:
             while self._active():
                 if self.placement.chief and self._evaluation_due():
-                    evaluated = self._evaluate()
+                    evaluated = self._record_evaluation()
                 if self.step == self.config.train_steps:
                     break
                 evaluated = None  # only the last one is used; it is as large as the column
                 self._train_chunk(bar)
                 if time.monotonic() - self.saved_at > CHECKPOINT_SECONDS:
                     self._save()
-                if self._stop_agreed():
+                if self._agree_on_stopping():
                     self._save()
                     self.request.raise_if_received()
         if evaluated and self._active():  # on the chief
             self._finish(*evaluated)
 
     def _states(self, other: dict[str, np.ndarray]) -> list[dict[str, np.ndarray]]:
-        """What was restored for each place of the column; `other` where its members have ended."""
-        found = {place: member.state for place, member in zip(self.column.places, self.members)
+        """What was restored for each slot of the column; `other` where its members have ended."""
+        found = {slot: member.state for slot, member in zip(self.column.slots, self.members)
                  if member.state is not None}
-        return [found.get(place, other) for place in sorted(set(self.column.places))]
+        return [found.get(slot, other) for slot in sorted(set(self.column.slots))]
 
     def _active(self) -> list[Member]:
         return [member for member in self.members if member.active]
@@ -114,18 +114,18 @@ class Training:
         known = any(row["step"] == self.step for member in self._active() for row in member.history)
         return self.step % self.config.evaluation_interval == 0 and not known
 
-    def _evaluate(self) -> tuple[list[dict[str, PerExample]], dict[str, np.ndarray]]:
+    def _record_evaluation(self) -> tuple[list[dict[str, PerExample]], dict[str, np.ndarray]]:
         """Records an evaluation of every member, and saves; returns values per member, and the column's state."""
-        values = self._values(whole=self.step == self.config.train_steps)
+        values = self._evaluate(whole=self.step == self.config.train_steps)
         state = self.column.state()
-        for member, place, own in zip(self.members, self.column.places, values):
+        for member, slot, own in zip(self.members, self.column.slots, values):
             if member.active:
-                weights = {name: state[name][place] for name in self.column.weight_names}
+                weights = {name: state[name][slot] for name in self.column.weight_names}
                 member.record(self.step, own, self.evaluator.score(own, member.config.beta), weights)
         self._save(state)
         return values, state
 
-    def _values(self, whole: bool, save: bool = True) -> list[dict[str, PerExample]]:
+    def _evaluate(self, whole: bool, save: bool = True) -> list[dict[str, PerExample]]:
         """The evaluator's values per member; a signal stops it, after saving."""
         with self._bar(self.evaluator.num_images(whole), f"evaluating step {self.step}", "image", leave=False) as bar:
             def report(done: int) -> None:
@@ -147,8 +147,8 @@ class Training:
         if self.clock.train_seconds == 0.0:
             bar.unpause()  # the time left goes by the steps, not by the compilation
         self.clock.add_training(seconds)
-        for place, member in enumerate(self.members):
-            bad = np.argwhere(~np.isfinite(trace[:, :, place]))
+        for number, member in enumerate(self.members):
+            bad = np.argwhere(~np.isfinite(trace[:, :, number]))
             if member.active and len(bad):
                 step, quantity = bad[0]
                 member.diverge(self.step + int(step), ("rate", "distortion")[quantity])
@@ -160,8 +160,8 @@ class Training:
         elif size == self.chunk:
             self.chunk = max(1, min(2 * self.chunk, int(CHUNK_SECONDS / seconds * size)))
 
-    def _stop_agreed(self) -> bool:
-        """Whether to stop: all workers do if one was asked to; and a member that ended on the chief ends everywhere."""
+    def _agree_on_stopping(self) -> bool:
+        """Whether to stop: all workers do if one was asked to. A member that ended on the chief ends everywhere."""
         if _several_workers(self.placement.strategy):
             told = [self.request.number is not None, *(self.placement.chief and member.active
                                                        for member in self.members)]
@@ -179,25 +179,25 @@ class Training:
         self.saved_at = time.monotonic()
         if self.placement.chief:
             state = state or self.column.state()
-            for member, place in zip(self.members, self.column.places):
+            for member, slot in zip(self.members, self.column.slots):
                 if member.active:
-                    member.save(self.step, member_state(state, place))
+                    member.save(self.step, member_state(state, slot))
 
     def _finish(self, last: list[dict[str, PerExample]], state: dict[str, np.ndarray]) -> None:
         """Evaluates the best weights, and lets every member write its final files."""
-        final = [member_state(state, place) for place in self.column.places]
+        final = [member_state(state, slot) for slot in self.column.slots]
         weights = [checkpoints.load_best(member.run, member.progress.best_step) if member.active else own
                    for member, own in zip(self.members, final)]
         best = last
         if any(member.progress.best_step != self.step for member in self._active()):
             self.column.set_weights(stacked_state(weights))
-            best = self._values(whole=True, save=False)  # or the best weights would be saved as the last
+            best = self._evaluate(whole=True, save=False)  # or the best weights would be saved as the last
         shown = random_streams.evaluation_subset(self.split.test.index, tensorboard.NUM_PICTURES)
         images = self.split.test.images[shown] / np.float32(255)
-        for place, member in enumerate(self.members):
+        for number, member in enumerate(self.members):
             if member.active:
-                vae = self.column.member_model(place, final[place])
-                member.finish(vae, {"last": last[place], "best": best[place]}, images)
+                vae = self.column.member_model(number, final[number])
+                member.finish(vae, {"last": last[number], "best": best[number]}, images)
 
     def _facts(self) -> dict:
         """What results.json says of every member alike."""
