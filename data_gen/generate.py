@@ -1,4 +1,4 @@
-"""Makes a split, whole or not at all: draws or reads its images in several processes, writes shards and info.json."""
+"""Makes a split, which appears whole or not at all: several processes draw or read images and write shards."""
 
 import concurrent.futures
 import contextlib
@@ -21,7 +21,7 @@ from data_gen.dataset import Dataset
 from vae_rd.config import BINARIZATIONS, SPLIT_SIZES, ConfigError, DataSpec, canonical_split
 from vae_rd.datasets import records
 
-_SHARD_IMAGES = 8192  # images in a shard unless --num_shards says otherwise
+_SHARD_IMAGES = 8192  # images in a shard at most, unless --num_shards says otherwise
 _WORKER_IMAGES = 4096  # below this number of images for each, more processes cost more than they save
 
 
@@ -34,7 +34,7 @@ class _PlannedShard(NamedTuple):
 
 
 def check(spec: DataSpec) -> None:
-    """Refuses an unknown data set, or a split or size that it cannot have, before anything is written.
+    """Refuses an unknown data set or binarization, and a split or image size that the data set does not have.
 
     Raises:
         ConfigError: saying what is allowed.
@@ -78,8 +78,8 @@ def generate(data_dir: str | os.PathLike, spec: DataSpec, *, raw_dir: str | os.P
     """Makes one split, unless it exists.
 
     The bytes depend on `spec` and `num_shards`, never on the number of workers. Everything is written to a
-    temporary folder beside it, which is renamed when complete. A second process that makes the same split waits for the
-    first.
+    temporary folder next to the destination, which is renamed when complete. A second process that makes the
+    same split waits for the first.
 
     Args:
         data_dir: folder of all data sets.
@@ -95,7 +95,7 @@ def generate(data_dir: str | os.PathLike, spec: DataSpec, *, raw_dir: str | os.P
         The folder of the split.
 
     Raises:
-        ConfigError: if the arguments make no split.
+        ConfigError: if the arguments describe no valid split.
         RecordsError: if an existing split is damaged, or original files cannot be used.
         OSError: if the disk is full or the folder cannot be written.
     """
@@ -106,12 +106,15 @@ def generate(data_dir: str | os.PathLike, spec: DataSpec, *, raw_dir: str | os.P
         return destination
     data = open_dataset(spec.dataset, spec.data_seed, spec.image_size, raw_dir or pathlib.Path(data_dir) / "raw")
     planned = _plan_shards(data.split(spec.split), num_shards)
-    _check_memory(planned, data.image_shape)
+    images = sum(len(shard.index) for shard in planned)
+    workers = num_workers or min(len(os.sched_getaffinity(0)), math.ceil(images / _WORKER_IMAGES))
+    workers = min(workers, len(planned))
+    _check_memory(planned, data.image_shape, workers)
     destination.parent.mkdir(parents=True, exist_ok=True)
     with split_folder.alone(destination, progress):
         if overwrite or not split_folder.is_complete(destination):
             with split_folder.beside(destination) as folder:
-                _write(folder, data, spec.split, planned, spec.binarization == "static", num_workers, progress)
+                _write(folder, data, spec.split, planned, spec.binarization == "static", workers, progress)
                 split_folder.publish(folder, destination, overwrite)
     return destination
 
@@ -131,23 +134,22 @@ def _plan_shards(partitions: tuple[np.ndarray, np.ndarray], num_shards: int | No
     return planned
 
 
-def _check_memory(planned: list[_PlannedShard], image_shape: tuple[int, int, int]) -> None:
-    """Refuses shards that this machine cannot hold, before work starts: each is drawn in memory, then compressed."""
+def _check_memory(planned: list[_PlannedShard], image_shape: tuple[int, int, int], workers: int) -> None:
+    """Refuses shards that this machine cannot hold, before work starts: each worker draws one in memory."""
     largest = max(len(shard.index) for shard in planned)
-    needed, there = largest * math.prod(image_shape), os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    needed, there = workers * largest * math.prod(image_shape), os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     if needed > there:
-        raise ConfigError(f"a shard must fit in the {there / 1e9:,.0f} GB of memory of this machine (got {largest} "
-                          f"images with image_size={image_shape[0]}, which need {needed / 1e9:,.0f} GB). Try smaller "
-                          "images, or more shards (--num_shards).")
+        raise ConfigError(f"a shard for each of {workers} workers must fit in the {there / 1e9:,.0f} GB of memory of "
+                          f"this machine (got {largest} images with image_size={image_shape[0]}, {needed / 1e9:,.0f} "
+                          "GB in all). Try smaller images, more shards (--num_shards), fewer workers (--num_workers).")
 
 
 def _write(folder: pathlib.Path, data: Dataset, split: str, planned: list[_PlannedShard], static: bool,
-           num_workers: int | None, progress: bool) -> None:
+           workers: int, progress: bool) -> None:
     """Writes all shards and info.json into `folder`."""
-    total = sum(len(shard.index) for shard in planned)
-    workers = num_workers or min(len(os.sched_getaffinity(0)), math.ceil(total / _WORKER_IMAGES))
     shards = []
-    with _mapper(min(workers, len(planned))) as each, tqdm.tqdm(
+    total = sum(len(shard.index) for shard in planned)
+    with _mapper(workers) as each, tqdm.tqdm(
             total=total, desc=f"making {data.name}/{split}", unit=" images", unit_scale=True, disable=not progress,
             dynamic_ncols=True) as bar:
         for shard in each(functools.partial(_write_shard, folder, data, static), planned):
@@ -197,9 +199,9 @@ def _mapper(workers: int) -> Iterator[Callable[[Callable, Iterable], Iterator[An
         try:
             yield pool.map
         except concurrent.futures.process.BrokenProcessPool as error:
-            raise records.RecordsError("a worker process died: it ran out of memory, or was started from a script "
-                                       "without `if __name__ == \"__main__\":`. Try num_workers=1, which starts "
-                                       "none.") from error
+            raise records.RecordsError("a worker process died: probably it ran out of memory, or the calling script "
+                                       "lacks `if __name__ == \"__main__\":`. Try num_workers=1, which starts no "
+                                       "process.") from error
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 
 import vae_rd
+from vae_rd import api
 from vae_rd.analysis import tables
 from vae_rd.config import Config, ConfigError
 from vae_rd.measures import MEASURES
@@ -65,6 +66,20 @@ def test_finished_runs_are_not_trained_again(opened, data_dir, monkeypatch):
     assert [run.config.beta for run in again] == [1.0, 0.1]
     with pytest.raises(AssertionError, match="trained again"):
         vae_rd.train(CONFIGS[0].replace(seed=1), data_dir=data_dir, runs_dir=opened[0].run.path.parent, progress=False)
+
+
+def test_columns_are_the_same_whatever_has_finished(opened, data_dir, monkeypatch):
+    """Two of five have finished; the others train as they would have in a first call: beside those of their column."""
+    from vae_rd.sweeps import columns
+    from vae_rd.training import train_and_measure
+    monkeypatch.setattr(columns, "SEQUENTIAL_MEMBERS", 3)
+    monkeypatch.setattr(api, "_make_data", lambda *arguments: None)
+    trained = []
+    monkeypatch.setattr(train_and_measure, "train_and_measure", lambda column, **settings: trained.append(column))
+    others = [CONFIGS[0].replace(beta=beta) for beta in (2.0, 3.0, 4.0)]
+    with pytest.raises(runs.RunError):  # nothing was trained, so nothing can be opened
+        vae_rd.train([*CONFIGS, *others], data_dir=data_dir, runs_dir=opened[0].run.path.parent, progress=False)
+    assert trained == [others[:1], others[1:]]
 
 
 @pytest.mark.slow

@@ -179,9 +179,9 @@ def test_a_range_of_betas_has_one_spelling():
 
 def test_runs_are_one_training_where_they_are_conditioned_on_beta_and_differ_in_nothing_else():
     one = Config(conditioning="beta")
-    assert one.training == one.replace(beta=0.1).training
+    assert one.training_key == one.replace(beta=0.1).training_key
     others = [Config(), Config(beta=0.1), one.replace(seed=1), one.replace(beta_range="0.1,5")]
-    assert len({config.training for config in [one, *others]}) == 5
+    assert len({config.training_key for config in [one, *others]}) == 5
 
 
 def test_betas_that_print_alike_have_different_names():

@@ -124,6 +124,12 @@ def test_refusals_in_one_line(runs_dir, tmp_path, flag, words):
     assert done.returncode == 1 and words in done.stderr and "Traceback" not in done.stderr
 
 
+def test_published_results_without_runs_are_refused_in_one_line(tmp_path):
+    (tmp_path / "results" / "runs").mkdir(parents=True)
+    done = export(f"--from={tmp_path / 'results'}")
+    assert done.returncode == 1 and "holds no finished run" in done.stderr and "Traceback" not in done.stderr
+
+
 def test_a_folder_that_cannot_be_written_is_named(runs_dir, tmp_path):
     (tmp_path / "file").write_text("")
     done = export(f"--runs_dir={runs_dir}", f"--out_dir={tmp_path / 'file'}")

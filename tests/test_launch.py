@@ -193,7 +193,7 @@ def test_the_costs_in_the_documentation_are_those_of_the_experiments():
     for name in experiments.names():
         if configs := experiments.experiment(name, "paper").configs:
             runs, hours, gigabytes = cost.cost(configs)
-            million_steps = sum({config.training: config.train_steps for config in configs}.values()) / 1e6
+            million_steps = sum({config.training_key: config.train_steps for config in configs}.values()) / 1e6
             expected[name] = f"| {runs:,} | {million_steps:.0f} | {hours:,.0f} | {gigabytes:.0f}"
     assert rows == expected
 

@@ -49,7 +49,10 @@ def train(configs: Config | Sequence[Config], *, data_dir: str | os.PathLike = "
     _set_up(_one_precision(pending) if pending else "float32")
     from vae_rd.measures import finished_run
     from vae_rd.training.train_and_measure import train_and_measure
-    for column in into_columns(pending):
+    for whole in into_columns(list(folders)):  # with those that have finished: a column is the same in every call
+        column = [config for config in whole if config in pending]
+        if not column:
+            continue
         _make_data(column[0], data_dir, raw_dir, progress)
         train_and_measure(column, runs_dir=runs_dir, data_dir=data_dir, progress=progress)
     diverged = [config.run_name for config in folders if folders[config].status() == runs.DIVERGED]

@@ -222,7 +222,7 @@ class Config:
         return float(low), float(high)
 
     @property
-    def training(self) -> Hashable:
+    def training_key(self) -> Hashable:
         """Equal for runs that are one training: with conditioning=beta those that differ in beta alone."""
         return self.without("beta") if self.conditioning == "beta" else self
 

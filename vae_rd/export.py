@@ -164,6 +164,9 @@ def export_results(results_dir: str | os.PathLike, scale: str | None = None) -> 
             and the figures of every experiment of which no curve is missing as a whole, and the tables in its
             README.md, if it has one.
         scale: as in `export_experiment`.
+
+    Raises:
+        TableError: if no run has finished.
     """
     from vae_rd.analysis import summary, tables
     from vae_rd.figures import paper, rd_curves
@@ -173,6 +176,8 @@ def export_results(results_dir: str | os.PathLike, scale: str | None = None) -> 
     write_text(results / "runs.csv", tables.csv_text(table))
     points = paper.in_order(tables.curves(table))
     write_text(results / "rd_curves.csv", tables.csv_text(points))
+    if points.empty:
+        raise tables.TableError(f"{runs_dir} holds no finished run, so there is no curve to draw.")
     last = points[points["checkpoint"] == "last"]
     write_text(results / "rd_table.txt", tables.as_text(last) + "\n")
     _write_figure(rd_curves.rd_figure(last), figures_dir, "rd")

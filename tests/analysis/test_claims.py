@@ -426,6 +426,17 @@ def test_curves_are_paired_by_seed_and_complete(agreeing):
     assert values[1, 3] == row["distortion"].item()
 
 
+def test_a_beta_that_would_leave_too_few_restarts_is_left_out(agreeing):
+    """Of the betas that no test needs, 0.01 finished with seed 0 only and 0.3 with seed 1 only."""
+    there = agreeing["beta"].isin(SCALE.few_betas)
+    for beta, seed in ((0.01, 0), (0.3, 1)):
+        there |= (agreeing["beta"] == beta) & (agreeing["seed"] == seed)
+    betas, values = paired.Runs(agreeing[there], SCALE, least=1).curve("distortion", experiments.ONE_LAYER, SCALE.small)
+    assert list(betas) == [0.001, 0.01, 0.1, 1.0, 5.0] and values.shape == (1, 5)
+    betas, values = paired.Runs(agreeing[there], SCALE).curve("distortion", experiments.ONE_LAYER, SCALE.small)
+    assert list(betas) == list(SCALE.few_betas) and values.shape == (3, 4)
+
+
 def test_runs_under_their_earlier_names_have_the_same_curves(agreeing):
     earlier = {config.run_name: config.earlier_run_name for config in CONFIGS}
     assert any(name != old for name, old in earlier.items())

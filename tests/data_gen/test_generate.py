@@ -257,8 +257,10 @@ def test_a_shard_with_a_flipped_bit_is_not_complete(tmp_path):
 
 def test_images_that_no_memory_holds_are_refused_before_work(tmp_path, no_drawing):
     no_drawing()
-    with pytest.raises(ConfigError, match="got 50 images with image_size=100000, which need 1,500 GB.* smaller images"):
-        _make(tmp_path, image_size=100_000)
+    with pytest.raises(ConfigError, match="1 workers .*got 50 images with image_size=100000, 1,500 GB .* smaller"):
+        _make(tmp_path, image_size=100_000, num_workers=1)
+    with pytest.raises(ConfigError, match="a shard for each of 2 workers must .* 3,000 GB in all.* fewer workers"):
+        _make(tmp_path, image_size=100_000, num_workers=2)
     assert not list(tmp_path.iterdir())
 
 

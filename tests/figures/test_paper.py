@@ -324,7 +324,7 @@ def test_one_training_says_what_both_ways_took(tmp_path):
         results = RunDir(tmp_path / config.run_name).read_results()
         ending.end(RunDir(tmp_path / config.run_name), {**results, "steps_per_second": 0.1, "column": column})
     table = fabricate_table(configs, point)
-    remarks = ["1 layer: 400 s in one training, 1,200 s in one for each of 3 \N{GREEK SMALL LETTER BETA} "
+    remarks = ["1 layer: 400 s of steps in one training, 1,200 s in one for each of 3 \N{GREEK SMALL LETTER BETA} "
                "(0.33 times as long)", "3 layers: 400 s"]
     result = paper.draw(table, experiment("one_training", "smoke"), tmp_path)
     assert result.notes[0] == remarks[0] and result.notes[1].startswith(remarks[1])
@@ -333,4 +333,4 @@ def test_one_training_says_what_both_ways_took(tmp_path):
     assert {"one training", "a training for each \N{GREEK SMALL LETTER BETA}"} <= labels
     lone = next(config for config in configs if config.conditioning == "none" and config.num_layers == 1)
     fewer = paper.draw(table[table["run"] != lone.run_name], experiment("one_training", "smoke"), tmp_path)
-    assert fewer.notes[0].startswith("1 layer: 267 s in one training, 800 s in one for each of 2 ")
+    assert fewer.notes[0].startswith("1 layer: 267 s of steps in one training, 800 s in one for each of 2 ")

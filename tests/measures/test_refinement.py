@@ -35,7 +35,7 @@ def _terms(run, partition, means, stddevs):
 def _start(run, partition):
     """The encoder's posteriors, as the refiner takes them."""
     means, stddevs = run.posteriors(partition)
-    return refinement.Posteriors(means, np.log(stddevs))
+    return refinement.Gaussians(means, np.log(stddevs))
 
 
 class _Run(ExactRun):

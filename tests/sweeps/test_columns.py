@@ -22,18 +22,18 @@ def test_columns_hold_every_run_once_and_differ_in_stackable_fields_only(size):
 
 def test_columns_are_cut_finer_for_several_workers():
     configs = [Config(beta=beta) for beta in (0.1, 0.2, 0.3, 0.4, 0.5)]
-    assert [len(column) for column in columns.into_columns(configs, 12, at_least=2)] == [3, 2]
+    assert [len(column) for column in columns.into_columns(configs, 12, min_columns=2)] == [3, 2]
     assert [len(column) for column in columns.into_columns(configs, 12)] == [5]
 
 
-@pytest.mark.parametrize("size, at_least", [(None, 1), (2, 1), (None, 8)])
-def test_a_training_that_is_several_runs_is_one_column(size, at_least):
+@pytest.mark.parametrize("size, min_columns", [(None, 1), (2, 1), (None, 8)])
+def test_a_training_that_is_several_runs_is_one_column(size, min_columns):
     configs = list(experiment("one_training", "laptop").configs)
-    cut = columns.into_columns(configs, size, at_least)
+    cut = columns.into_columns(configs, size, min_columns)
     assert sorted(config.run_name for column in cut for config in column) == sorted(c.run_name for c in configs)
     shared = [column for column in cut if column[0].conditioning == "beta"]
     assert [len(column) for column in shared] == [6] * 6  # 6 betas; 2 networks x 3 restarts
-    assert all(len({config.training for config in column}) == 1 for column in shared)
+    assert all(len({config.training_key for config in column}) == 1 for column in shared)
 
 
 @pytest.mark.parametrize("num_tasks", [2, 7, 40])
@@ -41,8 +41,8 @@ def test_no_piece_has_a_part_of_a_training(num_tasks):
     configs = list(experiment("one_training", "laptop").configs)
     cut = [columns.piece(configs, task, num_tasks) for task in range(num_tasks)]
     assert sorted(config.run_name for piece in cut for config in piece) == sorted(c.run_name for c in configs)
-    trainings = [{config.training for config in piece} for piece in cut]
-    assert sum(map(len, trainings)) == len({config.training for config in configs}) == 36 + 6
+    trainings = [{config.training_key for config in piece} for piece in cut]
+    assert sum(map(len, trainings)) == len({config.training_key for config in configs}) == 36 + 6
 
 
 @pytest.mark.parametrize("num_tasks", [1, 2, 3, 7, 64, pytest.param(500, marks=pytest.mark.slow)])
@@ -62,7 +62,7 @@ def test_pieces_cost_about_the_same():
 def test_a_column_fits_into_memory(monkeypatch):
     monkeypatch.setattr(columns, "num_gpus", lambda: 0)
     wide = Config(hidden_units=8192, num_layers=5)
-    assert 1 <= columns.members_that_fit(wide) < columns.members_that_fit(Config()) <= columns.CPU_MEMBERS
+    assert 1 <= columns.members_that_fit(wide) < columns.members_that_fit(Config()) <= columns.SEQUENTIAL_MEMBERS
     monkeypatch.setattr(columns, "num_gpus", lambda: 1)
     monkeypatch.setattr(columns, "_gpu_bytes", lambda: 80 * 2**30)
     assert columns.members_that_fit(Config()) == columns.GPU_MEMBERS
@@ -113,7 +113,7 @@ def test_workers_that_share_a_gpu_share_its_memory_and_members_without_a_batched
     assert sizes == [30, 30, 15, 15, 10, 10]
     monkeypatch.setattr(columns, "_gpu_bytes", lambda: 2**50)
     assert columns.members_that_fit(Config()) == columns.GPU_MEMBERS
-    assert columns.members_that_fit(Config(architecture="cnn")) == columns.CPU_MEMBERS
+    assert columns.members_that_fit(Config(architecture="cnn")) == columns.SEQUENTIAL_MEMBERS
 
 
 def test_a_gpu_without_nvidia_smi_still_gets_columns(tmp_path, monkeypatch, capsys):

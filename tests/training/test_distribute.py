@@ -92,9 +92,9 @@ def refuse_on_devices(batch_size, rate_terms, folder):
 
 
 @pytest.mark.parametrize("batch_size, rate_terms, words", [
-    (30, "both", "batch_size=30 does not divide over 4 replicas: choose a multiple, or fewer devices"),
-    (32, "marginal_kl", "compares all images of a batch, which 4 replicas do not hold together: train it on one "
-                        "device")])
+    (30, "both", "batch_size=30 is not divisible by 4 replicas: choose a multiple, or fewer devices"),
+    (32, "marginal_kl", "compares all images of a batch, but each of the 4 replicas sees only its part: train it "
+                        "on one device")])
 def test_what_cannot_be_split_is_refused(tmp_path, data_dir, batch_size, rate_terms, words):
     folder = data_dir / f"tetrominoes-size{IMAGE_SIZE}" / "cd_300"
     done = commands.Command(refuse_on_devices, batch_size, rate_terms, folder, output=tmp_path / "output.txt").wait()

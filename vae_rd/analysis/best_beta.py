@@ -7,7 +7,7 @@ import numpy as np
 
 from vae_rd.analysis import statistics
 from vae_rd.analysis.finding import Finding, nearest
-from vae_rd.analysis.paired import NotEnough, Runs, Wanted
+from vae_rd.analysis.paired import CurveSpec, NotEnough, Runs
 from vae_rd.measures.annealed import BIDIRECTIONAL_GAP, LOG_PX_AIS
 from vae_rd.measures.distortion import EXPECTED_DISTORTION, ONE_SAMPLE_ERROR
 from vae_rd.measures.log_marginal import LOG_PX, TRUSTED, UNRELIABLE
@@ -68,7 +68,7 @@ def _log_px(runs: Runs, partitions: tuple[str, ...], split: str) -> tuple[np.nda
     By annealed importance sampling where runs have it of every partition; else by importance sampling, if that can be
     trusted. The two err by different amounts, so a gap never has one on each side.
     """
-    def wanted(quantity: str) -> list[Wanted]:
+    def wanted(quantity: str) -> list[CurveSpec]:
         return [(quantity, THREE_LAYERS, split, {"partition": name}) for name in partitions]
 
     quantity, way = LOG_PX_AIS, "annealed importance sampling"
@@ -99,7 +99,7 @@ def _bias(runs: Runs, split: str) -> str:
             "simulated images")
 
 
-def _sampling_error(runs: Runs, wanted: list[Wanted], betas: np.ndarray) -> Callable[[np.ndarray, int], np.ndarray]:
+def _sampling_error(runs: Runs, wanted: list[CurveSpec], betas: np.ndarray) -> Callable[[np.ndarray, int], np.ndarray]:
     """Standard error of a difference in D between betas that comes from one posterior sample per image.
 
     All restarts share the sample, so their scatter does not show it. It is what the measure `distortion` found; 0 where

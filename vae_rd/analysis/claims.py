@@ -127,8 +127,8 @@ def _best_beta_of_three_layers(scale: experiments.Scale) -> Iterator[Claim]:
             ("the gap in D is smallest", "distortion", -1, ("test", "train")),
             ("the gap in log p(x) is smallest", LOG_PX, +1, ("test", "train"))):
         yield Claim("C3", f"{where}: {statement} at beta = {BEST_BETA:g}",
-                    f"larger of how much better than {BEST_BETA:g} an inner beta is, less {BEST_WITHIN:g}, and how "
-                    f"much better an end is, plus {BEST_WITHIN:g} (nats)", "below", 0.0,
+                    f"gain over beta = {BEST_BETA:g}, in nats: of the best inner beta less {BEST_WITHIN:g}, or of the "
+                    f"better end plus {BEST_WITHIN:g}, whichever is larger", "below", 0.0,
                     partial(best_beta.peak, quantity=quantity, sign=sign, partitions=partitions, split=scale.small,
                             at=BEST_BETA, margin=BEST_WITHIN))
     yield Claim("C3", f"{where}: memorisation shows at large beta, not at small",

@@ -17,7 +17,7 @@ from vae_rd.sweeps import experiments
 MIN_RESTARTS = 3  # complete restarts below which nothing is tested
 FLOOR = "entropy_floor"
 
-Wanted = tuple[str, dict, str, dict]  # quantity, network, split, further conditions
+CurveSpec = tuple[str, dict, str, dict]  # quantity, network, split, further conditions
 Images = Callable[[str, str, str], Mapping[str, np.ndarray]]  # (run, partition, checkpoint) -> values per image by name
 
 
@@ -26,7 +26,7 @@ class NotEnough(Exception):
 
 
 def images_of(runs_dir: str | os.PathLike) -> Images:
-    """Reads values per image from the run directories; a run without them has none, a damaged file raises NotEnough."""
+    """Reads values per image from the run directories: {} for a run without them; NotEnough if the file is damaged."""
     def read(run: str, partition: str, checkpoint: str) -> Mapping[str, np.ndarray]:
         path = RunDir(pathlib.Path(runs_dir) / run).per_example(partition, checkpoint)
         try:
@@ -56,11 +56,11 @@ class Runs:
         self._images = images or (lambda *run: {})
         self._least = least
         self._only: int | None = None  # seed of the one restart that counts; None: all
-        self._used: list[tuple[int, int]] = []  # restarts and betas of the curves given out
+        self._used: list[tuple[int, int]] = []  # restarts and betas of the curves returned
 
     @contextmanager
     def counting(self) -> Iterator[list[tuple[int, int]]]:
-        """The restarts and betas of each curve that is given out within the block."""
+        """The numbers of restarts and of betas of each curve that is returned within the block."""
         self._used = []
         yield self._used
 
@@ -78,16 +78,16 @@ class Runs:
         betas, (values,) = self.curves([(quantity, network, split, where)])
         return betas, values
 
-    def curves(self, wanted: list[Wanted], counted: bool = True) -> tuple[np.ndarray, list[np.ndarray]]:
+    def curves(self, wanted: list[CurveSpec], counted: bool = True) -> tuple[np.ndarray, list[np.ndarray]]:
         """Several curves at the same betas and restarts: each (quantity, network, split, further conditions).
 
         Conditions: `partition` (test), `checkpoint` (last), and fields of Config that differ from the scale's protocol.
-        `counted=False` is for auxiliary curves, such as errors: a number's restarts and betas do not count them.
+        `counted=False` is for auxiliary curves, such as errors: `counting` does not see them.
         """
         betas, seeds, frames = self._complete(wanted, counted)
         return np.array(betas), [frame.loc[seeds, betas].to_numpy(float) for frame in frames]
 
-    def image_curves(self, wanted: list[Wanted]) -> tuple[np.ndarray, list[np.ndarray]]:
+    def image_curves(self, wanted: list[CurveSpec]) -> tuple[np.ndarray, list[np.ndarray]]:
         """The same with values per image: [restarts, b, images], of the images that all runs of a curve measured."""
         betas, seeds, _ = self._complete(wanted)
         return np.array(betas), [self._values_per_image(one, betas, seeds) for one in wanted]
@@ -102,28 +102,34 @@ class Runs:
             raise NotEnough(f"{split}: no run has {quantity}")
         return float(values.iloc[0])
 
-    def _complete(self, wanted: list[Wanted], counted: bool = True
+    def _complete(self, wanted: list[CurveSpec], counted: bool = True
                   ) -> tuple[list[float], list[int], list[pd.DataFrame]]:
         """The betas and seeds at which all curves are complete, and the values of each by seed and beta.
 
-        Every beta of `few_betas` is needed; of the others, those count that have enough restarts. Then only the seeds
-        that have all of these betas count.
+        Every beta of `few_betas` is needed; others are kept where they leave enough restarts. The seeds are those that
+        have all of these betas.
         """
         frames = [self._frame(*one[:3], **one[3]) for one in wanted]
-        betas = [beta for beta in self.scale.betas
-                 if all(beta in frame and frame[beta].count() >= self._least for frame in frames)]
-        complete = [frame.reindex(columns=betas).dropna() for frame in frames]
-        seeds = set.intersection(*(set(frame.index) for frame in complete))
+        having = {beta: set.intersection(*(set(frame[beta].dropna().index) if beta in frame else set()
+                                           for frame in frames)) for beta in self.scale.betas}
         if self._only is not None:
-            seeds &= {self._only}
-        absent = [beta for beta in self.scale.few_betas if beta not in betas]
+            having = {beta: seeds & {self._only} for beta, seeds in having.items()}
+        needed = self.scale.few_betas
+        absent = [beta for beta in needed if len(having[beta]) < self._least]
+        seeds = set.intersection(*(having[beta] for beta in needed))
         if absent or len(seeds) < self._least:
-            at = "every beta" if not betas else f"beta = {', '.join(f'{beta:g}' for beta in absent)}"
+            every = not any(len(seeds) >= self._least for seeds in having.values())
+            at = "every beta" if every else f"beta = {', '.join(f'{beta:g}' for beta in absent)}"
             what = f"too few restarts at {at}" if absent else f"{len(seeds)} restarts have finished at every beta"
             raise NotEnough(f"{_label(wanted[0])}: {what} ({self._least} needed)")
+        kept = list(needed)
+        for beta in sorted(set(self.scale.betas) - set(needed)):
+            if len(seeds & having[beta]) >= self._least:
+                seeds &= having[beta]
+                kept.append(beta)
         if counted:
-            self._used.append((len(seeds), len(betas)))
-        return betas, sorted(seeds), complete
+            self._used.append((len(seeds), len(kept)))
+        return sorted(kept), sorted(seeds), frames
 
     def _frame(self, quantity: str, network: dict, split: str, partition: str = "test", checkpoint: str = "last",
                **fields: str | float) -> pd.DataFrame:
@@ -149,7 +155,7 @@ class Runs:
                                     for config, name in folders(self._table, configs).items()}
         return self._run_names[key]
 
-    def _values_per_image(self, wanted: Wanted, betas: list[float], seeds: list[int]) -> np.ndarray:
+    def _values_per_image(self, wanted: CurveSpec, betas: list[float], seeds: list[int]) -> np.ndarray:
         quantity, network, split, where = wanted
         fields = {name: value for name, value in where.items() if name not in ("partition", "checkpoint")}
         runs = self._runs_of(network, split, fields)
@@ -165,6 +171,6 @@ class Runs:
         return values.reshape(len(seeds), len(betas), -1)
 
 
-def _label(wanted: Wanted) -> str:
+def _label(wanted: CurveSpec) -> str:
     quantity, network, split, where = wanted
     return f"{quantity}, {describe({'split': split, **network})}" + "".join(f", {value}" for value in where.values())

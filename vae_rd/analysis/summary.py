@@ -122,7 +122,8 @@ def _claims(judged: pd.DataFrame) -> str:
                       "verdict"), lines)
     counted = judged["verdict"].value_counts()
     order = (verdicts.SUPPORTED, verdicts.NOT_SUPPORTED, verdicts.UNDECIDED, verdicts.NOT_ENOUGH)
-    return f"{text}\n\nOf {len(judged)} tests: " + ", ".join(f"{counted.get(name, 0)} {name}" for name in order) + "."
+    return f"{text}\n\nOf {len(judged)} tests: " + ", ".join(f"{counted.get(name, 0)} {name}" for name in order) + (
+        "; claims.csv has all of them.")
 
 
 def _markdown(headings: Iterable[str], lines: Iterable[Iterable[Any]]) -> str:

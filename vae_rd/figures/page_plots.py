@@ -22,7 +22,7 @@ def plane(points: pd.DataFrame) -> Any:
     Args:
         points: rows of `tables.curves`.
     """
-    wide = rd_curves.spans_decades(points)
+    wide = rd_curves.needs_log_axis(points)
     floor = rd_axes.shared_floor(points["entropy_floor_mean"])
     below = pd.Series([floor] if floor else [])
     plot = plotting.figure(width=WIDTHS[0], height=HEIGHTS[0], x_axis_type="log" if wide else "linear",

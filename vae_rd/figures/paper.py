@@ -166,9 +166,9 @@ def _training_seconds(material: Material) -> list[str]:
                    for runs in (one, separate)]
         if points and min(seconds) > 0:
             seeds, betas = (len({point[place] for point in points}) for place in (1, 0))
-            lines.append(f"{naming.describe({'num_layers': layers})}: {seconds[0] / seeds:,.0f} s in one training, "
-                         f"{seconds[1] / seeds:,.0f} s in one for each of {betas} \N{GREEK SMALL LETTER BETA} "
-                         f"({seconds[0] / seconds[1]:.2f} times as long)")
+            lines.append(f"{naming.describe({'num_layers': layers})}: {seconds[0] / seeds:,.0f} s of steps in one "
+                         f"training, {seconds[1] / seeds:,.0f} s in one for each of {betas} "
+                         f"\N{GREEK SMALL LETTER BETA} ({seconds[0] / seconds[1]:.2f} times as long)")
     return lines
 
 

@@ -28,11 +28,11 @@ def rd_figure(curves: pd.DataFrame, facet: Sequence[str] = ("dataset", "split"),
         facet: columns whose combinations get a panel each.
         hue: columns that name a curve; by default all fields of Config in which curves of a panel differ.
         partitions: which partitions to draw.
-        across: most panels side by side; four panels make a square.
+        across: at most this many panels side by side; but four panels make a square.
         rate_axis: linear (straight iso-ELBO lines), log, or auto: log where the rates span too much to be read.
         share_axes: one pair of axis limits for all panels.
         pictures: for panels, by their facet values: pictures [h, w, c] uint8 by caption, shown in a row above.
-        remarks: texts at the end of the key.
+        remarks: further lines at the end of the legend.
     """
     curves = curves[curves["partition"].isin(partitions)]
     panels = list(curves.groupby(list(facet), sort=False)) if facet else [((), curves)]
@@ -46,7 +46,7 @@ def rd_figure(curves: pd.DataFrame, facet: Sequence[str] = ("dataset", "split"),
             top.set_title(_title(curves, facet, values, looks))
             if pictures:
                 _draw_strip(top, pictures.get(values, {}))
-        if rate_axis == "log" or rate_axis == "auto" and spans_decades(curves):
+        if rate_axis == "log" or rate_axis == "auto" and needs_log_axis(curves):
             for axes in grid:
                 rd_axes.make_logarithmic(axes)
         style.legend_below(figure, [*_key(partitions, looks, curves),
@@ -60,7 +60,7 @@ def draw_rd(axes: Axes, curves: pd.DataFrame, hue: Sequence[str] | None = None,
     """Rate-distortion curves on one Axes of the caller's, with legend, iso-ELBO lines and entropy floor.
 
     Args:
-        axes: Matplotlib Axes; its limits are fixed by this.
+        axes: Matplotlib Axes; its limits are set and then stay.
         curves: rows of `tables.curves`.
         hue: columns that name a curve; by default all fields of Config in which the curves differ.
         partitions: which partitions to draw.
@@ -74,7 +74,7 @@ def draw_rd(axes: Axes, curves: pd.DataFrame, hue: Sequence[str] | None = None,
     with matplotlib.rc_context(style.STYLE):
         series = _draw_panel(axes, curves, names, looks)
         _label_axes(axes, bottom=True, left=True, share_axes=True)
-        if spans_decades(curves):
+        if needs_log_axis(curves):
             rd_axes.make_logarithmic(axes)
         axes.legend(handles=_key(partitions, looks, curves), loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2)
         rd_axes.draw_floor(axes, rd_axes.entropy_floor(series))
@@ -85,7 +85,8 @@ def draw_rd(axes: Axes, curves: pd.DataFrame, hue: Sequence[str] | None = None,
 
 
 def _title(curves: pd.DataFrame, facet: Sequence[str], values: tuple, looks: dict) -> str:
-    """The facet values that tell the panels apart; for a single panel or a single curve also what is constant."""
+    """The facet values that tell the panels apart; a single panel also names what is constant,
+    a single curve its network."""
     single = len(curves[list(facet)].drop_duplicates()) == 1
     shown = {name: value for name, value in zip(facet, values) if single or curves[name].nunique() > 1}
     network = {} if len(looks) > 1 else curves[["architecture", "num_layers"]].iloc[0].to_dict()
@@ -140,7 +141,7 @@ def _draw_strip(axes: Axes, pictures: dict[str, np.ndarray]) -> None:
     axes.set(xlim=(0, max(1, len(pictures))), ylim=(-0.45, 1), aspect="equal", anchor="S")  # imshow had set others
 
 
-def spans_decades(curves: pd.DataFrame) -> bool:
+def needs_log_axis(curves: pd.DataFrame) -> bool:
     """Whether the rates of these curves are to be read on a logarithmic axis."""
     rates = curves["rate_mean"].dropna()
     return bool(len(rates) and rates.min() > 0 and rates.max() > LOG_FROM * rates.min())

@@ -4,11 +4,11 @@ With the decoder and the prior as they are, the mean and the log scale of each i
 gradient steps on the run's own objective (after Zhang et al. 2022, the generalisation gap of amortised inference):
 
     amortised objective >= refined objective = min over (mean, scale) of E_q[distortion] + beta * rate
-    gap = test - train, amortised = (amortisation gap, test - train) + (refined objective, test - train)
+    objective gap (test - train) = [amortisation gap, test - train] + [refined objective, test - train]
 
-Finitely many steps reach the minimum from above. The first part is the encoder's: by how much more it misses the best
-posterior of a test image. The second is left with
-the best posterior of every image, and so it is the decoder's (and the prior's).
+Finitely many steps reach the minimum from above. The first part is the encoder's: by how much further it is from the
+best posterior on test images than on training images. The second remains with the best posterior of every image, so it
+is due to the decoder (and the prior).
 
 Each step draws fresh noise, as a pair of codes on both sides of the mean: with the same noise at every step, mean and
 scale would be fitted to it. Two further sets of noise are apart from those of the steps. One chooses, image by image,
@@ -32,19 +32,19 @@ GAP, GAP_ENCODER, GAP_DECODER = "objective_gap", "objective_gap_encoder", "objec
 
 IMAGES_PER_BLOCK = 256
 NUM_CODES = 64  # per image, of each of the two sets of noise that do not move the posterior
-LEARNING_RATE = 0.3  # of Adam at first, in standard deviations of the amortised posterior; all steps can move it by 20
-DECAY = 2  # power by which it falls to 0; from 15 nats above the optimum it ends within 0.02 nats of it
+LEARNING_RATE = 0.3  # Adam's first, in standard deviations of the amortised posterior: 200 steps can move a mean by 20
+DECAY = 2  # it falls as (1 - step / steps)**DECAY; then a posterior 15 nats above the optimum ends within 0.02 nats
 MOMENTUM, SECOND_MOMENTUM, EPSILON = 0.9, 0.99, 1e-8  # Adam's; 200 steps are too few for the usual 0.999
 
 
-class Posteriors(NamedTuple):
+class Gaussians(NamedTuple):
     """Diagonal Gaussians, one per image."""
 
     means: np.ndarray  # [n, latent_dim]
     log_scales: np.ndarray  # [n, latent_dim]
 
 
-class Terms(NamedTuple):
+class Values(NamedTuple):
     """Means over the codes of each image, nats."""
 
     objective: np.ndarray  # [n] float64
@@ -55,9 +55,9 @@ class Terms(NamedTuple):
 class Refined(NamedTuple):
     """What refining does to some images."""
 
-    posteriors: Posteriors  # of each image, the better of the amortised and the refined one
-    choosing: tuple[Terms, Terms]  # amortised and better ones, on the noise by which they were chosen
-    reported: tuple[Terms, Terms]  # the same on noise that neither moved nor chose them
+    posteriors: Gaussians  # of each image, the better of the amortised and the refined one
+    choosing: tuple[Values, Values]  # amortised and better ones, on the noise by which they were chosen
+    reported: tuple[Values, Values]  # the same on noise that neither moved nor chose them
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,11 +86,11 @@ def measure(run: FinishedRun, settings: RefinementSettings) -> Outcome:
         keys, images = run.partition(name).index[rows], run.images(name, rows)
         for start in run.progress(range(0, len(rows), IMAGES_PER_BLOCK), desc="refinement"):
             block = slice(start, start + IMAGES_PER_BLOCK)
-            before = Posteriors(means[block], np.log(stddevs[block]))
+            before = Gaussians(means[block], np.log(stddevs[block]))
             found.append(refiner.refine(images[block], keys[block], before).reported)
         values = {}
         for prefix, parts in zip((AMORTISED, REFINED), zip(*found)):
-            for quantity, blocks in zip(Terms._fields, zip(*parts)):
+            for quantity, blocks in zip(Values._fields, zip(*parts)):
                 values[prefix + quantity] = np.concatenate(blocks)
         gained = values[AMORTISED + "objective"] - values[REFINED + "objective"]
         scalars[name] = means_with_errors(**values, **{AMORTISATION_GAP: gained})
@@ -132,7 +132,7 @@ class Refiner:
         self._terms, self._step = _compiled(prior, likelihood, beta)
         self._num_steps = num_steps
 
-    def refine(self, images: np.ndarray, keys: np.ndarray, amortised: Posteriors) -> Refined:
+    def refine(self, images: np.ndarray, keys: np.ndarray, amortised: Gaussians) -> Refined:
         """Improves the posterior of each image, independently of the others.
 
         Args:
@@ -144,19 +144,19 @@ class Refiner:
         moved = self._moved(images, amortised, moving)
         before, after = (self.terms(images, posteriors, choosing) for posteriors in (amortised, moved))
         better = after.objective < before.objective
-        kept = Posteriors(*(np.where(better[:, None], new, old) for new, old in zip(moved, amortised)))
-        chosen = Terms(*(np.where(better, new, old) for new, old in zip(after, before)))
+        kept = Gaussians(*(np.where(better[:, None], new, old) for new, old in zip(moved, amortised)))
+        chosen = Values(*(np.where(better, new, old) for new, old in zip(after, before)))
         return Refined(kept, (before, chosen), (self.terms(images, amortised, reporting),
                                                 self.terms(images, kept, reporting)))
 
-    def terms(self, images: np.ndarray, posteriors: Posteriors, noise: np.ndarray) -> Terms:
+    def terms(self, images: np.ndarray, posteriors: Gaussians, noise: np.ndarray) -> Values:
         """Objective, rate and distortion of each image over noise [pairs, n, latent_dim] and its opposite."""
         import tensorflow as tf
         arrays = [tf.constant(values) for values in (images, *posteriors)]
-        return Terms(*np.mean([[part.numpy().astype(np.float64) for part in self._terms(*arrays, tf.constant(pair))]
+        return Values(*np.mean([[part.numpy().astype(np.float64) for part in self._terms(*arrays, tf.constant(pair))]
                                for pair in noise], axis=0))
 
-    def _moved(self, images: np.ndarray, amortised: Posteriors, noise: np.ndarray) -> Posteriors:
+    def _moved(self, images: np.ndarray, amortised: Gaussians, noise: np.ndarray) -> Gaussians:
         import tensorflow as tf
         dtype, (means, log_scales) = amortised.means.dtype, amortised
         fixed = [tf.constant(values) for values in (images, means, log_scales)]
@@ -166,7 +166,7 @@ class Refiner:
             state = self._step(*fixed, state, tf.constant(pair), tf.constant(learning_rate, dtype),
                                tf.constant(number + 1, dtype))
         shift, widening = state[0].numpy()
-        return Posteriors(means + np.exp(log_scales) * shift, log_scales + widening)
+        return Gaussians(means + np.exp(log_scales) * shift, log_scales + widening)
 
 
 def _noise(keys: np.ndarray, means: np.ndarray, num_steps: int) -> list[np.ndarray]:

@@ -1,4 +1,4 @@
-"""Pieces of a sweep: which runs train together as a column, how many fit, and what a task of an array takes."""
+"""How a sweep is divided: which runs train together as a column, how many fit, and which a task of an array gets."""
 
 import functools
 import itertools
@@ -13,33 +13,33 @@ from vae_rd.config import STACKABLE_FIELDS, Config
 from vae_rd.sweeps.cost import cost, images_and_channels, num_parameters
 from vae_rd.training import gpus
 
-CPU_MEMBERS = 12  # more gain nothing where members run one after the other, and the program takes longer to compile
+SEQUENTIAL_MEMBERS = 12  # more gain nothing where members run one after the other, and take longer to compile
 GPU_MEMBERS = 60  # the paper's 12 betas x 5 restarts
-COPIES = 9  # of a member's weights at the peak: weights, gradients, Adam's two, each with a copy in flight, one to save
-FLOATS_PER_IMAGE = 4  # per latent dimension of an evaluated image: posterior mean and scale, each with a copy
+MEMORY_COPIES = 9  # of a member's weights at the peak: weights, gradients, Adam's two, each twice, and one to save
+NUMBERS_PER_CODE_VALUE = 4  # per latent dimension of an evaluated image: posterior mean and scale, each with a copy
 GPU_GIBIBYTES = 8  # assumed of a GPU that does not say how much memory it has
 MEMORY_SHARE = 0.5  # of what there is, free or not: so that columns are the same in every call
 
 
-def into_columns(configs: list[Config], size: int | None = None, at_least: int = 1, sharing: int = 1
+def into_columns(configs: list[Config], size: int | None = None, min_columns: int = 1, sharing: int = 1
                  ) -> list[list[Config]]:
     """Cuts Configs into columns: those that differ in STACKABLE_FIELDS only, in order, at most `size` together.
 
-    Runs that are one training (conditioning=beta) are one column, however many they are.
+    Runs that share one training (conditioning=beta) are one column, however many they are.
 
     Args:
         configs: of a whole piece, whatever has finished: so that a column is the same in every call.
         size: members at most; None: as many as memory allows.
-        at_least: number of workers that should each get a column: no column has more than its share of
-            the runs, but for runs that are one training.
+        min_columns: columns that there should be, one for each worker: none has more than its share of the runs, except
+            runs that share one training.
         sharing: workers that share the memory of a GPU, or of the machine: see `workers_sharing`.
     """
     groups: dict[Hashable, list[Config]] = {}
     for config in configs:
         conditioned = config.conditioning == "beta"
-        groups.setdefault(config.training if conditioned else config.without(*STACKABLE_FIELDS), []).append(config)
+        groups.setdefault(config.training_key if conditioned else config.without(*STACKABLE_FIELDS), []).append(config)
     cut = []
-    share = -(-len(configs) // at_least)
+    share = -(-len(configs) // min_columns)
     for group in groups.values():
         conditioned = group[0].conditioning == "beta"
         limit = len(group) if conditioned else min(size or members_that_fit(group[0], sharing), share)
@@ -48,13 +48,14 @@ def into_columns(configs: list[Config], size: int | None = None, at_least: int =
 
 
 def piece(configs: list[Config], task: int, num_tasks: int) -> list[Config]:
-    """The part of task number `task` out of `num_tasks`: neighbours, of about equal expected cost; trainings whole.
+    """The part of task number `task` out of `num_tasks`: a range of about equal expected cost, which cuts no
+    training that several runs share.
 
     It depends on nothing but the arguments, so the tasks of an array are disjoint and complete on any nodes.
     """
     trainings: dict[Hashable, list[Config]] = {}
     for config in configs:
-        trainings.setdefault(config.training, []).append(config)
+        trainings.setdefault(config.training_key, []).append(config)
     costs = [cost(members).hours for members in trainings.values()]
     middles = [end - own / 2 for end, own in zip(itertools.accumulate(costs), costs)]
     return [config for members, middle in zip(trainings.values(), middles) for config in members
@@ -72,14 +73,15 @@ def members_that_fit(config: Config, sharing: int = 1) -> int:
     memory = _gpu_bytes() if on_gpu else os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     fitting = int(MEMORY_SHARE * memory / sharing / member_bytes(config))
     # Without a batched form every member is compiled anew: minutes for 60 of them.
-    most = GPU_MEMBERS if on_gpu and NETWORKS[config.architecture].stackable else CPU_MEMBERS
+    most = GPU_MEMBERS if on_gpu and NETWORKS[config.architecture].stackable else SEQUENTIAL_MEMBERS
     return max(1, min(most, fitting))
 
 
 def member_bytes(config: Config) -> int:
     """Estimated peak memory of one more member, in bytes; the data and the framework come on top."""
     images, _ = images_and_channels(config)
-    numbers = COPIES * num_parameters(config) + FLOATS_PER_IMAGE * config.latent_dim * images + _activations(config)
+    numbers = (MEMORY_COPIES * num_parameters(config) + NUMBERS_PER_CODE_VALUE * config.latent_dim * images
+               + _activations(config))
     return (8 if config.precision == "float64" else 4) * numbers
 
 
@@ -89,17 +91,18 @@ def num_gpus() -> int:
 
 
 def _activations(config: Config) -> int:
-    """Numbers in one evaluation batch, which is wider than a training batch: images, logits, hidden layers."""
-    pixels = config.image_size**2
+    """Numbers in one batch, of evaluation or training, whichever is larger: images, logits, hidden layers."""
+    pixels, channels = config.image_size**2, images_and_channels(config)[1]
     network = NETWORKS[config.architecture]
     width, layers = getattr(config, network.width), range(1, config.num_layers + 1)
     hidden = sum(width * pixels // 4**layer if network.halves else width for layer in layers)
-    return EVALUATION_BATCH * (4 * 3 * pixels + 4 * hidden)
+    return max(EVALUATION_BATCH, config.batch_size) * (4 * channels * pixels + 4 * hidden)
 
 
 @functools.cache
 def _gpu_bytes() -> int:
-    """Memory of the smallest GPU, or part of one (MIG), as nvidia-smi says; else what is assumed is printed.
+    """Memory of the smallest GPU, or part of one (MIG), according to nvidia-smi; else GPU_GIBIBYTES, and
+    says so.
 
     The smallest of all, not of those that this process sees: a worker sees its own only.
     """
@@ -110,8 +113,8 @@ def _gpu_bytes() -> int:
         answer = _nvidia_smi("--query-gpu=memory.total", "--format=csv,noheader,nounits").split()
         megabytes = [int(text) for text in answer if text.isdigit()]  # "[N/A]" where memory is shared with the machine
     if not megabytes:
-        print(f"nvidia-smi does not say how much memory the GPU has: {GPU_GIBIBYTES} GiB are assumed. With another "
-              "number of runs in a column, give it: --column_size.", file=sys.stderr)
+        print(f"nvidia-smi does not say how much memory the GPU has: {GPU_GIBIBYTES} GiB are assumed. To set "
+              "the number of runs in a column, give --column_size.", file=sys.stderr)
     return min(megabytes) * 2**20 if megabytes else GPU_GIBIBYTES * 2**30
 
 

@@ -11,11 +11,11 @@ from vae_rd.config import Config
 
 # Milliseconds per optimizer step at the protocol's sizes (32x32x3 images, batch 128), on 2 quiet cores (Zen 5).
 STEP_MS = {("mlp", 1): 11.0, ("mlp", 3): 16.0, ("cnn", 1): 16.0, ("cnn", 3): 55.0}
-EVALUATION_SHARE = 1 / 3  # of a step's time, to evaluate as many images: forward, without backward and Adam
-# Of a step's time, for an image that a prior has encoded besides the batch. Steps took 2.1 times as long with 256 of
-# them (exemplar, MLPs of 1 and 3 layers), and 1.9 and 2.0 times with vamp's 128, which are trained as well.
+EVALUATION_SHARE = 1 / 3  # time to evaluate an image, as a share of training on it: no backward pass, no Adam
+# Of a step's time per image, for an image that a prior has encoded besides the batch. Steps took 2.1 times as long with
+# 256 of them (exemplar, MLPs of 1 and 3 layers), and 1.9 and 2.0 times with vamp's 128, which are trained as well.
 ENCODER_SHARE = 1 / 2
-COPIES = 5  # of the weights in a run directory: model.keras, best, and last with Adam's two slots
+DISK_COPIES = 5  # of the weights in a run directory: model.keras, best, and last with Adam's two slots
 BYTES_PER_IMAGE = 2 * 32  # of per-example values, for last and best
 
 
@@ -30,15 +30,15 @@ class Cost(NamedTuple):
 def cost(configs: Iterable[Config]) -> Cost:
     """Expected hours and disk of some runs: steps times the measured step time, evaluations, and the files written."""
     configs = list(configs)
-    size = sum(4 * COPIES * num_parameters(config) + BYTES_PER_IMAGE * images_and_channels(config)[0]
+    size = sum(4 * DISK_COPIES * num_parameters(config) + BYTES_PER_IMAGE * images_and_channels(config)[0]
                for config in configs)
     return Cost(len(configs), sum(seconds(configs)) / 3600, size / 1e9)
 
 
 def seconds(configs: Sequence[Config]) -> list[float]:
-    """Expected seconds of each run: its evaluations, and its share of a training that is several runs."""
-    runs = collections.Counter(config.training for config in configs if config.conditioning == "beta")
-    return [step_seconds(config) * config.train_steps / runs.get(config.training, 1)
+    """Expected seconds of each run: its evaluations, and its share of a training that several runs share."""
+    runs = collections.Counter(config.training_key for config in configs if config.conditioning == "beta")
+    return [step_seconds(config) * config.train_steps / runs.get(config.training_key, 1)
             + image_seconds(config) * EVALUATION_SHARE * _images_evaluated(config) for config in configs]
 
 
@@ -48,7 +48,7 @@ def step_seconds(config: Config) -> float:
 
 
 def image_seconds(config: Config) -> float:
-    """Expected seconds per image of a step: measured ones, scaled by parameters, or by work for convolutions.
+    """Expected seconds per image of a step: measured ones, scaled by parameters; convolutions by area and channels.
 
     An architecture without measurements counts as a cnn if its layers halve the image, else as an mlp.
     """
@@ -65,20 +65,20 @@ def image_seconds(config: Config) -> float:
 
 
 def num_parameters(config: Config) -> int:
-    """All trained weights of a model of the run's images."""
+    """How many weights a model of the run's images has."""
     shape = config.image_size, config.image_size, images_and_channels(config)[1]
     return catalogue.num_parameters(config, shape)
 
 
 def _images_evaluated(config: Config) -> int:
-    """Over all evaluations of a run: whole partitions of the last state, and of the best unless that is the last."""
+    """Images evaluated over a run: some in between, then whole partitions for the last weights and for the best."""
     total = images_and_channels(config)[0]
     before = -(-config.train_steps // config.evaluation_interval)
     return 2 * total + before * min(total, 2 * (config.eval_images or total))
 
 
 def images_and_channels(config: Config) -> tuple[int, int]:
-    """Of the full data set; one that has no builder counts as Tetrominoes."""
+    """How many images, and channels, the full data set has; one that has no builder counts as Tetrominoes."""
     builder = DATASETS.get(config.dataset, DATASETS["tetrominoes"])
     return builder.num_images, builder.channels
 

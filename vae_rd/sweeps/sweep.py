@@ -78,7 +78,7 @@ class Sweep:
     @functools.cached_property
     def columns(self) -> list[list[Config]]:
         """The piece, cut into the columns that train together."""
-        return columns.into_columns(self.piece, self.column_size, at_least=self.workers, sharing=self.sharing)
+        return columns.into_columns(self.piece, self.column_size, min_columns=self.workers, sharing=self.sharing)
 
     @functools.cached_property
     def _members(self) -> dict[Config, int]:

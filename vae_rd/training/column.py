@@ -53,7 +53,7 @@ class Column:
         _check_configs(configs, strategy.num_replicas_in_sync)
         self.conditioned = self.shared.conditioning == "beta"
         self.seeds = sorted({config.seed for config in configs})
-        # Of each member, where its weights are along the leading axis; members of one training share a slot.
+        # Each member's index on the weights' leading axis; members of one training share a slot.
         self.slots = ([self.seeds.index(config.seed) for config in configs] if self.conditioned
                        else list(range(len(configs))))
         self._seed_of_slot = list(range(len(self.seeds))) if self.conditioned else [
@@ -75,9 +75,9 @@ class Column:
             self.optimizer = keras.optimizers.Adam(self.shared.learning_rate)
             self.optimizer.build(self.weights)
         self._jit, alone = jit, strategy.num_replicas_in_sync == 1
-        self._gradients = tf.function(self._gradients_of_batch, jit_compile=jit)
+        self._compiled_gradients = tf.function(self._gradients_of_batch, jit_compile=jit)
         self._update = tf.function(self._update_compiled, jit_compile=jit) if alone else self._update_over_replicas
-        self._terms = tf.function(self._evaluate_batch, jit_compile=jit)
+        self._compiled_evaluation = tf.function(self._evaluate_batch, jit_compile=jit)
         batches = tf.TensorSpec([None, len(self.seeds), self.shared.batch_size], tf.int32)
         self.program = tf.function(self._steps, [batches, tf.TensorSpec([], tf.int32)])  # traced once, for any number
 
@@ -92,7 +92,7 @@ class Column:
     # Training
 
     def train(self, first_step: int, num_steps: int) -> np.ndarray:
-        """Trains `num_steps` steps from `first_step` on; returns their mean rate and distortion [steps, 2, members]."""
+        """Trains `num_steps` steps from `first_step`; returns batch means of rate, distortion [steps, 2, members]."""
         return self.program(self.batches(first_step, num_steps), tf.constant(first_step)).numpy()
 
     def _steps(self, batches, first_step):
@@ -136,7 +136,7 @@ class Column:
                                            _fold(seed, step, _BINARIZATION_STREAM), dtype=self.template.variable_dtype)
 
     def _betas(self, seed, step):
-        """A beta for each image of a step, log-uniform over the range: exactly its bound where it has no width."""
+        """A beta for each image of a step, log-uniform over the range; exactly the bound if both are equal."""
         low, high = self.shared.beta_bounds
         uniform = tf.random.stateless_uniform([self.shared.batch_size], _fold(seed, step, _BETA_STREAM),
                                               dtype=self.template.variable_dtype)
@@ -149,14 +149,14 @@ class Column:
         return sums
 
     def _update_over_replicas(self, images, noise, beta):
-        gradients, sums = self._gradients(images, noise, beta)
+        gradients, sums = self._compiled_gradients(images, noise, beta)
         self.optimizer.apply_gradients(zip(gradients, self.weights))
         return sums
 
     def _gradients_of_batch(self, images, noise, beta):
-        """Gradients of this replica's share of the mean objective, and of mean rate and distortion [2, slots].
+        """Gradients of this replica's share of the mean objective; its share of mean rate and distortion, [2, slots].
 
-        `beta` [seeds, batch] is what conditioned networks are trained at; None: each member's own, for its images.
+        `beta` [seeds, batch] is what conditioned networks are trained at; None: each member's own beta.
         """
         seeds = self._seed_of_slot
         gradients, rate, distortion = self._map_members(
@@ -174,7 +174,7 @@ class Column:
         with tf.GradientTape() as tape:
             tape.watch(weights)
             terms = self.template.terms(_unit_interval(images, noise.dtype), noise, beta)
-            # Replicas are summed by the optimizer, members do not meet: each has the mean of its own objective.
+            # The optimizer sums over replicas. Members do not interact: each has the mean of its own objective.
             loss, rate, distortion = (tf.reduce_sum(values) / self.shared.batch_size
                                       for values in (terms.objective, terms.rate, terms.distortion))
         return tape.gradient(loss, weights), rate, distortion
@@ -208,7 +208,8 @@ class Column:
         batches = []
         for start in range(0, len(partition.index), EVALUATION_BATCH):
             images, draws = (values[start:start + EVALUATION_BATCH] for values in (partition.images, noise))
-            parts = self._terms(tf.constant(_padded(images)), tf.constant(_padded(draws), self.template.variable_dtype))
+            parts = self._compiled_evaluation(tf.constant(_padded(images)),
+                                              tf.constant(_padded(draws), self.template.variable_dtype))
             batches.append([part.numpy()[:, :len(images)] for part in parts])
             report(len(images))
         return Evaluated(*(np.concatenate(parts, axis=1) for parts in zip(*batches)))
@@ -231,7 +232,7 @@ class Column:
     # State
 
     def state(self) -> dict[str, np.ndarray]:
-        """Weights and Adam's moments, [slots, ...] each, by name: a download of all of them."""
+        """Weights and Adam's moments, [slots, ...] each, by name, all copied to the host."""
         return {name: variable.numpy() for name, variable in self._variables().items()}
 
     def restore(self, state: dict[str, np.ndarray], step: int) -> None:
@@ -258,7 +259,7 @@ class Column:
                 self.weights = [keras.Variable(np.zeros((len(self.configs), *weight.shape[1:])), name=name,
                                                dtype=weight.dtype)
                                 for name, weight in zip(self.weight_names, self.weights)]
-            self._terms = tf.function(self._evaluate_batch, jit_compile=self._jit)
+            self._compiled_evaluation = tf.function(self._evaluate_batch, jit_compile=self._jit)
         _assign(dict(zip(self.weight_names, self.weights)), state)
 
     def member_model(self, member: int, weights: dict[str, np.ndarray]) -> model.VAE:
@@ -288,8 +289,8 @@ def stacked_state(states: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
 def _assign(variables: dict, values: dict[str, np.ndarray]) -> None:
     missing = [name for name in variables if name not in values]
     if missing:
-        raise runs.RunError(f"a checkpoint lacks {', '.join(missing)}: it is damaged, or of another version. Remove "
-                            "it to start the run again.")
+        raise runs.RunError(f"a checkpoint lacks {', '.join(missing)}: it is damaged, or of another version. To start "
+                            "the run again, remove its folder checkpoints and run the same training command.")
     for name, variable in variables.items():
         variable.assign(values[name])
 
@@ -301,15 +302,16 @@ def _check_configs(configs: list[Config], num_replicas: int) -> None:
         raise ConfigError(f"the members of a column may differ in {' and '.join(STACKABLE_FIELDS)} only; train the "
                          "others as a column of their own.")
     if shared.batch_size % num_replicas:
-        raise ConfigError(f"batch_size={shared.batch_size} does not divide over {num_replicas} replicas: choose a "
+        raise ConfigError(f"batch_size={shared.batch_size} is not divisible by {num_replicas} replicas: choose a "
                          "multiple, or fewer devices.")
     if shared.rate_terms != "both" and num_replicas > 1:
-        raise ConfigError(f"rate_terms={shared.rate_terms} compares all images of a batch, which {num_replicas} "
-                          "replicas do not hold together: train it on one device (--strategy=one_device).")
+        raise ConfigError(f"rate_terms={shared.rate_terms} compares all images of a batch, but each of "
+                          f"the {num_replicas} replicas sees only its part: train it on one device "
+                          "(--strategy=one_device).")
 
 
 def _fold(seed, step, stream):
-    """The seed of a step's draws, on the host, which needs it: computed on a GPU, every step would wait for it."""
+    """The seed of a step's draws; on the CPU, where it is needed: from a GPU every step would wait for it."""
     with tf.device("CPU:0"):
         return tf.random.fold_in(tf.random.fold_in([seed, stream], step), stream)
 

@@ -1,4 +1,4 @@
-"""The training loop: a column's steps, evaluations and checkpoints, which can be stopped anywhere and go on."""
+"""The training loop: a column's steps, evaluations and checkpoints; it can be stopped at any point and resumed."""
 
 import contextlib
 import os
@@ -18,20 +18,20 @@ from vae_rd.training.evaluation import Evaluator, PerExample
 from vae_rd.training.members import Clock, Member
 
 CHECKPOINT_SECONDS = 300
-CHUNK_SECONDS = 0.5  # aim for one graph call; a signal waits no longer
+CHUNK_SECONDS = 0.5  # that a graph call should take: a signal is handled after it
 
 
 def train(configs: list[Config], split: splits.Split, *, runs_dir: str | os.PathLike, placement: devices.Placement,
           retry: bool = False, skip_busy: bool = False, progress: bool = True) -> None:
-    """Trains the runs that have not ended, as columns of those that stand at the same step.
+    """Trains the runs that have not ended, in columns of runs that stand at the same step.
 
     Args:
         configs: differing in STACKABLE_FIELDS only.
         split: their data.
         runs_dir: gets one directory per run.
         placement: where, from `devices.place`.
-        retry: start diverged runs again, from nothing.
-        skip_busy: leave runs alone that another process works on, instead of refusing.
+        retry: start diverged runs again, from scratch.
+        skip_busy: skip runs that another process works on, instead of raising.
         progress: show a bar with the time left.
 
     Raises:
@@ -46,12 +46,12 @@ def train(configs: list[Config], split: splits.Split, *, runs_dir: str | os.Path
         members = [preparation.prepare(config, runs.run_dir(runs_dir, config), retry, write=placement.chief)
                    for config in configs]
         request = stack.enter_context(signals.listening())
-        for column in preparation.into_columns(members, runs_dir):
+        for column in preparation.resumed_columns(members, runs_dir):
             Training(column, split, placement, request, progress).run()
 
 
 class Training:
-    """One column from the step where it stands to its end.
+    """Trains one column from its current step to the last.
 
     Args:
         members: of the column; those that have ended keep their slot in it.
@@ -144,8 +144,8 @@ class Training:
         begun = time.monotonic()
         trace = self.column.train(self.step, size)
         seconds = time.monotonic() - begun
-        if self.clock.train_seconds == 0.0:
-            bar.unpause()  # the time left goes by the steps, not by the compilation
+        if not self.clock.compiled:
+            bar.unpause()  # keeps compilation out of the time left
         self.clock.add_training(seconds)
         for number, member in enumerate(self.members):
             bad = np.argwhere(~np.isfinite(trace[:, :, number]))
@@ -154,7 +154,9 @@ class Training:
                 member.diverge(self.step + int(step), ("rate", "distortion")[quantity])
         self.step += size
         bar.update(size)
-        bar.set_postfix_str(f"distortion {trace[-1, 1, 0]:.1f}, rate {trace[-1, 0, 0]:.1f}", refresh=False)
+        shown = next((number for number, member in enumerate(self.members) if member.active), 0)
+        bar.set_postfix_str(f"beta {self.members[shown].config.beta:g}: distortion {trace[-1, 1, shown]:.1f}, "
+                            f"rate {trace[-1, 0, shown]:.1f}", refresh=False)
         if _several_workers(self.placement.strategy):
             self.chunk = 10  # the same on every worker, whatever its clock says
         elif size == self.chunk:

@@ -23,12 +23,12 @@ class Clock:
 
     def __init__(self, progress: checkpoints.Progress):
         self.train_seconds = progress.train_seconds
-        self._wall_before, self._started, self._compiled = progress.wall_seconds, time.monotonic(), False
+        self._wall_before, self._started, self.compiled = progress.wall_seconds, time.monotonic(), False
 
     def add_training(self, seconds: float) -> None:
         """Counts a call of the training program, but for the first, which compiles it."""
-        self.train_seconds += seconds if self._compiled else 0.0
-        self._compiled = True
+        self.train_seconds += seconds if self.compiled else 0.0
+        self.compiled = True
 
     def wall_seconds(self) -> float:
         """Everything: training, evaluation, compilation, files."""

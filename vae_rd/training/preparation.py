@@ -88,7 +88,7 @@ def continue_run(source: runs.RunDir, config: Config, run: runs.RunDir) -> None:
         files.write_text(run.config, config.to_json())
 
 
-def into_columns(members: list[Member], runs_dir: str | os.PathLike) -> list[list[Member]]:
+def resumed_columns(members: list[Member], runs_dir: str | os.PathLike) -> list[list[Member]]:
     """Active members that stand at the same step and were trained together, with those of their column that have ended.
 
     A column of the same members gives the same bits, so one that goes on keeps the slots of members that have ended.
