@@ -12,8 +12,8 @@ from vae_rd.config import Config
 # Milliseconds per optimizer step at the protocol's sizes (32x32x3 images, batch 128), on 2 quiet cores (Zen 5).
 STEP_MS = {("mlp", 1): 11.0, ("mlp", 3): 16.0, ("cnn", 1): 16.0, ("cnn", 3): 55.0}
 EVALUATION_SHARE = 1 / 3  # time to evaluate an image, as a share of training on it: no backward pass, no Adam
-# Of a step's time per image, for an image that a prior has encoded besides the batch. Steps took 2.1 times as long with
-# 256 of them (exemplar, MLPs of 1 and 3 layers), and 1.9 and 2.0 times with vamp's 128, which are trained as well.
+# Of a step's time per image, for an image that a prior has encoded besides the batch. Steps of MLPs took 1.6 to 2.1
+# times as long with exemplar's 256, 1.5 to 2.0 times with vamp's 128, which are trained as well, and 1.05 with others.
 ENCODER_SHARE = 1 / 2
 DISK_COPIES = 5  # of the weights in a run directory: model.keras, best, and last with Adam's two slots
 BYTES_PER_IMAGE = 2 * 32  # of per-example values, for last and best

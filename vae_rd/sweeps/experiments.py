@@ -47,7 +47,7 @@ class Entry(NamedTuple):
     measures: tuple[str, ...] = ()  # names in the registry of measures
     checkpoints: tuple[str, ...] = ("last",)  # which states of the runs the figures need
     drawing: str = "rd_curves"  # name of a drawing in figures/paper.py
-    layout: dict[str, Any] = {}  # of the drawing, as arguments of rd_curves.rd_figure: facet, hue, partitions, share
+    layout: dict[str, Any] = {}  # of the drawing, arguments of rd_curves.rd_figure: facet, hue, partitions, share_axes
 
 
 class Experiment(NamedTuple):
@@ -214,10 +214,10 @@ EXPERIMENTS: dict[str, Entry] = {
     "figure6": Entry("MLP against CNN on the small training set", _networks,
                      layout={"facet": ("architecture",), "hue": ("num_layers",)}),
     "figure7": Entry("four other data sets, a small training set of each", _others,
-                     layout={"facet": ("dataset",), "hue": ("num_layers",), "share": False}),
+                     layout={"facet": ("dataset",), "hue": ("num_layers",), "share_axes": False}),
     "figure7_sizes": Entry("the other data sets over a range of training-set sizes", _other_sizes,
                            layout={"facet": ("dataset", "num_layers"), "hue": ("num_train",), "partitions": ("test",),
-                                   "share": False}),
+                                   "share_axes": False}),
     "figure8": Entry("mutual information and marginal KL against beta", _small, ("information",),
                      drawing="information"),
     # Compared on the half of the test set that did not select the early-stopped weights.
@@ -241,7 +241,7 @@ EXPERIMENTS: dict[str, Entry] = {
                     layout={**_BY_LAYERS, "hue": ("prior",), "partitions": ("test",)}),
     "likelihoods": Entry("other likelihoods: their curves, and squared error against rate (beyond the paper)",
                          _likelihoods, ("distortion",), drawing="likelihoods",
-                         layout={"facet": ("likelihood",), "hue": ("num_layers",), "share": False}),
+                         layout={"facet": ("likelihood",), "hue": ("num_layers",), "share_axes": False}),
     "latent_dim": Entry("size of the latent space (beyond the paper)", _latent_dims, ("information",),
                         layout={**_BY_LAYERS, "hue": ("latent_dim",), "partitions": ("test",)}),
 }
