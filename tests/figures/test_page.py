@@ -299,7 +299,7 @@ def pixel(browser, at):
 
 def same_colour(one, other):
     """Up to rounding, and to a line that shines through a point."""
-    return np.abs(np.subtract(one, other)).max() <= 16
+    return np.abs(np.subtract(one, other)).max() <= 32
 
 
 def keep(browser, name):
