@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 import pandas as pd
 from matplotlib.typing import ColorType
 
@@ -44,4 +45,7 @@ def _order(column: pd.Series) -> pd.Series:
 
 def rows(curves: pd.DataFrame, names: list[str], key: tuple) -> pd.DataFrame:
     """The rows of the curve that these values of these columns name."""
-    return curves[(curves[names] == list(key)).all(axis=1)] if names else curves
+    chosen = np.ones(len(curves), bool)
+    for name, value in zip(names, key):
+        chosen &= (curves[name] == value).to_numpy(bool, na_value=False)
+    return curves[chosen]

@@ -137,17 +137,16 @@ def draw_betas(series: Series, labeller: Labeller, others: list[np.ndarray], end
         labelled: beta and pixels of the points, of any curve, that have their beta beside them; grows.
         apart: points (1/72 inch) within which one label of a beta serves all.
     """
-    last = len(series.points) - 1
-    for place, (point, at) in enumerate(zip(series.points.itertuples(), series.line)):
+    line, last = series.line, len(series.points) - 1
+    for place, (beta, at) in enumerate(zip(series.points["beta"], line)):
         pixels, = labeller.pixels([at])
-        served = any(beta == point.beta and np.hypot(*(pixels - there)) < apart * labeller.point
-                     for beta, there in labelled)
+        served = any(known == beta and np.hypot(*(pixels - there)) < apart * labeller.point for known, there in labelled)
         if (place in (0, last)) == ends and not served:
-            text = f"\u03b2 = {point.beta:g}" if ends else f"{point.beta:g}"
-            own = [one[np.newaxis] for one in np.delete(series.line, place, axis=0)]
+            text = f"\u03b2 = {beta:g}" if ends else f"{beta:g}"
+            own = [one[np.newaxis] for one in np.delete(line, place, axis=0)]
             places = labeller.nearer([at[np.newaxis]], [*others, *own], labeller.beside([at], text, 5.5))
             if labeller.place(text, places, fontsize=5.5, color=series.colour):
-                labelled.append((point.beta, pixels))
+                labelled.append((beta, pixels))
 
 
 def make_logarithmic(axes: Axes) -> None:
