@@ -140,7 +140,8 @@ def draw_betas(series: Series, labeller: Labeller, others: list[np.ndarray], end
     line, last = series.line, len(series.points) - 1
     for place, (beta, at) in enumerate(zip(series.points["beta"], line)):
         pixels, = labeller.pixels([at])
-        served = any(known == beta and np.hypot(*(pixels - there)) < apart * labeller.point for known, there in labelled)
+        served = any(known == beta and np.hypot(*(pixels - there)) < apart * labeller.point
+                     for known, there in labelled)
         if (place in (0, last)) == ends and not served:
             text = f"\u03b2 = {beta:g}" if ends else f"{beta:g}"
             own = [one[np.newaxis] for one in np.delete(line, place, axis=0)]
