@@ -131,7 +131,7 @@ def test_a_checkpoint_that_lacks_weights_is_refused(split):
     for name in ("decoder.0.kernel", "velocity.decoder.0.kernel"):
         state = made.state()
         del state[name]
-        with pytest.raises(runs.RunError, match=f"lacks {name}: it is damaged, or of another version. Remove"):
+        with pytest.raises(runs.RunError, match=f"lacks {name}: it is damaged, or of another version. To start"):
             made.restore(state, 3)
 
 
