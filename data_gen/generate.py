@@ -106,8 +106,7 @@ def generate(data_dir: str | os.PathLike, spec: DataSpec, *, raw_dir: str | os.P
         return destination
     data = open_dataset(spec.dataset, spec.data_seed, spec.image_size, raw_dir or pathlib.Path(data_dir) / "raw")
     planned = _plan_shards(data.split(spec.split), num_shards)
-    images = sum(len(shard.index) for shard in planned)
-    workers = num_workers or min(len(os.sched_getaffinity(0)), math.ceil(images / _WORKER_IMAGES))
+    workers = num_workers or min(len(os.sched_getaffinity(0)), math.ceil(_num_images(planned) / _WORKER_IMAGES))
     workers = min(workers, len(planned))
     _check_memory(planned, data.image_shape, workers)
     destination.parent.mkdir(parents=True, exist_ok=True)
@@ -130,8 +129,12 @@ def _plan_shards(partitions: tuple[np.ndarray, np.ndarray], num_shards: int | No
             raise ConfigError(f"num_shards must be from 1 to the {len(index)} images of the {partition} set "
                               f"(got {num_shards}).")
         planned += [_PlannedShard(partition, records.shard_name(partition, number, count), part)
-                   for number, part in enumerate(np.array_split(index, count))]
+                    for number, part in enumerate(np.array_split(index, count))]
     return planned
+
+
+def _num_images(planned: list[_PlannedShard]) -> int:
+    return sum(len(shard.index) for shard in planned)
 
 
 def _check_memory(planned: list[_PlannedShard], image_shape: tuple[int, int, int], workers: int) -> None:
@@ -148,10 +151,9 @@ def _write(folder: pathlib.Path, data: Dataset, split: str, planned: list[_Plann
            workers: int, progress: bool) -> None:
     """Writes all shards and info.json into `folder`."""
     shards = []
-    total = sum(len(shard.index) for shard in planned)
     with _mapper(workers) as each, tqdm.tqdm(
-            total=total, desc=f"making {data.name}/{split}", unit=" images", unit_scale=True, disable=not progress,
-            dynamic_ncols=True) as bar:
+            total=_num_images(planned), desc=f"making {data.name}/{split}", unit=" images", unit_scale=True,
+            disable=not progress, dynamic_ncols=True) as bar:
         for shard in each(functools.partial(_write_shard, folder, data, static), planned):
             shards.append(shard)
             bar.update(shard.examples)

@@ -108,13 +108,8 @@ def export_curves(table: "pd.DataFrame", runs_dir: str | os.PathLike, out_dir: s
     if unknown:
         raise tables.TableError(f"facet must be one or more of {', '.join(tables.POINT_COLUMNS)} "
                                 f"(got {', '.join(unknown)}).")
-    points = paper.in_order(tables.curves(table))
     out = pathlib.Path(out_dir)
-    write_text(out / "runs.csv", tables.csv_text(table))
-    write_text(out / "rd_curves.csv", tables.csv_text(points))
-    if points.empty:
-        raise tables.TableError(f"{runs_dir} holds no finished run, so there is no curve to draw. Train some with "
-                                "vae_rd.main or vae_rd.sweep, or name another folder with --runs_dir.")
+    points = _write_tables(table, runs_dir, out)
     partitions = ("train", "test" if checkpoint == "last" else "test_compare")
     chosen = points[points["checkpoint"] == checkpoint]
     print(tables.as_text(chosen, partitions))
@@ -123,6 +118,19 @@ def export_curves(table: "pd.DataFrame", runs_dir: str | os.PathLike, out_dir: s
     _write_figure(figure, out, "rd")
     print(f"{tables.finished(table)['run'].nunique()} finished runs; see {out / 'rd.png'}, {out / 'rd.pdf'}, "
           f"{out / 'rd_curves.csv'} and {out / 'runs.csv'}")
+
+
+def _write_tables(table: "pd.DataFrame", runs_dir: str | os.PathLike, out: pathlib.Path) -> "pd.DataFrame":
+    """Writes runs.csv and rd_curves.csv; returns the curves. Raises TableError if no run has finished."""
+    from vae_rd.analysis import tables
+    from vae_rd.figures import paper
+    points = paper.in_order(tables.curves(table))
+    write_text(out / "runs.csv", tables.csv_text(table))
+    write_text(out / "rd_curves.csv", tables.csv_text(points))
+    if points.empty:
+        raise tables.TableError(f"{runs_dir} holds no finished run, so there is no curve to draw. Train some with "
+                                "vae_rd.main or vae_rd.sweep, or name another folder with --runs_dir.")
+    return points
 
 
 def export_experiment(table: "pd.DataFrame", name: str, runs_dir: str | os.PathLike, out_dir: str | os.PathLike,
@@ -173,11 +181,7 @@ def export_results(results_dir: str | os.PathLike, scale: str | None = None) -> 
     results = pathlib.Path(results_dir)
     runs_dir, figures_dir = results / published.RUNS, results / "figures"
     table = tables.collect(runs_dir)
-    write_text(results / "runs.csv", tables.csv_text(table))
-    points = paper.in_order(tables.curves(table))
-    write_text(results / "rd_curves.csv", tables.csv_text(points))
-    if points.empty:
-        raise tables.TableError(f"{runs_dir} holds no finished run, so there is no curve to draw.")
+    points = _write_tables(table, runs_dir, results)
     last = points[points["checkpoint"] == "last"]
     write_text(results / "rd_table.txt", tables.as_text(last) + "\n")
     _write_figure(rd_curves.rd_figure(last), figures_dir, "rd")

@@ -118,7 +118,7 @@ class Runs:
         absent = [beta for beta in needed if len(having[beta]) < self._least]
         seeds = set.intersection(*(having[beta] for beta in needed))
         if absent or len(seeds) < self._least:
-            every = not any(len(seeds) >= self._least for seeds in having.values())
+            every = max(map(len, having.values())) < self._least
             at = "every beta" if every else f"beta = {', '.join(f'{beta:g}' for beta in absent)}"
             what = f"too few restarts at {at}" if absent else f"{len(seeds)} restarts have finished at every beta"
             raise NotEnough(f"{_label(wanted[0])}: {what} ({self._least} needed)")

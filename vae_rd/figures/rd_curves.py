@@ -85,8 +85,7 @@ def draw_rd(axes: Axes, curves: pd.DataFrame, hue: Sequence[str] | None = None,
 
 
 def _title(curves: pd.DataFrame, facet: Sequence[str], values: tuple, looks: dict) -> str:
-    """The facet values that tell the panels apart; a single panel also names what is constant,
-    a single curve its network."""
+    """The facet values that tell panels apart; of one panel those that are constant too, of one curve its network."""
     single = len(curves[list(facet)].drop_duplicates()) == 1
     shown = {name: value for name, value in zip(facet, values) if single or curves[name].nunique() > 1}
     network = {} if len(looks) > 1 else curves[["architecture", "num_layers"]].iloc[0].to_dict()

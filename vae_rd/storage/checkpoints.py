@@ -11,8 +11,8 @@ import numpy as np
 
 from vae_rd.storage import contents, files, manifest, runs
 
-_FROM_NOTHING = ("remove the folder checkpoints, and results.json if it is there, and run the same training command: "
-                 "training starts again from step 0")
+FROM_NOTHING = ("remove the folder checkpoints, and results.json if it is there, and run the same training command: "
+                "training starts again from step 0")
 _RUN, _HISTORY, _BEST, _ARRAYS = "bound.run", "bound.history", "bound.best_sha256", "bound.arrays"
 
 
@@ -76,7 +76,7 @@ def resume(run: runs.RunDir, train_steps: int) -> Resumed:
 def copy(source: runs.RunDir, run: runs.RunDir) -> None:
     """Copies checkpoint, best weights and history of a finished run to a new one, which goes on from there."""
     if not files.present(source.last_checkpoint):
-        raise runs.RunError(f"{source.path} has no {source.last_checkpoint.name} to continue from: {_FROM_NOTHING}.")
+        raise runs.RunError(f"{source.path} has no {source.last_checkpoint.name} to continue from: {FROM_NOTHING}.")
     progress, state, bound = _load(source)
     if _BEST in bound:
         _check_best(source, progress.best_step, bound[_BEST].item())
@@ -95,23 +95,23 @@ def load_best(run: runs.RunDir, step: int) -> dict[str, np.ndarray]:
     """The weights of the best evaluation."""
     path = run.best_weights(step)
     if not files.present(path):
-        raise runs.RunError(f"{path} is missing: {_FROM_NOTHING}.")
-    return files.read_arrays(path, _FROM_NOTHING, manifest.check(run.path, path, _FROM_NOTHING))
+        raise runs.RunError(f"{path} is missing: {FROM_NOTHING}.")
+    return files.read_arrays(path, FROM_NOTHING, manifest.check(run.path, path, FROM_NOTHING))
 
 
 def _load(run: runs.RunDir) -> tuple[Progress, dict[str, np.ndarray], dict[str, np.ndarray]]:
     """Progress, state, and the run, history and best weights that the checkpoint belongs to."""
     path = run.last_checkpoint
-    arrays = files.read_arrays(path, _FROM_NOTHING, manifest.check(run.path, path, _FROM_NOTHING))
+    arrays = files.read_arrays(path, FROM_NOTHING, manifest.check(run.path, path, FROM_NOTHING))
     names = set(arrays.pop(_ARRAYS).tolist()) if _ARRAYS in arrays else set(arrays)
     missing = sorted((names | {f"progress.{name}" for name in Progress._fields}) - set(arrays))
     if missing:
         raise runs.RunError(f"{run.last_checkpoint} lacks {', '.join(missing)}. It is damaged, or was not written by "
-                            f"vae_rd: {_FROM_NOTHING}.")
+                            f"vae_rd: {FROM_NOTHING}.")
     bound = {name: arrays.pop(name) for name in (_RUN, _HISTORY, _BEST) if name in arrays}
     if _RUN in bound and bound[_RUN].item() != run.path.name:
         raise runs.RunError(f"{run.last_checkpoint} belongs to another run, {bound[_RUN].item()}: put this "
-                            f"run's own back, or {_FROM_NOTHING}.")
+                            f"run's own back, or {FROM_NOTHING}.")
     fields: dict[str, Any] = {name: arrays.pop(f"progress.{name}") for name in Progress._fields}
     column = tuple(str(name) for name in fields.pop("column"))
     return Progress(column=column, **{name: value.item() for name, value in fields.items()}), arrays, bound
@@ -121,10 +121,10 @@ def _check_best(run: runs.RunDir, step: int, expected: str) -> None:
     path = run.best_weights(step)
     if not files.present(path):
         raise runs.RunError(f"{path} is missing, though {run.last_checkpoint.name} needs it: put it back, or "
-                            f"{_FROM_NOTHING}.")
+                            f"{FROM_NOTHING}.")
     if files.sha256(path) != expected:
         raise runs.RunError(f"{path} cannot be read: it is damaged, or not the file that belongs to "
-                            f"{run.last_checkpoint.name}. Put it back, or {_FROM_NOTHING}.")
+                            f"{run.last_checkpoint.name}. Put it back, or {FROM_NOTHING}.")
 
 
 def _old_history(run: runs.RunDir, progress: Progress) -> list[dict[str, Any]]:
@@ -132,5 +132,5 @@ def _old_history(run: runs.RunDir, progress: Progress) -> list[dict[str, Any]]:
     history = run.read_history()
     if progress.best_step >= 0 and progress.best_step not in {row["step"] for row in history}:
         raise runs.RunError(f"{run.history} is missing, or not that of {run.last_checkpoint.name}: it has no "
-                            f"evaluation of step {progress.best_step}. Put it back, or {_FROM_NOTHING}.")
+                            f"evaluation of step {progress.best_step}. Put it back, or {FROM_NOTHING}.")
     return history

@@ -18,7 +18,7 @@ from vae_rd import model
 from vae_rd.catalogue import EVALUATION_BATCH
 from vae_rd.config import STACKABLE_FIELDS, Config, ConfigError
 from vae_rd.datasets import random_streams, splits
-from vae_rd.storage import runs
+from vae_rd.storage import checkpoints, runs
 
 _NOISE_STREAM, _BINARIZATION_STREAM, _BETA_STREAM = 0, 1, 2
 
@@ -290,7 +290,7 @@ def _assign(variables: dict, values: dict[str, np.ndarray]) -> None:
     missing = [name for name in variables if name not in values]
     if missing:
         raise runs.RunError(f"a checkpoint lacks {', '.join(missing)}: it is damaged, or of another version. To start "
-                            "the run again, remove its folder checkpoints and run the same training command.")
+                            f"the run again, {checkpoints.FROM_NOTHING}.")
     for name, variable in variables.items():
         variable.assign(values[name])
 
