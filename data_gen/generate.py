@@ -184,9 +184,9 @@ def binarize(images: np.ndarray, index: np.ndarray, data_seed: int) -> np.ndarra
         data_seed: seed of the draws.
     """
     drawn = np.empty_like(images)
-    for place, number in enumerate(index):
+    for row, number in enumerate(index):
         threshold = randomness.stream(data_seed, "binary", int(number)).integers(0, 255, images.shape[1:], np.uint8)
-        drawn[place] = np.where(threshold < images[place], 255, 0)
+        drawn[row] = np.where(threshold < images[row], 255, 0)
     return drawn
 
 

@@ -66,18 +66,18 @@ class Command:
 def start(module: str, flags: list[str], output: pathlib.Path, before: Callable | None = None, **environment: str
           ) -> Command:
     """Starts an entry point; `before`, a function of a module, is called first in the new process."""
-    return Command(_door, module, flags, before, output=output, environment=environment)
+    return Command(_run_module, module, flags, before, output=output, environment=environment)
 
 
 def run(module: str, *flags: str, before: Callable | None = None) -> subprocess.CompletedProcess:
     """What `subprocess.run` returns of `python -m module ...`; `before` as in `start`."""
     with tempfile.TemporaryDirectory() as folder:
         output, errors = (pathlib.Path(folder) / name for name in ("output", "errors"))
-        command = Command(_door, module, flags, before, output=output, errors=errors).wait()
+        command = Command(_run_module, module, flags, before, output=output, errors=errors).wait()
         return subprocess.CompletedProcess([module, *flags], command.status, output.read_text(), errors.read_text())
 
 
-def _door(module: str, flags: list[str], before: Callable | None) -> None:
+def _run_module(module: str, flags: list[str], before: Callable | None) -> None:
     if before:
         before()
     sys.argv = [module, *flags]

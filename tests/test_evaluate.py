@@ -1,4 +1,4 @@
-"""The door that measures finished runs: flags, refusals by their words, and a bad run that does not stop the others."""
+"""The command that measures finished runs: flags, refusals, messages; one bad run stops no other."""
 
 import dataclasses
 import os
@@ -37,7 +37,7 @@ def _evaluate(tmp_path, *flags):
     return commands.start("vae_rd.evaluate", [*flags, "--noprogress"], tmp_path / "output.txt").wait()
 
 
-def test_the_door_measures_what_it_can_and_names_the_rest(run, data_dir, tmp_path):
+def test_the_command_measures_what_it_can_and_names_the_rest(run, data_dir, tmp_path):
     bad = {name: _copy(run, tmp_path / name.replace(" ", "_"))
            for name in ("unfinished", "without model", "other data", "busy")}
     bad["unfinished"].results.unlink()
@@ -102,7 +102,7 @@ def test_a_user_without_utf_8_measures_a_run_whose_path_needs_it(run, data_dir, 
     (["--run=x", "extra"], "'extra' is not a flag"),
     (["--run=x", "--num_samples=0"], "num_samples must be 1 or more (got 0)"),
     (["--run=x", "--checkpoint=first"], "checkpoint must be one of last, best")])
-def test_the_door_refuses_by_words(tmp_path, flags, words):
+def test_bad_flags_are_refused_with_a_message(tmp_path, flags, words):
     command = _evaluate(tmp_path, *flags)
     assert command.status == 1 and words in command.text and "Traceback" not in command.text
 
@@ -138,7 +138,7 @@ def test_flags_follow_from_the_measures(evaluate):
 
 
 @pytest.mark.slow
-def test_the_door_takes_settings_and_all(run, data_dir, tmp_path):
+def test_the_command_takes_settings_and_all(run, data_dir, tmp_path):
     command = _evaluate(tmp_path, f"--run={run.path}", f"--data_dir={data_dir}", "--measures=all", "--query_images=6",
                         "--num_samples=30", "--ais_steps=16", "--ais_chains=2", "--checkpoint=best")
     assert command.status == 0, command.text

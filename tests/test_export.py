@@ -1,4 +1,4 @@
-"""The export door: files and printed table of a folder of runs, and its refusals."""
+"""The export command: files and printed table of a folder of runs, and its refusals."""
 
 import os
 import pathlib

@@ -78,9 +78,9 @@ def sweep_of_one():
     stay = {*flags.FLAGS, "help", "helpfull", "helpshort", "helpxml"}
     workers.POLL_SECONDS = 0.02
 
-    def fork(task, seat):
+    def fork(task, resources):
         task.log.parent.mkdir(parents=True, exist_ok=True)
-        return Forked(lambda: (workers._settle(seat), run_module(task, stay)))
+        return Forked(lambda: (workers._settle(resources), run_module(task, stay)))
     workers._start = fork
 
 
@@ -94,7 +94,7 @@ def run_module(task, stay):
         signal.signal(number, signal.SIG_DFL)
     for name in set(flags.FLAGS) - stay:
         delattr(flags.FLAGS, name)
-    commands._door(task.command[2], task.command[3:], None)
+    commands._run_module(task.command[2], task.command[3:], None)
 
 
 class Forked:

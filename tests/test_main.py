@@ -1,4 +1,4 @@
-"""The training door: killed, stopped, refused and continued, as whole processes."""
+"""The training command: killed, stopped, refused and continued, as whole processes."""
 
 import dataclasses
 import functools

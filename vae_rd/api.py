@@ -201,11 +201,11 @@ def _by_measure(names: list[str], values: dict[str, Any]) -> dict[str, dict[str,
     from vae_rd.measures import MEASURES
     fields = {name: [field.name for field in dataclasses.fields(MEASURES[name].settings)] for name in names
               if name in MEASURES}
-    known = sorted({field for own in fields.values() for field in own})
+    known = sorted({field for allowed in fields.values() for field in allowed})
     if unknown := [name for name in values if name not in known]:
         raise ConfigError(f"settings must be among {', '.join(known) or 'none at all'} with {', '.join(names)} (got "
                           f"{', '.join(unknown)}).")
-    return {name: {key: value for key, value in values.items() if key in own} for name, own in fields.items()}
+    return {name: {key: value for key, value in values.items() if key in allowed} for name, allowed in fields.items()}
 
 
 def _set_up(precision: str) -> None:

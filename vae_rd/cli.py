@@ -230,10 +230,10 @@ def _parsed(argv: list[str]) -> list[str]:
 def _modules_named(argv: list[str]) -> list[str]:
     """What --import says, looked up before the flags are read: its modules may define some of them."""
     names: list[str] = []
-    for place, argument in enumerate(argv):
+    for position, argument in enumerate(argv):
         name, equals, value = argument.partition("=")
         if name in ("--import", "-import"):
-            names = (value if equals else "".join(argv[place + 1:place + 2])).split(",")
+            names = (value if equals else "".join(argv[position + 1:position + 2])).split(",")
     return [name.strip() for name in names if name.strip()]
 
 
@@ -288,7 +288,7 @@ def opened(argv: list[str]) -> Iterator[None]:
 def _os_words(error: OSError) -> str:
     """What the system refused, and what to do."""
     if error.errno in _WRONG_PLACES and error.filename is not None:
-        place = error.filename if error.filename2 is None else error.filename2
-        return f"{place} {_WRONG_PLACES[error.errno]}. Move it away, or name another folder, and run the same command."
+        path = error.filename if error.filename2 is None else error.filename2
+        return f"{path} {_WRONG_PLACES[error.errno]}. Move it away, or name another folder, and run the same command."
     remedy = _REMEDIES.get(error.errno or 0, "Fix that, or name another folder")
     return f"{error}. What is on disk is whole. {remedy}, and run the same command."

@@ -67,8 +67,8 @@ def list_of(item: Rule, length: int | None = None) -> Rule:
 
     def rule(value: Any, name: str) -> None:
         _expect(isinstance(value, list) and length in (None, len(value)), value, name, words)
-        for place, one in enumerate(value):
-            item(one, f"{name}[{place}]")
+        for index, one in enumerate(value):
+            item(one, f"{name}[{index}]")
     return rule
 
 
@@ -89,9 +89,9 @@ def mapping(fields: dict[str, Rule] | None = None, optional: dict[str, Rule] | N
         for one in fields:
             require(one in value, f"{lead}{one} is missing")
         for one, item in value.items():
-            own = known.get(one, others)
-            if own:
-                own(item, lead + one)
+            field_rule = known.get(one, others)
+            if field_rule:
+                field_rule(item, lead + one)
     return rule
 
 

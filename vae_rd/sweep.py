@@ -1,4 +1,4 @@
-"""Runs experiments: python -m vae_rd.sweep --experiment=figure3 --scale=laptop; all of it, a piece, or its status."""
+"""Runs experiments: python -m vae_rd.sweep --experiment=figure3 --scale=laptop; all of it, a part, or its status."""
 
 import sys
 
@@ -16,8 +16,8 @@ _SCALE = flags.DEFINE_enum("scale", experiments.DEFAULT_SCALE, list(experiments.
                            "steps), paper (the full protocol)")
 _LIST = flags.DEFINE_bool("list", False, "print the runs and what they cost, and stop")
 _STATUS = flags.DEFINE_bool("status", False, "print how far the runs are, wherever they are trained, and stop")
-_TASK = flags.DEFINE_integer("task", 0, "number of the piece to run, from 0", 0)
-_NUM_TASKS = flags.DEFINE_integer("num_tasks", 1, "pieces that the experiment is cut into; may change between calls", 1)
+_TASK = flags.DEFINE_integer("task", 0, "number of the part to run, from 0", 0)
+_NUM_TASKS = flags.DEFINE_integer("num_tasks", 1, "parts that the experiment is cut into; may change between calls", 1)
 _WORKERS = flags.DEFINE_integer("workers", 1, "processes on this machine, each on its GPU or its share of the cores", 1)
 _COLUMN_SIZE = flags.DEFINE_string("column_size", "auto", "runs trained together by one process: a number, or auto: as "
                                                           "memory allows")

@@ -25,7 +25,7 @@ GROUPS = {  # by name: the module and the function that measures
     "evaluation": ("training", "evaluation"), "upkeep": ("training", "upkeep"),
     "loading": ("input", "loading"), "generator": ("input", "generator"),
     "aggregate": ("estimators", "aggregate"), "nearest": ("estimators", "nearest"),
-    "startup": ("startup", "doors"), "first_step": ("startup", "first_step"), "memory": ("startup", "memory"),
+    "startup": ("startup", "commands"), "first_step": ("startup", "first_step"), "memory": ("startup", "memory"),
     "growth": ("growth", "growth"), "precision": ("precision", "precision"), "kernels": ("kernels", "prediction")}
 WHEN_ASKED = {"growth", "precision", "kernels"}  # tables without limits
 PACKAGES = ("tensorflow", "keras", "numpy", "jax")

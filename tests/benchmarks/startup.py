@@ -8,19 +8,21 @@ import time
 from tests.benchmarks.contest import Row, alone, measure, timed
 from tests.benchmarks.material import Material
 
-DOORS = {"vae_rd.main --help": ["vae_rd.main", "--help"], "vae_rd.export --help": ["vae_rd.export", "--help"],
-         "vae_rd.evaluate --help": ["vae_rd.evaluate", "--help"], "data_gen.main --help": ["data_gen.main", "--help"],
-         "vae_rd.sweep --list": ["vae_rd.sweep", "--list", "--experiment=figure3"]}
+COMMANDS = {"vae_rd.main --help": ["vae_rd.main", "--help"],
+            "vae_rd.export --help": ["vae_rd.export", "--help"],
+            "vae_rd.evaluate --help": ["vae_rd.evaluate", "--help"],
+            "data_gen.main --help": ["data_gen.main", "--help"],
+            "vae_rd.sweep --list": ["vae_rd.sweep", "--list", "--experiment=figure3"]}
 SMALLEST_SPLIT = "cd_40"
-DOOR_SECONDS, FIRST_STEP_SECONDS, MEGABYTES = 1.0, 12.0, 2000
+HELP_SECONDS, FIRST_STEP_SECONDS, MEGABYTES = 1.0, 12.0, 2000
 
 
-def doors(material: Material, repeats: int, report) -> list[Row]:
-    """The doors' help and the sweep's list, each a new process; a bare interpreter for comparison."""
+def commands(material: Material, repeats: int, report) -> list[Row]:
+    """The commands' help and the sweep's list, each a new process; a bare interpreter for comparison."""
     contestants = {name: lambda arguments=arguments: timed(lambda: _run("-m", *arguments))
-                   for name, arguments in DOORS.items()}
+                   for name, arguments in COMMANDS.items()}
     figures = measure({"python -c pass": lambda: timed(lambda: _run("-c", "pass")), **contestants}, repeats, report)
-    return [alone(name, "s", values, DOOR_SECONDS if name in DOORS else None) for name, values in figures.items()]
+    return [alone(name, "s", values, HELP_SECONDS if name in COMMANDS else None) for name, values in figures.items()]
 
 
 def first_step(material: Material, repeats: int, report) -> list[Row]:

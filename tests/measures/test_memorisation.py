@@ -108,6 +108,6 @@ def test_faithful_decoder_is_not_accused(images):
 def test_training_images_are_not_their_own_neighbours(images):
     """A faithful reconstruction of a training image is no memorisation of another one."""
     train, _ = images
-    found = memorisation.compare(train, train / np.float32(255), train / np.float32(255), train, own=np.arange(40))
+    found = memorisation.compare(train, train / np.float32(255), train / np.float32(255), train, excluded=np.arange(40))
     assert not found.memorised.any() and (found.position != np.arange(40)).all()
     assert not found.averaged.any(), "the weighted mean is the input itself: a tie, not nearer"

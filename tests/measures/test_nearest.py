@@ -64,7 +64,7 @@ def test_first_of_equally_near_references():
 
 def test_own_image_does_not_count():
     images = _smooth_images(np.random.default_rng(3), 80)
-    found = nearest.nearest_images(images, images, own=np.arange(80))
+    found = nearest.nearest_images(images, images, excluded=np.arange(80))
     truth = _exhaustive(images, images)
     np.fill_diagonal(truth, np.inf)
     np.testing.assert_array_equal(found.position, truth.argmin(1))
@@ -86,11 +86,11 @@ def test_constant_images():
     np.testing.assert_array_equal(found, [[0, 0, 0], [0, 0, 0]])
 
 
-@pytest.mark.parametrize("references, own", [(np.zeros((5, 4, 4, 3)), None), (np.zeros((0, 4, 4, 1)), None),
+@pytest.mark.parametrize("references, excluded", [(np.zeros((5, 4, 4, 3)), None), (np.zeros((0, 4, 4, 1)), None),
                                              (np.zeros((1, 4, 4, 1)), [0, 0])])
-def test_refuses_what_has_no_neighbour(references, own):
+def test_refuses_what_has_no_neighbour(references, excluded):
     with pytest.raises(ValueError, match="must have as many values each, and references be . or more .got"):
-        nearest.nearest_images(np.zeros((2, 4, 4, 1), np.uint8), references.astype(np.uint8), own=own)
+        nearest.nearest_images(np.zeros((2, 4, 4, 1), np.uint8), references.astype(np.uint8), excluded=excluded)
 
 
 def test_factors_turn_around():

@@ -1,4 +1,4 @@
-"""Columns and pieces of a sweep: complete, disjoint, the same everywhere."""
+"""Columns and parts of a sweep: complete, disjoint, the same everywhere."""
 
 import pytest
 
@@ -37,24 +37,24 @@ def test_a_training_that_is_several_runs_is_one_column(size, min_columns):
 
 
 @pytest.mark.parametrize("num_tasks", [2, 7, 40])
-def test_no_piece_has_a_part_of_a_training(num_tasks):
+def test_no_training_is_cut_between_parts(num_tasks):
     configs = list(experiment("one_training", "laptop").configs)
-    cut = [columns.piece(configs, task, num_tasks) for task in range(num_tasks)]
-    assert sorted(config.run_name for piece in cut for config in piece) == sorted(c.run_name for c in configs)
-    trainings = [{config.training_key for config in piece} for piece in cut]
+    cut = [columns.part(configs, task, num_tasks) for task in range(num_tasks)]
+    assert sorted(config.run_name for part in cut for config in part) == sorted(c.run_name for c in configs)
+    trainings = [{config.training_key for config in part} for part in cut]
     assert sum(map(len, trainings)) == len({config.training_key for config in configs}) == 36 + 6
 
 
 @pytest.mark.parametrize("num_tasks", [1, 2, 3, 7, 64, pytest.param(500, marks=pytest.mark.slow)])
-def test_pieces_are_disjoint_and_complete_for_any_number_of_tasks(num_tasks):
+def test_parts_are_disjoint_and_complete_for_any_number_of_tasks(num_tasks):
     configs = list(experiment("figure4", "laptop").configs)
-    cut = [columns.piece(configs, task, num_tasks) for task in range(num_tasks)]
-    assert [config for piece in cut for config in piece] == configs
+    cut = [columns.part(configs, task, num_tasks) for task in range(num_tasks)]
+    assert [config for part in cut for config in part] == configs
 
 
-def test_pieces_cost_about_the_same():
+def test_parts_cost_about_the_same():
     configs = list(experiment("figure6", "paper").configs)  # cnn and mlp: a run costs from 0.8 to 4 hours
-    hours = [cost(columns.piece(configs, task, 8)).hours for task in range(8)]
+    hours = [cost(columns.part(configs, task, 8)).hours for task in range(8)]
     dearest = max(cost([config]).hours for config in configs)
     assert max(hours) - min(hours) <= 2 * dearest
 

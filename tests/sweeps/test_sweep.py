@@ -1,4 +1,4 @@
-"""The sweep door, end to end at the smoke scale: pieces, failures, status, retry, figures."""
+"""The sweep command, end to end at the smoke scale: parts, failures, status, retry, figures."""
 
 import json
 import shutil
@@ -20,7 +20,7 @@ CONFIGS = experiment("early_stopping", "smoke").configs
 
 
 def sweep(folder, *flags, module="sweep"):
-    """Runs the door on `folder`; returns the finished process."""
+    """Runs the command on `folder`; returns the finished process."""
     command = [sys.executable, "-m", f"vae_rd.{module}", "--experiment=early_stopping", "--scale=smoke",
                f"--runs_dir={folder / 'runs'}", *flags]
     if module == "sweep":
@@ -30,7 +30,7 @@ def sweep(folder, *flags, module="sweep"):
 
 @pytest.fixture(scope="module")
 def swept(tmp_path_factory):
-    """A sweep in two pieces, in which one run cannot be trained: its directory holds another run's Config."""
+    """A sweep in two parts, in which one run cannot be trained: its directory holds another run's Config."""
     folder = tmp_path_factory.mktemp("sweep")
     broken = runs.run_dir(folder / "runs", CONFIGS[1])
     broken.path.mkdir(parents=True)
@@ -115,11 +115,11 @@ def test_two_thousand_runs_are_counted_and_exported_in_seconds(tmp_path):
     assert len(configs) > 2000
     for config in configs:
         fabricate_run(tmp_path / "runs", config)
-    door = [sys.executable, "-m"]
+    python = [sys.executable, "-m"]
     for module, flags, limit in (("sweep", ["--experiment=figure4", "--scale=paper", "--status"], 5),
                                  ("export", [f"--out_dir={tmp_path / 'figures'}"], 20)):
         begun = time.monotonic()
-        done = subprocess.run([*door, f"vae_rd.{module}", f"--runs_dir={tmp_path / 'runs'}", *flags],
+        done = subprocess.run([*python, f"vae_rd.{module}", f"--runs_dir={tmp_path / 'runs'}", *flags],
                               capture_output=True, text=True, check=False)
         seconds = time.monotonic() - begun
         assert done.returncode == 0, done.stderr

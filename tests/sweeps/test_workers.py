@@ -19,38 +19,38 @@ def _task(tmp_path, number, program):
     return workers.Task([sys.executable, "-c", program], tmp_path / "logs" / f"{number}.log")
 
 
-def _run(tasks, seats):
-    return workers.Pool(tasks, seats, lambda: None)
+def _run(tasks, shares):
+    return workers.Pool(tasks, shares, lambda: None)
 
 
 def test_every_task_runs_and_its_status_and_words_are_kept(tmp_path, monkeypatch):
     monkeypatch.setattr(workers, "POLL_SECONDS", 0.02)
     tasks = [_task(tmp_path, number, f"print('task', {number}); raise SystemExit({number})") for number in range(5)]
-    assert _run(tasks, workers.seats(2)).run() == {number: number for number in range(5)}
+    assert _run(tasks, workers.share_out(2)).run() == {number: number for number in range(5)}
     assert [task.log.read_text().strip() for task in tasks] == [f"task {number}" for number in range(5)]
 
 
 def test_a_killed_worker_does_not_stop_the_others(tmp_path, monkeypatch):
     monkeypatch.setattr(workers, "POLL_SECONDS", 0.02)
     tasks = [_task(tmp_path, 0, "import os; os.kill(os.getpid(), 9)"), _task(tmp_path, 1, "pass")]
-    assert _run(tasks, workers.seats(1)).run() == {0: -9, 1: 0}
+    assert _run(tasks, workers.share_out(1)).run() == {0: -9, 1: 0}
 
 
 def test_workers_are_pinned_to_their_cores_and_gpus(tmp_path, monkeypatch):
     monkeypatch.setattr(workers, "POLL_SECONDS", 0.02)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
-    seats = workers.seats(3)
-    assert [seat.gpu for seat in seats] == ["4", "7", "4"]
+    shares = workers.share_out(3)
+    assert [resources.gpu for resources in shares] == ["4", "7", "4"]
     program = "import os; print(sorted(os.sched_getaffinity(0)), os.environ['CUDA_VISIBLE_DEVICES'])"
     task = _task(tmp_path, 0, program)
-    _run([task], seats[1:2]).run()
-    assert task.log.read_text().strip() == f"{sorted(seats[1].cores)} 7"
+    _run([task], shares[1:2]).run()
+    assert task.log.read_text().strip() == f"{sorted(shares[1].cores)} 7"
 
 
 def test_one_worker_has_one_gpu_unless_it_is_to_have_all(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
-    assert [seat.gpu for seat in workers.seats(1)] == ["4"]
-    assert [seat.gpu for seat in workers.seats(1, every_gpu=True)] == [None]
+    assert [resources.gpu for resources in workers.share_out(1)] == ["4"]
+    assert [resources.gpu for resources in workers.share_out(1, every_gpu=True)] == [None]
 
 
 def test_workers_are_told_what_they_cannot_see(monkeypatch):
@@ -70,9 +70,9 @@ def test_without_gpus_the_cores_are_shared_out(monkeypatch):
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1, 2, 3, 4, 5, 6, 7})
     monkeypatch.setattr(os, "listdir", lambda path: ["null"])
-    assert [seat.cores for seat in workers.seats(3)] == [(0, 1), (2, 3), (4, 5)]
-    assert workers.seats(1) == [workers.Seat((0, 1, 2, 3, 4, 5, 6, 7), None)]
-    assert all(len(seat.cores) == 1 for seat in workers.seats(20))
+    assert [resources.cores for resources in workers.share_out(3)] == [(0, 1), (2, 3), (4, 5)]
+    assert workers.share_out(1) == [workers.Resources((0, 1, 2, 3, 4, 5, 6, 7), None)]
+    assert all(len(resources.cores) == 1 for resources in workers.share_out(20))
 
 
 @pytest.mark.parametrize("visible, gpus", [(None, ["0", "10"]), ("", []), ("-1", []), ("1, 3", ["1", "3"])])
@@ -82,7 +82,7 @@ def test_the_gpus_are_those_that_are_visible(monkeypatch, visible, gpus):
     if visible is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     assert columns.num_gpus() == len(gpus)
-    assert [seat.gpu for seat in workers.seats(2)] == (gpus or [None, None])
+    assert [resources.gpu for resources in workers.share_out(2)] == (gpus or [None, None])
 
 
 def test_a_signal_reaches_the_workers_and_no_task_is_begun_after_it(tmp_path, monkeypatch):
@@ -90,7 +90,7 @@ def test_a_signal_reaches_the_workers_and_no_task_is_begun_after_it(tmp_path, mo
     waiting = ("import signal, sys, time\nsignal.signal(signal.SIGTERM, lambda *_: sys.exit(85))\n"
                "print('ready', flush=True)\ntime.sleep(30)")
     first, second = _task(tmp_path, 0, waiting), _task(tmp_path, 1, "pass")
-    crew = _run([first, second], workers.seats(1))
+    crew = _run([first, second], workers.share_out(1))
 
     def stop_when_ready():
         while not (first.log.is_file() and "ready" in first.log.read_text()):
@@ -118,7 +118,7 @@ def test_a_signal_that_comes_while_a_worker_is_started_reaches_it_once(tmp_path,
         return process
 
     monkeypatch.setattr(workers, "_start", start_and_be_stopped)
-    crew = _run([task, _task(tmp_path, 1, "pass")], workers.seats(2))
+    crew = _run([task, _task(tmp_path, 1, "pass")], workers.share_out(2))
     assert crew.run() == {0: 85} and crew.received == signal.SIGTERM
     assert task.log.read_text().split() == ["ready", "asked"]
 
@@ -127,7 +127,7 @@ def test_workers_do_not_outlive_a_pool_that_is_killed(tmp_path):
     program = ("import pathlib, sys\nfrom vae_rd.sweeps import workers\n"
                "worker = 'import os, time; print(os.getpid(), flush=True); time.sleep(60)'\n"
                "task = workers.Task([sys.executable, '-c', worker], pathlib.Path(sys.argv[1]))\n"
-               "workers.Pool([task], workers.seats(1), lambda: None).run()")
+               "workers.Pool([task], workers.share_out(1), lambda: None).run()")
     log = tmp_path / "worker.log"
     process = subprocess.Popen([sys.executable, "-c", program, str(log)])
     deadline = time.monotonic() + 30

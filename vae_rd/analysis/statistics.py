@@ -123,10 +123,10 @@ def between(curve: np.ndarray, first: np.ndarray | list[int], second: np.ndarray
         second: columns to subtract, of a shape that broadcasts with it.
     """
     curve = np.asarray(curve, float)
-    own = differences(curve[:, first] - curve[:, second])
+    found = differences(curve[:, first] - curve[:, second])
     _, rest, freedom = _mean_squares(curve)
-    return own if not freedom else own._replace(
-        error=np.maximum(own.error, np.sqrt(2 * rest / len(curve))), freedom=freedom)
+    return found if not freedom else found._replace(
+        error=np.maximum(found.error, np.sqrt(2 * rest / len(curve))), freedom=freedom)
 
 
 def levels(curve: np.ndarray) -> Differences:
@@ -137,13 +137,13 @@ def levels(curve: np.ndarray) -> Differences:
     of the two spreads counts, as in `between`.
     """
     curve = np.asarray(curve, float)
-    own = differences(curve)
+    found = differences(curve)
     rows, rest, freedom = _mean_squares(curve)
     count, betas = curve.shape
     parts = rows / betas, rest * (betas - 1) / betas
     if not freedom or not sum(parts):
-        return own
-    return own._replace(error=np.maximum(own.error, np.sqrt(sum(parts) / count)),
+        return found
+    return found._replace(error=np.maximum(found.error, np.sqrt(sum(parts) / count)),
                         freedom=sum(parts)**2 / (parts[0]**2 / (count - 1) + parts[1]**2 / freedom))
 
 

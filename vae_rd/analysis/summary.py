@@ -78,10 +78,10 @@ def _runs(table: pd.DataFrame) -> str:
               and rows[name].nunique(dropna=False) > 1]
     names = [*_ALWAYS[:-1], *others]
     lines = [(naming.describe(dict(zip(names, key))),
-              f"{key[-1]:,}", ", ".join(f"{beta:g}" for beta in sorted(own["beta"].unique())),
-              ", ".join(str(seed) for seed in sorted(own["seed"].unique())), str(len(own)),
-              f"{(own['wall_seconds'] / own[tables.COLUMN_MEMBERS]).sum() / 3600:.1f}")
-             for key, own in rows.groupby([*names, "train_steps"], dropna=False)]
+              f"{key[-1]:,}", ", ".join(f"{beta:g}" for beta in sorted(group["beta"].unique())),
+              ", ".join(str(seed) for seed in sorted(group["seed"].unique())), str(len(group)),
+              f"{(group['wall_seconds'] / group[tables.COLUMN_MEMBERS]).sum() / 3600:.1f}")
+             for key, group in rows.groupby([*names, "train_steps"], dropna=False)]
     return _markdown(("setting", "steps", "beta", "seeds", "runs", "hours, all"), lines)
 
 
@@ -92,8 +92,8 @@ def _measured(points: pd.DataFrame, columns: dict[str, tuple[str, str, str]]) ->
              if name not in ("beta", "eval_every", "eval_images")
              and (name in ("architecture", "num_layers") or last[name].nunique(dropna=False) > 1)]
     lines = []
-    for key, own in last.groupby([*names, "beta"], dropna=False):
-        parts = {part: row for part, row in own.set_index("partition").iterrows()}
+    for key, group in last.groupby([*names, "beta"], dropna=False):
+        parts = {part: row for part, row in group.set_index("partition").iterrows()}
         cells = [_cell(parts.get(partition), column, form) for column, partition, form in columns.values()]
         if any(cells[1:]):
             setting = naming.describe(dict(zip(names, key[:-1])))

@@ -151,9 +151,9 @@ def read_info(split_dir: str | os.PathLike) -> Info:
     info = _parse_info(path)
     folder = pathlib.Path(os.path.abspath(split_dir))  # links keep their names: the place is where the user sees it
     spec = DataSpec(info.dataset, info.split, info.image_size, info.binarization, info.seed)
-    place = (spec.folder, spec.split)
-    _require(place == (folder.parent.name, folder.name), path,
-             f"it describes {'/'.join(place)}, but is in {folder.parent.name}/{folder.name}: the folder was renamed, "
+    named = (spec.folder, spec.split)
+    _require(named == (folder.parent.name, folder.name), path,
+             f"it describes {'/'.join(named)}, but is in {folder.parent.name}/{folder.name}: the folder was renamed, "
              "or the file belongs elsewhere")
     for partition in PARTITIONS:
         shards = info.shards_of(partition)
@@ -224,8 +224,8 @@ def load_partition(split_dir: str | os.PathLike, info: Info, partition: str
     def read(shard: Shard, stop: int) -> None:
         path = pathlib.Path(split_dir) / shard.file
         _check_shard(path, shard)
-        place = slice(stop - shard.examples, stop)
-        _parse_shard(path, images[place], index[place], factors[place])
+        rows = slice(stop - shard.examples, stop)
+        _parse_shard(path, images[rows], index[rows], factors[rows])
 
     with concurrent.futures.ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
         list(pool.map(read, shards, itertools.accumulate(shard.examples for shard in shards)))
@@ -250,14 +250,14 @@ def _parse_shard(path: pathlib.Path, images: np.ndarray, index: np.ndarray, fact
     try:
         for batch in tf.data.TFRecordDataset(str(path), "GZIP", buffer_size=1 << 20).batch(_PARSE_BATCH):
             parsed = tf.io.parse_example(batch, features)
-            place = slice(start, start + len(batch))
+            rows = slice(start, start + len(batch))
             raw = tf.io.decode_raw(parsed["image"], tf.uint8).numpy()
-            _require(place.stop <= len(index) and raw.shape[1] == image_bytes, path,
+            _require(rows.stop <= len(index) and raw.shape[1] == image_bytes, path,
                      f"its images must be the {len(index)} of shape {list(images.shape[1:])} that {INFO_FILE} lists")
-            images[place] = raw.reshape(images[place].shape)
-            index[place] = parsed["index"].numpy()
-            factors[place] = parsed["factors"].numpy() if factors.shape[1] else 0
-            start = place.stop
+            images[rows] = raw.reshape(images[rows].shape)
+            index[rows] = parsed["index"].numpy()
+            factors[rows] = parsed["factors"].numpy() if factors.shape[1] else 0
+            start = rows.stop
     except tf.errors.OpError as error:
         raise RecordsError(f"{path}: it cannot be parsed ({error.message}). {_REMEDY}") from error
     _require(start == len(index), path, f"it must hold {len(index)} images, as {INFO_FILE} says (got {start})")

@@ -48,7 +48,7 @@ def draw(axes: Axes, points: pd.DataFrame, name: str, color: ColorType, shift: f
 def shifts(count: int, betas: pd.Series) -> list[float]:
     """Factors on beta that set so many curves apart: steps of a fiftieth of the axis."""
     span = max(10.0, float(betas.max() / betas.min()))
-    return [span ** ((place - (count - 1) / 2) / 50) for place in range(count)]
+    return [span ** ((index - (count - 1) / 2) / 50) for index in range(count)]
 
 
 def write_on_lines(axes: Axes, texts: dict[float, str]) -> None:
@@ -61,7 +61,7 @@ def write_on_lines(axes: Axes, texts: dict[float, str]) -> None:
     shifts = [4.5 * point, -4.5 * point, 8 * point, -8 * point]  # the far ones where a curve runs along the line
     for level, text in texts.items():
         (left, height), (right, _) = labeller.pixels([(beta, level) for beta in axes.get_xlim()])
-        places = [(place, height + shift) for shift in shifts for place in np.linspace(right, left, 50)]
+        places = [(x, height + shift) for shift in shifts for x in np.linspace(right, left, 50)]
         labeller.place(text, places, fontsize=5.5, color="0.3")
 
 

@@ -31,8 +31,8 @@ def looks(curves: pd.DataFrame, names: list[str]) -> dict[tuple, tuple[str, Colo
     most = len(style.COLOURS) if set(names) & set(KINDS) else DIRECT_LABELS
     ordered = len(keys) > most or names in (["num_train"], ["latent_dim"])
     colours: Sequence[ColorType] = style.ordered_colours(len(keys)) if ordered else style.COLOURS
-    return {key: (naming.describe(dict(zip(names, key))), colours[place], style.MARKERS[place % len(style.MARKERS)])
-            for place, key in enumerate(keys)}
+    return {key: (naming.describe(dict(zip(names, key))), colours[index], style.MARKERS[index % len(style.MARKERS)])
+            for index, key in enumerate(keys)}
 
 
 def _order(column: pd.Series) -> pd.Series:

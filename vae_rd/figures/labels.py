@@ -54,7 +54,7 @@ class Labeller:
 
         to_own, to_other = distance(own), distance(others)
         doubt = np.where(to_other > 1.5 * to_own, 0, 1 + np.maximum(0, to_own - to_other) // (6 * self.point))
-        return [places[place] for place in np.argsort(doubt, kind="stable")]
+        return [places[index] for index in np.argsort(doubt, kind="stable")]
 
     def place(self, text: str, places: Sequence[tuple[float, float]], angles: Sequence[float] = (),
               required: bool = False, **looks: Any) -> bool:

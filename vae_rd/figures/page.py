@@ -140,16 +140,17 @@ def _curves(rows: pd.DataFrame, runs: pd.DataFrame) -> tuple[list[models.ColumnD
     plot = page_plots.plane(points[points["partition"].isin(partitions)])
     sources, drawn, lines = [], [], []
     legend: dict[str, list] = {}
-    for place, partition in enumerate(partitions):
+    for position, partition in enumerate(partitions):
         for key, (label, colour, _) in looks.items():
             curve = curve_names.rows(points, names, key)
-            own = {name: values[name].index(curve[name].iloc[0]) for name in fields}
+            choices = {name: values[name].index(curve[name].iloc[0]) for name in fields}
             curve = curve[curve["partition"] == partition].sort_values("beta")
             x, y = curve["rate_mean"].tolist(), curve["distortion_mean"].tolist()
             source = models.ColumnDataSource({"x": x, "y": y})
             line = plot.line("x", "y", source=source, color=to_hex(colour), line_width=1.6, name="curve",
                              line_dash=[6, 4] if partition == "train" else "solid")
-            lines.append([line, source, place, list(own.values()), x, y, [betas.index(beta) for beta in curve["beta"]]])
+            places = [betas.index(beta) for beta in curve["beta"]]
+            lines.append([line, source, position, list(choices.values()), x, y, places])
             legend.setdefault(label or "all runs", []).append(line)
         sources.append(models.ColumnDataSource(_points(rows, runs, partition, names, looks)))
         fill = "white" if partition == "train" else "colour"
@@ -176,11 +177,11 @@ def _curves(rows: pd.DataFrame, runs: pd.DataFrame) -> tuple[list[models.ColumnD
 def _points(rows: pd.DataFrame, runs: pd.DataFrame, partition: str, names: list[str], looks: dict
             ) -> dict[str, list]:
     """Columns of one partition's points, in the order of the runs; NaN where a run has no such partition."""
-    own = rows[rows["partition"] == partition].set_index("run").reindex(runs["run"])
+    points = rows[rows["partition"] == partition].set_index("run").reindex(runs["run"])
     train, measured = (rows[rows["partition"] == name].set_index("run").reindex(runs["run"])
                        for name in ("train", page_texts.MEASURED[partition]))
     look = [looks[key] for key in (runs[names].itertuples(index=False, name=None) if names else [()] * len(runs))]
-    return {"rate": own["rate"].tolist(), "distortion": own["distortion"].tolist(), "run": runs["run"].tolist(),
+    return {"rate": points["rate"].tolist(), "distortion": points["distortion"].tolist(), "run": runs["run"].tolist(),
             "beta": [f"{beta:g}" for beta in runs["beta"]], "seed": runs["seed"].tolist(),
             "partition": [naming.PARTITIONS[partition]] * len(runs), "curve": [label for label, _, _ in look],
             "colour": [to_hex(colour) for _, colour, _ in look],

@@ -76,7 +76,7 @@ def has_every_curve(table: pd.DataFrame, wanted: Experiment) -> bool:
 
 def in_order(points: pd.DataFrame) -> pd.DataFrame:
     """Sorted by data set, split (by size), architecture, likelihood and layers, as panels are to be read."""
-    datasets, likelihoods = ({name: place for place, name in enumerate(names)}
+    datasets, likelihoods = ({name: index for index, name in enumerate(names)}
                              for names in (OTHER_DATASETS, LIKELIHOODS))
     keys = pd.DataFrame({"dataset": points["dataset"].map(lambda name: datasets.get(name, -1)),
                          "split": points["split"].map(naming.split_order), "mlp": points["architecture"] != "mlp",
@@ -159,13 +159,13 @@ def _training_seconds(material: Material) -> list[str]:
     """
     lines = []
     for layers, rows in material.table.drop_duplicates("run").groupby("num_layers"):
-        one, separate = (dict(zip(zip(own["beta"], own["seed"]), own["run"])) for own in
+        one, separate = (dict(zip(zip(group["beta"], group["seed"]), group["run"])) for group in
                          (rows[rows["conditioning"] == name] for name in ("beta", "none")))
         points = sorted(set(one) & set(separate))
         seconds = [sum(_share_of_training(RunDir(material.runs_dir / runs[point])) for point in points)
                    for runs in (one, separate)]
         if points and min(seconds) > 0:
-            seeds, betas = (len({point[place] for point in points}) for place in (1, 0))
+            seeds, betas = (len({point[position] for point in points}) for position in (1, 0))
             lines.append(f"{naming.describe({'num_layers': layers})}: {seconds[0] / seeds:,.0f} s of steps in one "
                          f"training, {seconds[1] / seeds:,.0f} s in one for each of {betas} "
                          f"\N{GREEK SMALL LETTER BETA} ({seconds[0] / seconds[1]:.2f} times as long)")

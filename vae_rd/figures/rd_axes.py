@@ -138,14 +138,14 @@ def draw_betas(series: Series, labeller: Labeller, others: list[np.ndarray], end
         apart: points (1/72 inch) within which one label of a beta serves all.
     """
     line, last = series.line, len(series.points) - 1
-    for place, (beta, at) in enumerate(zip(series.points["beta"], line)):
+    for index, (beta, at) in enumerate(zip(series.points["beta"], line)):
         pixels, = labeller.pixels([at])
         served = any(known == beta and np.hypot(*(pixels - there)) < apart * labeller.point
                      for known, there in labelled)
-        if (place in (0, last)) == ends and not served:
+        if (index in (0, last)) == ends and not served:
             text = f"\u03b2 = {beta:g}" if ends else f"{beta:g}"
-            own = [one[np.newaxis] for one in np.delete(line, place, axis=0)]
-            places = labeller.nearer([at[np.newaxis]], [*others, *own], labeller.beside([at], text, 5.5))
+            same_curve = [one[np.newaxis] for one in np.delete(line, index, axis=0)]
+            places = labeller.nearer([at[np.newaxis]], [*others, *same_curve], labeller.beside([at], text, 5.5))
             if labeller.place(text, places, fontsize=5.5, color=series.colour):
                 labelled.append((beta, pixels))
 
@@ -171,15 +171,15 @@ def finish_plane(axes: Axes, series: list[Series], label_series: bool) -> None:
 
     def write_betas(ends: bool) -> None:
         ordered = [*labelled[:1], *labelled[:0:-1]]  # the outer curves first
-        for place, one in enumerate(ordered if len(ordered) <= MANY else ordered[:2]):
-            outer = place < 2 or len(labelled) <= MOST_WITH_BETAS
+        for index, one in enumerate(ordered if len(ordered) <= MANY else ordered[:2]):
+            outer = index < 2 or len(labelled) <= MOST_WITH_BETAS
             draw_betas(one, labeller, [other.line for other in series if other is not one], ends, betas,
                        apart=0 if outer else APART)
     write_betas(ends=True)
     for one in labelled if label_series else ():
         others = [other.line for other in series if other.label != one.label]
-        own = [other.line for other in series if other.label == one.label]
-        places = labeller.nearer(own, others, labeller.beside(one.line[::-1], one.label, 6.5))
+        same_label = [other.line for other in series if other.label == one.label]
+        places = labeller.nearer(same_label, others, labeller.beside(one.line[::-1], one.label, 6.5))
         labeller.place(one.label, places, color=one.colour, fontsize=6.5, required=True)
     write_betas(ends=False)
     sums = np.concatenate([one.line.sum(axis=1) for one in series]) if series else np.zeros(1)

@@ -102,14 +102,14 @@ def _panels(count: int, across: int, share_axes: bool, pictures: bool) -> tuple[
     cells = figure.add_gridspec(rows * (1 + pictures), columns, height_ratios=([0.22, 1] if pictures else [1]) * rows)
     grid: list[Axes] = []
     above: list[Axes] = []
-    for place in range(count):
-        row, column = divmod(place, columns)
+    for index in range(count):
+        row, column = divmod(index, columns)
         first = grid[0] if grid and share_axes else None
         axes = figure.add_subplot(cells[row * (1 + pictures) + pictures, column], sharex=first, sharey=first)
         grid.append(axes)
         if pictures:
             above.append(figure.add_subplot(cells[2 * row, column]))
-        _label_axes(axes, bottom=place + columns >= count, left=column == 0, share_axes=share_axes)
+        _label_axes(axes, bottom=index + columns >= count, left=column == 0, share_axes=share_axes)
     return figure, grid, above
 
 
@@ -133,10 +133,10 @@ def _draw_panel(axes: Axes, panel: pd.DataFrame, names: list[str], looks: dict) 
 def _draw_strip(axes: Axes, pictures: dict[str, np.ndarray]) -> None:
     """A row of pictures with their captions below."""
     axes.axis("off")
-    for place, (caption, picture) in enumerate(pictures.items()):
+    for index, (caption, picture) in enumerate(pictures.items()):
         shown = picture if picture.shape[-1] == 3 else picture[..., 0]
-        axes.imshow(shown, extent=(place + 0.03, place + 0.97, 0.03, 0.97), cmap="gray", vmin=0, vmax=255)
-        axes.text(place + 0.5, -0.06, caption, ha="center", va="top", fontsize=4.5)
+        axes.imshow(shown, extent=(index + 0.03, index + 0.97, 0.03, 0.97), cmap="gray", vmin=0, vmax=255)
+        axes.text(index + 0.5, -0.06, caption, ha="center", va="top", fontsize=4.5)
     axes.set(xlim=(0, max(1, len(pictures))), ylim=(-0.45, 1), aspect="equal", anchor="S")  # imshow had set others
 
 

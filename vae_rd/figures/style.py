@@ -51,4 +51,4 @@ def legend_below(figure: Figure, handles: Sequence[Artist]) -> None:
 def ordered_colours(count: int) -> list[tuple]:
     """`count` colours for an ordered quantity, dark to light; a few stay dark enough for texts."""
     scale, lightest = matplotlib.colormaps[ORDERED], 0.88 if count > 4 else 0.7
-    return [scale(lightest * place / max(1, count - 1)) for place in range(count)]
+    return [scale(lightest * index / max(1, count - 1)) for index in range(count)]

@@ -70,7 +70,7 @@ class Others(NamedTuple):
     """Test images that stand against the training images as a control."""
 
     images: np.ndarray  # [N + 1, height, width, channels] uint8
-    own: np.ndarray  # [n], row of the one that does not count for an input, so that N do
+    excluded: np.ndarray  # [n], row of the one that does not count for an input, so that N do
 
 
 @dataclasses.dataclass(frozen=True)
@@ -179,7 +179,7 @@ def infinite_capacity(codes: np.ndarray, means: np.ndarray, stddevs: np.ndarray,
 
 
 def compare(images: np.ndarray, reconstructions: np.ndarray, averages: np.ndarray, train_images: np.ndarray,
-            own: np.ndarray | None = None, others: Others | None = None, progress: Progress | None = None
+            excluded: np.ndarray | None = None, others: Others | None = None, progress: Progress | None = None
             ) -> Memorisation:
     """What each reconstruction lies nearest to.
 
@@ -191,16 +191,16 @@ def compare(images: np.ndarray, reconstructions: np.ndarray, averages: np.ndarra
         images: [n, height, width, channels] uint8, the inputs.
         reconstructions, averages: [n, height, width, channels] float in [0, 1].
         train_images: [N, height, width, channels] uint8.
-        own: [n] row of each input among the training images, where it is one of them.
+        excluded: [n] row of each input among the training images, where it is one of them.
         others: what `other_test_images` returned, where the inputs are test images.
         progress: called as `progress(blocks, desc=...)`, as `tqdm.tqdm` is.
     """
-    training = nearest.nearest_images(reconstructions, train_images, own=own, progress=progress)
+    training = nearest.nearest_images(reconstructions, train_images, excluded=excluded, progress=progress)
     found = Memorisation(_distances(reconstructions, images / np.float64(255)), training.distance,
                          _distances(reconstructions, averages), training.position)
     if others is None:
         return found
-    other = nearest.nearest_images(reconstructions, others.images, own=others.own, progress=progress)
+    other = nearest.nearest_images(reconstructions, others.images, excluded=others.excluded, progress=progress)
     return found._replace(to_other_test_image=other.distance)
 
 

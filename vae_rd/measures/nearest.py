@@ -34,7 +34,7 @@ class _Bounds(NamedTuple):
     rounding: float  # worst relative error of the float32 sums of products involved
 
 
-def nearest_images(queries: np.ndarray, references: np.ndarray, *, own: np.ndarray | None = None,
+def nearest_images(queries: np.ndarray, references: np.ndarray, *, excluded: np.ndarray | None = None,
                    progress: Progress | None = None) -> Nearest:
     """The nearest reference image of each query image, exact, in L2 distance between pixels on the [0, 1] scale.
 
@@ -45,26 +45,26 @@ def nearest_images(queries: np.ndarray, references: np.ndarray, *, own: np.ndarr
     Args:
         queries: [n, ...] uint8, or float in [0, 1].
         references: [N, ...] uint8.
-        own: [n] position of a reference that does not count for the query (its own image); negative for none.
+        excluded: [n] position of a reference that does not count for the query (its own image); negative for none.
         progress: called as `progress(blocks, desc=...)` to report on the blocks, as `tqdm.tqdm` is.
 
     Raises:
         ValueError: for images of different sizes, or too few references.
     """
     queries, references = _flat(queries), _flat(references)
-    least = 1 if own is None else 2
+    least = 1 if excluded is None else 2
     if queries.shape[1] != references.shape[1] or len(references) < least:
         raise ValueError(f"queries and references must have as many values each, and references be {least} or more "
                          f"(got {len(queries)} queries of {queries.shape[1]} values and {len(references)} references "
                          f"of {references.shape[1]}).")
     bounds = _bounds(references)
-    own = np.full(len(queries), -1) if own is None else np.asarray(own)
+    excluded = np.full(len(queries), -1) if excluded is None else np.asarray(excluded)
     nearest = Nearest(np.empty(len(queries), np.int64), np.empty(len(queries)))
     block = max(1, min(2048, PAIRS_PER_BLOCK // len(references)))
     starts = range(0, len(queries), block)
     for start in progress(starts, desc="nearest images") if progress else starts:
         rows = slice(start, start + block)
-        nearest.position[rows], squares = _search(queries[rows], references, own[rows], bounds)
+        nearest.position[rows], squares = _search(queries[rows], references, excluded[rows], bounds)
         nearest.distance[rows] = np.sqrt(squares)
     return nearest
 
@@ -122,7 +122,7 @@ def _projected(centred: np.ndarray, norms: np.ndarray, basis: np.ndarray | None,
     return short, np.sqrt(np.maximum(norms - _squared_norms(short), 0) + rounding * norms)[:, None]
 
 
-def _search(queries: np.ndarray, references: np.ndarray, own: np.ndarray, bounds: _Bounds
+def _search(queries: np.ndarray, references: np.ndarray, excluded: np.ndarray, bounds: _Bounds
             ) -> tuple[np.ndarray, np.ndarray]:
     """Positions [b] and squared distances [b] on the [0, 1] scale."""
     scaled = queries if queries.dtype == np.uint8 else queries * np.float64(255)
@@ -131,8 +131,8 @@ def _search(queries: np.ndarray, references: np.ndarray, own: np.ndarray, bounds
     short, residual = _projected(centred, norms, bounds.basis, bounds.rounding)
     rows = np.concatenate([short, residual, np.ones_like(residual)], axis=1).astype(np.float32)
     products = rows @ bounds.references  # the bound, less the query's own squared norm
-    mine = np.flatnonzero(own >= 0)
-    products[mine, own[mine]] = np.inf
+    mine = np.flatnonzero(excluded >= 0)
+    products[mine, excluded[mine]] = np.inf
     first = products.argmin(1)
     limit = _squared_distances(scaled, references, np.arange(len(queries)), first)
     slack = bounds.rounding * (np.sqrt(norms) + bounds.largest_norm)**2

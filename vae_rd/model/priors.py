@@ -238,9 +238,9 @@ class Exemplar(Prior):
 
     def leaving_out(self, images: tf.Tensor) -> tfd.Distribution:
         """The mixture for each of images [batch, ...] in [0, 1], without exemplars that equal it: batch [batch]."""
-        own = self._keys(tf.round(255 * images))[:, tf.newaxis] == self._keys(self.exemplars)
-        zeros = tf.zeros(tf.shape(own), self.variable_dtype)
-        return self._mixture(tf.where(own, zeros - np.inf, zeros))
+        equal = self._keys(tf.round(255 * images))[:, tf.newaxis] == self._keys(self.exemplars)
+        zeros = tf.zeros(tf.shape(equal), self.variable_dtype)
+        return self._mixture(tf.where(equal, zeros - np.inf, zeros))
 
     def _mixture(self, logits):
         means = self._posterior(tf.cast(self.exemplars, self.variable_dtype) / 255).mean()

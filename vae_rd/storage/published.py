@@ -58,6 +58,6 @@ def small_files(run: RunDir) -> list[pathlib.Path]:
 
 def _same(run: RunDir, copy: RunDir) -> bool:
     """Whether a copy holds the same small files, byte for byte."""
-    own = small_files(run)
-    return {path.name for path in own} == {path.name for path in small_files(copy)} and all(
-        path.read_bytes() == (copy.path / path.name).read_bytes() for path in own)
+    originals = small_files(run)
+    return {path.name for path in originals} == {path.name for path in small_files(copy)} and all(
+        path.read_bytes() == (copy.path / path.name).read_bytes() for path in originals)

@@ -28,7 +28,7 @@ def into_columns(configs: list[Config], size: int | None = None, min_columns: in
     Runs that share one training (conditioning=beta) are one column, however many they are.
 
     Args:
-        configs: of a whole piece, whatever has finished: so that a column is the same in every call.
+        configs: of a whole part, whatever has finished: so that a column is the same in every call.
         size: members at most; None: as many as memory allows.
         min_columns: columns that there should be, one for each worker: none has more than its share of the runs, except
             runs that share one training.
@@ -47,7 +47,7 @@ def into_columns(configs: list[Config], size: int | None = None, min_columns: in
     return cut
 
 
-def piece(configs: list[Config], task: int, num_tasks: int) -> list[Config]:
+def part(configs: list[Config], task: int, num_tasks: int) -> list[Config]:
     """The part of task number `task` out of `num_tasks`: a range of about equal expected cost, which cuts no
     training that several runs share.
 
@@ -57,7 +57,7 @@ def piece(configs: list[Config], task: int, num_tasks: int) -> list[Config]:
     for config in configs:
         trainings.setdefault(config.training_key, []).append(config)
     costs = [cost(members).hours for members in trainings.values()]
-    middles = [end - own / 2 for end, own in zip(itertools.accumulate(costs), costs)]
+    middles = [end - hours / 2 for end, hours in zip(itertools.accumulate(costs), costs)]
     return [config for members, middle in zip(trainings.values(), middles) for config in members
             if int(middle / sum(costs) * num_tasks) == task]
 

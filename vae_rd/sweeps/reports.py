@@ -12,11 +12,11 @@ from vae_rd.sweeps.sweep import Sweep
 
 
 def listing(sweep: Sweep) -> Iterator[str]:
-    """A line for each run of the piece, with the number of its column, and what they cost."""
+    """A line for each run of the part, with the number of its column, and what they cost."""
     for number, column in enumerate(sweep.columns):
         for config in column:
             yield f"{number:4}  {config.run_name}"
-    yield plan(sweep.piece, len(sweep.columns))
+    yield plan(sweep.part, len(sweep.columns))
 
 
 def plan(configs: Iterable[Config], num_columns: int) -> str:
@@ -40,7 +40,7 @@ def status(sweep: Sweep) -> Iterator[str]:
 
 def time_left(found: dict[Config, State]) -> str:
     """The share of the training that is done, and the time that is left: by the pace of the runs so far, if any."""
-    hours = {config: own / 3600 for config, own in zip(found, seconds(list(found)))}
+    hours = {config: whole / 3600 for config, whole in zip(found, seconds(list(found)))}
     total, left = sum(hours.values()), sum(state.to_train * hours[config] for config, state in found.items())
     done = f"{100 * (1 - left / total) if total else 100:.1f}% of the training is done"
     if not left:
@@ -60,15 +60,15 @@ def troubles(found: dict[Config, State]) -> Iterator[str]:
 
 
 def end(sweep: Sweep, found: dict[Config, State], broken: dict[int, int]) -> Iterator[str]:
-    """How the piece ended.
+    """How the part ended.
 
     Args:
         sweep: the sweep.
-        found: the states of the piece's runs.
+        found: the states of the part's runs.
         broken: exit statuses of the columns whose workers failed, by number.
     """
     counts = collections.Counter(state.status for state in found.values())
-    yield (f"{len(found)} runs in this piece: {counts[runs.FINISHED]} finished, {counts[runs.DIVERGED]} diverged, "
+    yield (f"{len(found)} runs in this part: {counts[runs.FINISHED]} finished, {counts[runs.DIVERGED]} diverged, "
            f"{counts[FAILED]} failed, {len(sweep.pending(found))} remaining")
     yield from troubles(found)
     for number, status in broken.items():

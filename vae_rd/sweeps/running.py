@@ -1,4 +1,4 @@
-"""Runs a piece of a sweep: makes the data, starts a worker per column, watches them, and says how it ended."""
+"""Runs a part of a sweep: makes the data, starts a worker per column, watches them, and says how it ended."""
 
 import os
 import signal
@@ -20,19 +20,19 @@ _WATCH_SECONDS = 2.0  # between two looks at the runs: reading thousands of hist
 
 
 def run(sweep: Sweep) -> int:
-    """Runs what is left of the piece in worker processes.
+    """Runs what is left of the part in worker processes.
 
     Returns:
         The exit status: 0; 1 if something failed; 130 or 85 after a signal, when the same command continues; 128 plus
         the signal's number if workers were only killed, as by lack of memory.
     """
-    found = sweep.states(sweep.piece)
+    found = sweep.states(sweep.part)
     pending = sweep.pending(found)
     without_data = _make_data(sweep, pending)
     todo = [config for config in pending if config not in without_data]
     numbers = [number for number, column in enumerate(sweep.columns) if set(column) & set(todo)]
     if not todo:
-        print("nothing is left to do in this piece." if not without_data else "nothing can be done in this piece.")
+        print("nothing is left to do in this part." if not without_data else "nothing can be done in this part.")
         return _end(sweep, {}, None) or bool(without_data)
     print(reports.plan(todo, len(numbers)), flush=True)
     names = dict.fromkeys(name for config in todo for _, name in sweep.wanted[config])
@@ -40,8 +40,8 @@ def run(sweep: Sweep) -> int:
         print(f"afterwards the measures {', '.join(names)}", flush=True)
     tasks = [workers.Task(sweep.command(number), sweep.log(number)) for number in numbers]
     with _Bar(sweep, {config: found[config] for config in todo}) as bar:
-        seats = workers.seats(sweep.workers, every_gpu=sweep.strategy == "mirrored")
-        crew = workers.Pool(tasks, seats, _seldom(bar.update))
+        shares = workers.share_out(sweep.workers, every_gpu=sweep.strategy == "mirrored")
+        crew = workers.Pool(tasks, shares, _seldom(bar.update))
         statuses = crew.run()
         bar.update()
     ended = {numbers[task]: status for task, status in statuses.items()}
@@ -55,7 +55,7 @@ def run_column(sweep: Sweep, number: int) -> int:
         The exit status: 1 if a run failed.
 
     Raises:
-        ConfigError: if the piece has no such column.
+        ConfigError: if the part has no such column.
     """
     if number >= len(sweep.columns):
         raise ConfigError(f"column must be below {len(sweep.columns)}, the number of columns (got {number}).")
@@ -88,7 +88,7 @@ def _finish(sweep: Sweep, configs: list[Config]) -> bool:
 
 
 class _Bar:
-    """The bar of a running piece, in expected seconds of training; its time left follows from what was done so far."""
+    """The bar of a running part, in expected seconds of training; its time left follows from what was done so far."""
 
     def __init__(self, sweep: Sweep, found: dict[Config, states.State]):
         from tqdm import tqdm
@@ -147,8 +147,8 @@ def _make_data(sweep: Sweep, configs: list[Config]) -> set[Config]:
 
 
 def _end(sweep: Sweep, statuses: dict[int, int], received: int | None) -> int:
-    """Prints how the piece ended; returns the exit status."""
-    found = sweep.states(sweep.piece)
+    """Prints how the part ended; returns the exit status."""
+    found = sweep.states(sweep.part)
     broken = {number: status for number, status in statuses.items()
               if status not in (0, TO_BE_CONTINUED, cli.INTERRUPTED)}
     print(*reports.end(sweep, found, broken), sep="\n")

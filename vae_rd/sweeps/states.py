@@ -55,7 +55,7 @@ def read(run: RunDir, config: Config, wanted: Iterable[tuple[str, str]] = (), me
 def pace(states: Mapping[Config, State]) -> tuple[float, int]:
     """Measured over expected seconds of training, and the number of runs that this is known from; (1, 0) for none."""
     known = {config: state for config, state in states.items() if state.seconds and state.share}
-    expected = sum(state.share * own for state, own in zip(known.values(), seconds(list(known))))
+    expected = sum(state.share * whole for state, whole in zip(known.values(), seconds(list(known))))
     return (sum(state.seconds or 0 for state in known.values()) / expected, len(known)) if known else (1.0, 0)
 
 

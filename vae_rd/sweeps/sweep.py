@@ -1,4 +1,4 @@
-"""A sweep: the runs of some experiments, the piece of them that one call works on, and what is left of it."""
+"""A sweep: the runs of some experiments, the part of them that one call works on, and what is left of it."""
 
 import functools
 import itertools
@@ -22,8 +22,8 @@ class Sweep:
     Args:
         names: of the experiments; runs that several of them share are there once.
         scale: smoke, laptop, tenth or paper.
-        task: number of the piece to work on, from 0.
-        num_tasks: pieces that the runs are cut into.
+        task: number of the part to work on, from 0.
+        num_tasks: parts that the runs are cut into.
         workers: processes on this machine.
         column_size: runs trained together by one process; None: as many as memory allows.
         runs_dir: gets one directory per run.
@@ -61,8 +61,8 @@ class Sweep:
         self.progress, self.strategy, self.modules = progress, strategy, tuple(modules)
         chosen = [experiments.experiment(name, scale) for name in names]
         self._given = dict(settings)
-        own, of_scale = settings_by_measure(settings), experiments.SCALES[scale].settings
-        self.settings = {name: {**of_scale.get(name, {}), **own[name]} for name in own}
+        given, of_scale = settings_by_measure(settings), experiments.SCALES[scale].settings
+        self.settings = {name: {**of_scale.get(name, {}), **given[name]} for name in given}
         self.configs = list(dict.fromkeys(config for one in chosen for config in one.configs))
         self.wanted: dict[Config, list[tuple[str, str]]] = {config: [] for config in self.configs}
         for one in chosen if measure else ():
@@ -71,14 +71,14 @@ class Sweep:
                 self.wanted[config] += [pair for pair in needed if pair not in self.wanted[config]]
 
     @functools.cached_property
-    def piece(self) -> list[Config]:
+    def part(self) -> list[Config]:
         """The runs that this call works on."""
-        return columns.piece(self.configs, self.task, self.num_tasks)
+        return columns.part(self.configs, self.task, self.num_tasks)
 
     @functools.cached_property
     def columns(self) -> list[list[Config]]:
-        """The piece, cut into the columns that train together."""
-        return columns.into_columns(self.piece, self.column_size, min_columns=self.workers, sharing=self.sharing)
+        """The part, cut into the columns that train together."""
+        return columns.into_columns(self.part, self.column_size, min_columns=self.workers, sharing=self.sharing)
 
     @functools.cached_property
     def _members(self) -> dict[Config, int]:
@@ -103,7 +103,7 @@ class Sweep:
                 and not (state.status == runs.FINISHED and state.measured)]
 
     def command(self, number: int) -> list[str]:
-        """The command of a worker that trains column `number` of the piece."""
+        """The command of a worker that trains column `number` of the part."""
         flags = {"experiment": ",".join(self.names), "scale": self.scale, "column_size": self.column_size or "auto",
                  "data_dir": self.data_dir, "runs_dir": self.runs_dir, "task": self.task, "num_tasks": self.num_tasks,
                  "workers": self.workers, "retry": self.retry, "measure": self.measure, "progress": self.progress,

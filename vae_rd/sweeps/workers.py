@@ -22,14 +22,14 @@ class Task(NamedTuple):
     log: pathlib.Path
 
 
-class Seat(NamedTuple):
-    """Where one worker runs."""
+class Resources(NamedTuple):
+    """The cores, and the GPU, that one worker keeps to."""
 
     cores: tuple[int, ...]
     gpu: str | None
 
 
-def seats(num_workers: int, every_gpu: bool = False) -> list[Seat]:
+def share_out(num_workers: int, every_gpu: bool = False) -> list[Resources]:
     """Shares out the GPUs, one for each worker, and the cores; with `every_gpu` no worker is kept to one.
 
     A single worker has one GPU too: a batch that is split over several takes longer for models as small as these.
@@ -38,21 +38,21 @@ def seats(num_workers: int, every_gpu: bool = False) -> list[Seat]:
     share = max(1, len(cores) // num_workers)
     groups = [tuple(cores[number * share % len(cores):][:share]) for number in range(num_workers)]
     names = [] if every_gpu else gpus.visible()
-    return [Seat(group, names[number % len(names)] if names else None) for number, group in enumerate(groups)]
+    return [Resources(group, names[number % len(names)] if names else None) for number, group in enumerate(groups)]
 
 
 class Pool:
-    """Runs tasks on seats; a signal to this process is passed on, and no further task is begun.
+    """Runs tasks side by side; a signal to this process is passed on, and no further task is begun.
 
     Args:
         tasks: in order of their start.
-        where: a seat per worker.
+        shares: what each worker runs on.
         watch: called between polls, to show progress.
     """
 
-    def __init__(self, tasks: list[Task], where: list[Seat], watch: Callable[[], None]):
-        self._waiting, self._free, self._watch = list(enumerate(tasks)), list(where), watch
-        self._working: dict[int, tuple[subprocess.Popen, Seat]] = {}
+    def __init__(self, tasks: list[Task], shares: list[Resources], watch: Callable[[], None]):
+        self._waiting, self._free, self._watch = list(enumerate(tasks)), list(shares), watch
+        self._working: dict[int, tuple[subprocess.Popen, Resources]] = {}
         self.statuses: dict[int, int] = {}  # by task number; tasks that were never begun have none
         self.received: int | None = None
         self._to_pass_on: list[int] = []
@@ -78,14 +78,14 @@ class Pool:
     def _begin(self) -> None:
         while self._waiting and self._free and self.received is None:
             number, task = self._waiting.pop(0)
-            seat = self._free.pop(0)
-            self._working[number] = (_start(task, seat), seat)
+            resources = self._free.pop(0)
+            self._working[number] = (_start(task, resources), resources)
 
     def _collect(self) -> None:
-        for number, (process, seat) in list(self._working.items()):
+        for number, (process, resources) in list(self._working.items()):
             if process.poll() is not None:
                 self.statuses[number] = process.returncode
-                self._free.append(seat)
+                self._free.append(resources)
                 del self._working[number]
 
     def _receive(self, number: int, frame: Any) -> None:
@@ -100,16 +100,16 @@ class Pool:
                 process.send_signal(number)
 
 
-def _start(task: Task, seat: Seat) -> subprocess.Popen:
+def _start(task: Task, resources: Resources) -> subprocess.Popen:
     task.log.parent.mkdir(parents=True, exist_ok=True)
-    environment = dict(os.environ) if seat.gpu is None else os.environ | {"CUDA_VISIBLE_DEVICES": seat.gpu}
+    environment = dict(os.environ) if resources.gpu is None else os.environ | {"CUDA_VISIBLE_DEVICES": resources.gpu}
     with task.log.open("a") as log:
         # A session of its own: Ctrl-C reaches the worker once, through the pool, and not a second time by the terminal.
         return subprocess.Popen(task.command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
-                                env=environment, start_new_session=True, preexec_fn=lambda: _settle(seat))
+                                env=environment, start_new_session=True, preexec_fn=lambda: _settle(resources))
 
 
-def _settle(seat: Seat) -> None:
+def _settle(resources: Resources) -> None:
     """In the new worker: keeps to its cores, and is asked to stop if the pool dies without a word."""
-    os.sched_setaffinity(0, seat.cores)
+    os.sched_setaffinity(0, resources.cores)
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

@@ -182,17 +182,17 @@ class Column:
     def _map_members(self, function, values, *inputs):
         """function(weights, *inputs) of each member with its weights in place, the outputs stacked over members."""
         def member(arguments):
-            weights, own = arguments
+            weights, its_inputs = arguments
             kept = [(weight, tf.convert_to_tensor(copy)) for weight, copy in self._kept]
             own_weights = list(zip(self.template.named_weights().values(), weights))
             with keras.StatelessScope(state_mapping=own_weights + kept):
-                return function(weights, *own)
+                return function(weights, *its_inputs)
 
         if self._stacked:
             stacked_inputs = tuple(tf.stack(parts) for parts in inputs)
             return tf.vectorized_map(member, (values, stacked_inputs), fallback_to_while_loop=False)
         slices = zip(*(tf.unstack(value) for value in values))
-        outputs = [member((list(weights), own)) for weights, own in zip(slices, zip(*inputs))]
+        outputs = [member((list(weights), its_inputs)) for weights, its_inputs in zip(slices, zip(*inputs))]
         return tf.nest.map_structure(lambda *parts: tf.stack(parts), *outputs)
 
     # Evaluation

@@ -113,15 +113,15 @@ class Evaluator:
 
     def _per_example(self, name: str, rows: np.ndarray, evaluated: Evaluated, mixture: Evaluated | None, member: int,
                      config: Config) -> PerExample:
-        own = Evaluated(*(values[member] for values in evaluated))
+        found = Evaluated(*(values[member] for values in evaluated))
         index = self._whole[name].index[rows]
-        penalty = own.rate
+        penalty = found.rate
         if mixture is not None:
-            codes = own.mean + own.stddev * random_streams.evaluation_noise(index, config.latent_dim)
+            codes = found.mean + found.stddev * random_streams.evaluation_noise(index, config.latent_dim)
             parts = (codes, mixture.mean[member], mixture.stddev[member])
             diverged = not all(np.isfinite(values).all() for values in parts)
             log_marginal = np.full(len(index), np.nan) if diverged else information.aggregate_log_density(*parts)
-            penalty = {"mutual_information": own.log_posterior - log_marginal,
-                       "marginal_kl": log_marginal - own.log_prior}[config.rate_terms]
-        return PerExample(index, own.rate, own.distortion, objective(own.distortion, penalty, config.beta),
-                          self._floor[name][rows], own.mean)
+            penalty = {"mutual_information": found.log_posterior - log_marginal,
+                       "marginal_kl": log_marginal - found.log_prior}[config.rate_terms]
+        return PerExample(index, found.rate, found.distortion, objective(found.distortion, penalty, config.beta),
+                          self._floor[name][rows], found.mean)

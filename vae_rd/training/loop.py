@@ -118,10 +118,10 @@ class Training:
         """Records an evaluation of every member, and saves; returns values per member, and the column's state."""
         values = self._evaluate(whole=self.step == self.config.train_steps)
         state = self.column.state()
-        for member, slot, own in zip(self.members, self.column.slots, values):
+        for member, slot, found in zip(self.members, self.column.slots, values):
             if member.active:
                 weights = {name: state[name][slot] for name in self.column.weight_names}
-                member.record(self.step, own, self.evaluator.score(own, member.config.beta), weights)
+                member.record(self.step, found, self.evaluator.score(found, member.config.beta), weights)
         self._save(state)
         return values, state
 
@@ -188,8 +188,8 @@ class Training:
     def _finish(self, last: list[dict[str, PerExample]], state: dict[str, np.ndarray]) -> None:
         """Evaluates the best weights, and lets every member write its final files."""
         final = [member_state(state, slot) for slot in self.column.slots]
-        weights = [checkpoints.load_best(member.run, member.progress.best_step) if member.active else own
-                   for member, own in zip(self.members, final)]
+        weights = [checkpoints.load_best(member.run, member.progress.best_step) if member.active else ended
+                   for member, ended in zip(self.members, final)]
         best = last
         if any(member.progress.best_step != self.step for member in self._active()):
             self.column.set_weights(stacked_state(weights))
