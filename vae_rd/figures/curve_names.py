@@ -47,5 +47,7 @@ def rows(curves: pd.DataFrame, names: list[str], key: tuple) -> pd.DataFrame:
     """The rows of the curve that these values of these columns name."""
     chosen = np.ones(len(curves), bool)
     for name, value in zip(names, key):
+        if not chosen.any():  # most curves of a large figure are in few of its panels
+            break
         chosen &= (curves[name] == value).to_numpy(bool, na_value=False)
     return curves[chosen]

@@ -1,5 +1,6 @@
 """How figures look: sizes in print, and colours that colour-blind readers can tell apart."""
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -41,11 +42,15 @@ def figure(width: float, height: float) -> Figure:
 
 def legend_below(figure: Figure, handles: Sequence[Artist]) -> None:
     """A legend below all panels, in as few rows as the figure is wide enough for."""
-    for across in range(len(handles), 0, -1):
+    across = len(handles)
+    while across:
         legend = figure.legend(handles=handles, loc="outside lower center", ncols=across)
-        if across == 1 or legend.get_window_extent().width < figure.bbox.width:  # its own texts, no whole figure
+        width = legend.get_window_extent().width / figure.bbox.width  # of its own texts, no whole figure
+        if across == 1 or width < 1:
             break
         legend.remove()
+        # A column is as wide as its widest text, so a single row of so many widths needs as many rows at least.
+        across = min(across - 1, math.ceil(len(handles) / int(width)))
 
 
 def ordered_colours(count: int) -> list[tuple]:
