@@ -188,3 +188,17 @@ def test_many_curves_have_their_betas_where_they_lie_apart(tmp_path):
         axes, = rd_curves.rd_figure(place, facet=("dataset",), hue=("split",)).axes
         betas = {f"{prefix}{beta:g}" for beta in BETAS for prefix in ("", "\u03b2 = ")}
         assert len({tuple(text.get_color()) for text in axes.texts if text.get_text() in betas}) == curves_with_betas
+
+
+def test_a_tall_legend_takes_no_height_from_the_panel(tmp_path):
+    """Twenty curves are named in a legend; the panel is as high as that of one curve, and stands above the legend."""
+    for latent_dim in range(2, 12):
+        for prior in ("standard_normal", "vamp"):
+            fabricate_run(tmp_path, SMALL.replace(latent_dim=latent_dim, prior=prior, beta=0.1))
+    points = tables.curves(tables.collect(tmp_path)).query("checkpoint == 'last' and partition == 'test'")
+    few, many = (rd_curves.rd_figure(chosen, facet=("dataset",), hue=("latent_dim", "prior"))
+                 for chosen in (points.query("latent_dim == 2 and prior == 'vamp'"), points))
+    height = [figure.axes[0].get_position().height * figure.get_figheight() for figure in (few, many)]
+    assert len(many.legends[0].get_texts()) > 20
+    assert height[1] == pytest.approx(height[0], rel=0.15)
+    assert many.legends[0].get_window_extent().y1 < many.axes[0].get_tightbbox().y0

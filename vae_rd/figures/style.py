@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.typing import RcKeyType  # new in Matplotlib 3.11
 
 COLUMN_WIDTH, TEXT_WIDTH = 3.35, 6.8  # inches: one column and the full width of a two-column page
+LEGEND_HEIGHT = 0.4  # inches that the height of every figure includes: a legend of two rows
 DPI = 300
 # Okabe and Ito's, the light ones darkened so that texts in them can be read.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#000000", "#B0508A", "#B37A00", "#3A9BD1")
@@ -41,12 +42,14 @@ def figure(width: float, height: float) -> Figure:
 
 
 def legend_below(figure: Figure, handles: Sequence[Artist]) -> None:
-    """A legend below all panels, in as few rows as the figure is wide enough for."""
+    """A legend below all panels, in as few rows as the width allows; a tall one makes the figure taller."""
     across = len(handles)
     while across:
         legend = figure.legend(handles=handles, loc="outside lower center", ncols=across)
-        width = legend.get_window_extent().width / figure.bbox.width  # of its own texts, no whole figure
+        extent = legend.get_window_extent()  # of its own texts, no whole figure
+        width = extent.width / figure.bbox.width
         if across == 1 or width < 1:
+            figure.set_figheight(figure.get_figheight() + max(0, extent.height / figure.dpi - LEGEND_HEIGHT))
             break
         legend.remove()
         # A column is as wide as its widest text, so a single row of so many widths needs as many rows at least.
