@@ -16,7 +16,7 @@ def make_split(name: str, unit_factors: np.ndarray | None, cells: np.ndarray | N
 
     Args:
         name: `default`, `checkerboard`, `cd_<size>` or `cv_<size>`.
-        unit_factors: [num_images, num_factors] in [0, 1]; None without factors.
+        unit_factors: ordered factors [num_images, num_factors], scaled to [0, 1]; None without factors.
         cells: whole numbers [num_images, num_factors], the bin of each factor; None where there are no bins.
         num_images: images in the full data set.
         seed: the data seed.
@@ -33,9 +33,9 @@ def make_split(name: str, unit_factors: np.ndarray | None, cells: np.ndarray | N
         chosen, num_train = order, num_images // 2
     elif name == "checkerboard":
         even = even_cells(unit_factors, cells)
-        return np.flatnonzero(even), np.flatnonzero(~even)
+        chosen, num_train = np.argsort(~even, kind="stable"), int(even.sum())
     elif size is not None and name.startswith("cd_"):
-        inside = centred_box(unit_factors, 2 * size, order)
+        inside = centred_box(unit_factors, 2 * size, order)  # half of it trains: at every size the density is the same
         chosen, num_train = order[inside[order]], size
     elif size is not None and name.startswith("cv_"):
         chosen, num_train = order, size
@@ -47,7 +47,7 @@ def make_split(name: str, unit_factors: np.ndarray | None, cells: np.ndarray | N
 
 
 def even_cells(unit_factors: np.ndarray | None, cells: np.ndarray | None) -> np.ndarray:
-    """Checkerboard [num_images]: every axis is cut in two, True where the number of upper halves is even.
+    """Checkerboard [num_images]: every factor's range is cut in two; True in the upper half of an even number of them.
 
     With bins the cut lies on a bin's edge (of an odd number the lower half has one more), else at the middle.
     """
@@ -59,7 +59,7 @@ def even_cells(unit_factors: np.ndarray | None, cells: np.ndarray | None) -> np.
 
 
 def centred_box(unit_factors: np.ndarray | None, count: int, order: np.ndarray) -> np.ndarray:
-    """Constant density [num_images]: True for the `count` images in the smallest centred cube over the factors.
+    """Constant density [num_images]: True for the `count` images nearest to the middle of the factors' ranges.
 
     Images are ranked by their largest distance from the middle over all factors; ties go by `order`.
     """

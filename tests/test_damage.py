@@ -51,7 +51,7 @@ def unfinished(data_dir, tmp_path_factory):
     go_on = loop.Training._train_chunk
 
     def stop(self, bar):
-        self.chunk = 10
+        self.steps_per_call = 10
         go_on(self, bar)
         self.request.number = signal.SIGTERM if self.step == 30 else None
     with pytest.MonkeyPatch.context() as patch:

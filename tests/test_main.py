@@ -18,7 +18,7 @@ from tests.conftest import IMAGE_SIZE
 from tests.fabricate import fabricate_run
 from tests.outcomes import differences, leftovers, outcome
 from vae_rd.config import Config
-from vae_rd.storage import files, runs
+from vae_rd.storage import checkpoints, files, runs
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 FOLDER = f"tetrominoes-size{IMAGE_SIZE}"
@@ -77,6 +77,37 @@ def test_a_run_killed_at_every_kind_of_file_ends_as_if_it_had_not_been(train, tm
     assert train(*flags).wait().status == 0
     assert differences(outcome(only_run(tmp_path)), outcome(only_run(tmp_path, "whole"))) == []
     assert leftovers(only_run(tmp_path)) == []
+
+
+def die_between_checkpoints(number):
+    """Has this process killed when it has put n checkpoints of members in place."""
+    original, count = pathlib.Path.replace, [0]
+
+    def replace(self, target):
+        result = original(self, target)
+        count[0] += pathlib.Path(target).name == "last.npz"
+        if count[0] == number:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return result
+    pathlib.Path.replace = replace
+
+
+@pytest.mark.slow
+def test_a_column_killed_between_the_checkpoints_of_its_members_stays_one(train, tmp_path):
+    """The member that was saved goes back to where the other stands: at the first save, at the next and at the last."""
+    flags = ["--beta=0.1,1", "--eval_every=20"]
+    assert train(*flags, f"--runs_dir={tmp_path / 'whole'}").wait().status == 0
+    for number in (1, 3, 2, 4, 2):  # from the third on the first of them is the one that is put back
+        killed = train(*flags, before=functools.partial(die_between_checkpoints, number)).wait()
+        assert killed.status == -signal.SIGKILL, (number, killed.text)
+        assert len({checkpoints.resume(run, 40).progress.step if run.last_checkpoint.is_file() else -1
+                    for run in runs.find_runs(tmp_path / "runs")}) == 2
+    assert train(*flags).wait().status == 0
+    whole, found = (runs.find_runs(tmp_path / name) for name in ("whole", "runs"))
+    assert len(found) == 2
+    for run, expected in zip(found, whole):
+        assert differences(outcome(run), outcome(expected)) == []
+        assert leftovers(run) == [] and not run.previous_checkpoint.exists()
 
 
 @pytest.mark.slow

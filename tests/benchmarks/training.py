@@ -156,7 +156,7 @@ class Loop:
         self._num_steps = material.sizes.steps[network]
 
     def __call__(self) -> float:
-        self._training.chunk = self._num_steps
+        self._training.steps_per_call = self._num_steps
         with contextlib.redirect_stderr(io.StringIO()), self._training._bar(self._num_steps, "training", "step") as bar:
             return 1000 * timed(lambda: self._training._train_chunk(bar)) / self._num_steps
 

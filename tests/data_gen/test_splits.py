@@ -136,6 +136,11 @@ def test_sizes_that_do_not_fit(name, words):
         make_split(name, np.zeros((10, 1)), None, 10, 0)
 
 
+def test_a_checkerboard_of_one_level_leaves_nothing_for_testing():
+    with pytest.raises(ValueError, match="must leave images for training and for testing .got 'checkerboard' of 6"):
+        make_split("checkerboard", None, np.zeros((6, 2), int), 6, 0)
+
+
 @pytest.mark.parametrize("name", ["cd_2", "checkerboard"])
 def test_factors_are_needed(name):
     with pytest.raises(ValueError, match="needs factors, but the data set has none"):

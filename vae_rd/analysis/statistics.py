@@ -1,8 +1,8 @@
 """Intervals over restarts and over images, and tests of the shape of a curve over beta.
 
 Values of a curve come as [restarts, betas], paired by restart: the members of a row share their seed, so differences
-between betas are taken within rows, and Student's t over rows is the one assumption (differences about normal).
-Differences between columns of one curve (`between`) also learn their spread from its other columns.
+between betas are taken within rows, and means over rows are taken to be about normal (Student's t). `between` and
+`levels` also pool the spread over betas, which assumes that it is about the same at all of them.
 """
 
 from typing import NamedTuple
@@ -12,7 +12,7 @@ import numpy.typing as npt
 import scipy.special
 
 LEVEL = 0.95  # coverage of every interval
-LEAST = 3  # values below which no interval is given: of two, Student's is 9 times as wide as they lie apart
+MIN_VALUES = 3  # fewer have no interval: of two, Student's is 12.7 times as wide as they lie apart
 
 
 class Interval(NamedTuple):
@@ -32,7 +32,7 @@ class InteriorMinimum(NamedTuple):
 
 
 def t_half_width(std: npt.ArrayLike, count: npt.ArrayLike, level: float = LEVEL) -> np.ndarray:
-    """Half the width of Student's interval for a mean: t_(n-1) * std / sqrt(n); NaN below LEAST values.
+    """Half the width of Student's interval for a mean: t_(n-1) * std / sqrt(n); NaN below MIN_VALUES values.
 
     Args:
         std: standard deviations over the values (ddof=1), any shape.
@@ -40,7 +40,7 @@ def t_half_width(std: npt.ArrayLike, count: npt.ArrayLike, level: float = LEVEL)
         level: coverage.
     """
     std, count = np.asarray(std, float), np.asarray(count, float)
-    enough = np.where(count >= LEAST, count, np.nan)
+    enough = np.where(count >= MIN_VALUES, count, np.nan)
     return scipy.special.stdtrit(enough - 1, 0.5 + level / 2) * std / np.sqrt(enough)
 
 
@@ -111,9 +111,10 @@ def between(curve: np.ndarray, first: np.ndarray | list[int], second: np.ndarray
     """Differences between columns of one curve, `first` minus `second`.
 
     With 3 restarts a difference's own spread has 2 degrees of freedom, and nothing short of ten standard errors
-    survives a Bonferroni correction. The curve knows more: what is left of it without the means of its rows and columns
-    has (restarts - 1)(betas - 1). The larger of the two spreads counts, with the latter's degrees of freedom, so
-    that a beta whose restarts scatter more than the curve's others is not judged by theirs. Of bounds that should miss
+    survives a Bonferroni correction. The residual of the whole curve, after subtracting the means of its rows and of
+    its columns, has (restarts - 1)(betas - 1). The standard error is the larger of the difference's own and the
+    residual's, so that a beta whose restarts scatter more than the others is not judged by theirs; the degrees of
+    freedom are always the residual's. Of bounds that should miss
     in 2.5% of cases, with 3 restarts, at most 2.5% did in simulations with one spread for all betas, 7% where the one
     beta that decides scatters three times as much as the others, 8% where six times.
 
@@ -132,9 +133,9 @@ def between(curve: np.ndarray, first: np.ndarray | list[int], second: np.ndarray
 def levels(curve: np.ndarray) -> Differences:
     """The columns of one curve themselves, which may be differences from another curve.
 
-    Their spread is learned from the whole curve too, but what a restart has at all betas counts in it: the mean of the
-    columns' variances, with the degrees of freedom that Satterthwaite gives to this sum of two mean squares. The larger
-    of the two spreads counts, as in `between`.
+    Their spread is pooled over the curve too, but includes the shift that a restart has in common at all betas: it is
+    the mean of the columns' variances, with the degrees of freedom that Satterthwaite gives to this sum of two mean
+    squares. The larger of the two spreads counts, as in `between`.
     """
     curve = np.asarray(curve, float)
     found = differences(curve)
@@ -153,7 +154,8 @@ def largest_smallest(differences: Differences, level: float = LEVEL) -> Interval
     Lower end: a row's smallest is above a bound if each of its members is (intersection-union, no correction due), but
     any of the J rows may be the one that lies too high: each bound at the error rate divided by J (Bonferroni). Upper
     end: it misses only if the bound of the truly largest row misses, and that only if one of its L members does: each
-    bound at the error rate divided by L. Together they cover with at least `level`, whatever the dependence.
+    bound at the error rate divided by L. If each bound misses at no more than its rate, together they cover with at
+    least `level`, whatever their dependence.
 
     Args:
         differences: [J, L].

@@ -39,8 +39,8 @@ _MEASURED: dict[str, dict[str, tuple[str, str, str]]] = {
                     "marginal KL": (MARGINAL_KL, "train", ".2f"),
                     "marginal KL, minibatch": (MARGINAL_KL + MINIBATCH, "train", ".2f")},
     "memorisation": {"at the mean": (MEMORISED_AT_MEAN, "test", ".1%"),
-                     "control": (MEMORISED_AT_MEAN_CONTROL, "test", ".1%"),
-                     "sampled codes": (MEMORISED, "test", ".1%"), "control ": (MEMORISED_CONTROL, "test", ".1%")},
+                     "its control": (MEMORISED_AT_MEAN_CONTROL, "test", ".1%"),
+                     "sampled codes": (MEMORISED, "test", ".1%"), "their control": (MEMORISED_CONTROL, "test", ".1%")},
     "log_px": {"ELBO": ("elbo", "test", ".1f"), "log p(x), importance sampling": (LOG_PX, "test", ".1f"),
                "share flagged": (UNRELIABLE, "test", ".0%"), "log p(x), AIS": (LOG_PX_AIS, "test", ".1f")},
 }

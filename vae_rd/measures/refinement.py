@@ -3,12 +3,13 @@
 With the decoder and the prior as they are, the mean and the log scale of each image's posterior are improved by
 gradient steps on the run's own objective (after Zhang et al. 2022, the generalisation gap of amortised inference):
 
-    amortised objective >= refined objective = min over (mean, scale) of E_q[distortion] + beta * rate
+    amortised objective >= refined objective ~ a minimum over (mean, scale) of E_q[distortion] + beta * rate
     objective gap (test - train) = [amortisation gap, test - train] + [refined objective, test - train]
 
-Finitely many steps reach the minimum from above. The first part is the encoder's: by how much further it is from the
-best posterior on test images than on training images. The second remains with the best posterior of every image, so it
-is due to the decoder (and the prior).
+The minimum is the local one near the encoder's posterior, approached from above in finitely many steps: what they miss
+counts in the second part. The first part is the encoder's: by how much further it is from the best diagonal Gaussian on
+test images than on training images. The second remains with the best diagonal Gaussian of every image: it is the gap of
+the decoder and the prior, with that of the Gaussian approximation, which this measure cannot tell from theirs.
 
 Each step draws fresh noise, as a pair of codes on both sides of the mean: with the same noise at every step, mean and
 scale would be fitted to it. Two further sets of noise are apart from those of the steps. One chooses, image by image,
@@ -33,7 +34,7 @@ GAP, GAP_ENCODER, GAP_DECODER = "objective_gap", "objective_gap_encoder", "objec
 IMAGES_PER_BLOCK = 256
 NUM_CODES = 64  # per image, of each of the two sets of noise that do not move the posterior
 LEARNING_RATE = 0.3  # Adam's first, in standard deviations of the amortised posterior: 200 steps can move a mean by 20
-DECAY = 2  # it falls as (1 - step / steps)**DECAY; then a posterior 15 nats above the optimum ends within 0.02 nats
+DECAY = 2  # it falls as (1 - step / steps)**DECAY
 MOMENTUM, SECOND_MOMENTUM, EPSILON = 0.9, 0.99, 1e-8  # Adam's; 200 steps are too few for the usual 0.999
 
 

@@ -5,6 +5,8 @@ weights, and the names of its own arrays. So another run's checkpoint or best we
 copy that is written anew. Checkpoints of earlier versions hold none of these; their history is read from history.csv.
 """
 
+import pathlib
+import shutil
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -40,13 +42,34 @@ NOTHING = Resumed(START, None, [])
 
 
 def save(run: runs.RunDir, progress: Progress, state: dict[str, np.ndarray], history: list[dict[str, Any]]) -> None:
-    """Replaces the run's checkpoint; then removes weights of evaluations that are no longer the best."""
+    """Replaces the run's checkpoint; weights of earlier evaluations stay until `clean`."""
     best = run.best_weights(progress.best_step)
     fields = {f"progress.{name}": np.asarray(value) for name, value in progress._asdict().items()}
     fields |= {_RUN: np.asarray(run.path.name), _HISTORY: np.asarray(contents.history_text(history)),
                _BEST: np.asarray(files.sha256(best) if best.is_file() else "")}
     arrays = fields | state
     files.write_arrays(run.last_checkpoint, arrays | {_ARRAYS: np.asarray(sorted(arrays))})
+
+
+def keep_previous(run: runs.RunDir) -> None:
+    """Copies the checkpoint, before a column saves: a kill may leave some of its members saved and others not."""
+    if run.last_checkpoint.is_file():
+        with files.whole_file(run.previous_checkpoint) as beside:
+            shutil.copyfile(run.last_checkpoint, beside)
+
+
+def restore_previous(run: runs.RunDir, step: int) -> None:
+    """Puts the kept checkpoint, if there is one, back in place if it is of this step; else removes it."""
+    if run.previous_checkpoint.is_file():
+        if _load(run, run.previous_checkpoint)[0].step == step:
+            run.previous_checkpoint.replace(run.last_checkpoint)
+        run.previous_checkpoint.unlink(missing_ok=True)
+
+
+def clean(run: runs.RunDir, progress: Progress) -> None:
+    """After a save of the whole column: removes the kept checkpoint, and weights that are no longer the best."""
+    run.previous_checkpoint.unlink(missing_ok=True)
+    best = run.best_weights(progress.best_step)
     for old in run.checkpoints.glob("best-*.npz"):
         if old != best:
             old.unlink()
@@ -87,7 +110,7 @@ def copy(source: runs.RunDir, run: runs.RunDir) -> None:
 
 
 def save_best(run: runs.RunDir, step: int, weights: dict[str, np.ndarray]) -> None:
-    """Writes the weights of the best evaluation so far beside the older ones, which the next `save` removes."""
+    """Writes the weights of the best evaluation so far beside the older ones, which the next `clean` removes."""
     files.write_arrays(run.best_weights(step), weights)
 
 
@@ -99,18 +122,19 @@ def load_best(run: runs.RunDir, step: int) -> dict[str, np.ndarray]:
     return files.read_arrays(path, FROM_NOTHING, manifest.check(run.path, path, FROM_NOTHING))
 
 
-def _load(run: runs.RunDir) -> tuple[Progress, dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Progress, state, and the run, history and best weights that the checkpoint belongs to."""
-    path = run.last_checkpoint
+def _load(run: runs.RunDir, path: pathlib.Path | None = None
+          ) -> tuple[Progress, dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Progress, state, and the run, history and best weights that a checkpoint, the last by default, belongs to."""
+    path = path or run.last_checkpoint
     arrays = files.read_arrays(path, FROM_NOTHING, manifest.check(run.path, path, FROM_NOTHING))
     names = set(arrays.pop(_ARRAYS).tolist()) if _ARRAYS in arrays else set(arrays)
     missing = sorted((names | {f"progress.{name}" for name in Progress._fields}) - set(arrays))
     if missing:
-        raise runs.RunError(f"{run.last_checkpoint} lacks {', '.join(missing)}. It is damaged, or was not written by "
+        raise runs.RunError(f"{path} lacks {', '.join(missing)}. It is damaged, or was not written by "
                             f"vae_rd: {FROM_NOTHING}.")
     bound = {name: arrays.pop(name) for name in (_RUN, _HISTORY, _BEST) if name in arrays}
     if _RUN in bound and bound[_RUN].item() != run.path.name:
-        raise runs.RunError(f"{run.last_checkpoint} belongs to another run, {bound[_RUN].item()}: put this "
+        raise runs.RunError(f"{path} belongs to another run, {bound[_RUN].item()}: put this "
                             f"run's own back, or {FROM_NOTHING}.")
     fields: dict[str, Any] = {name: arrays.pop(f"progress.{name}") for name in Progress._fields}
     column = tuple(str(name) for name in fields.pop("column"))

@@ -75,6 +75,11 @@ class RunDir(NamedTuple):
         return self.checkpoints / "last.npz"
 
     @property
+    def previous_checkpoint(self) -> pathlib.Path:
+        """The one before the last, while the checkpoints of a column are being written."""
+        return self.checkpoints / "previous.npz"
+
+    @property
     def failure(self) -> pathlib.Path:
         """The traceback of the attempt that failed last; removed when a later attempt ends well."""
         return self.path / "failure.log"

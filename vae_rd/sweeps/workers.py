@@ -1,4 +1,4 @@
-"""Worker processes: commands run side by side, each pinned to its GPU or its cores, watched until all have ended."""
+"""Worker processes: commands run side by side, each pinned to its cores and its GPU, watched until all have ended."""
 
 import ctypes
 import os
@@ -26,13 +26,14 @@ class Resources(NamedTuple):
     """The cores, and the GPU, that one worker keeps to."""
 
     cores: tuple[int, ...]
-    gpu: str | None
+    gpu: str | None  # for CUDA_VISIBLE_DEVICES; None leaves it as it is
 
 
 def share_out(num_workers: int, every_gpu: bool = False) -> list[Resources]:
-    """Shares out the GPUs, one for each worker, and the cores; with `every_gpu` no worker is kept to one.
+    """Gives each worker a share of the cores and a GPU, in turn if there are fewer; with `every_gpu`, all of the GPUs.
 
-    A single worker has one GPU too: a batch that is split over several takes longer for models as small as these.
+    Cores that are left over are not used: with as many threads a run gives the same bits under any worker. A single
+    worker has one GPU too: a batch that is split over several takes longer for models as small as these.
     """
     cores = sorted(os.sched_getaffinity(0))
     share = max(1, len(cores) // num_workers)

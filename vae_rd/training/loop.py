@@ -18,7 +18,7 @@ from vae_rd.training.evaluation import Evaluator, PerExample
 from vae_rd.training.members import Clock, Member
 
 CHECKPOINT_SECONDS = 300
-CHUNK_SECONDS = 0.5  # that a graph call should take: a signal is handled after it
+CHUNK_SECONDS = 0.5  # what one call of the compiled steps should take: signals are handled between calls
 
 
 def train(configs: list[Config], split: splits.Split, *, runs_dir: str | os.PathLike, placement: devices.Placement,
@@ -46,6 +46,7 @@ def train(configs: list[Config], split: splits.Split, *, runs_dir: str | os.Path
         members = [preparation.prepare(config, runs.run_dir(runs_dir, config), retry, write=placement.chief)
                    for config in configs]
         request = stack.enter_context(signals.listening())
+        members = preparation.at_one_step(members, write=placement.chief)
         for column in preparation.resumed_columns(members, runs_dir):
             Training(column, split, placement, request, progress).run()
 
@@ -58,7 +59,7 @@ class Training:
         split: their data.
         placement: where.
         request: to stop, from `signals.listening`.
-        show: a progress bar.
+        show: whether to show a progress bar.
     """
 
     def __init__(self, members: list[Member], split: splits.Split, placement: devices.Placement,
@@ -69,7 +70,7 @@ class Training:
                              jit=placement.jit, stacked=placement.stacked)
         first = next(member for member in members if member.active)
         self.step, self.clock = first.progress.step, Clock(first.progress)
-        self.saved_at, self.chunk = time.monotonic(), 1
+        self.saved_at, self.steps_per_call = time.monotonic(), 1
         if first.state is not None:
             self.column.restore(stacked_state(self._states(first.state)), self.step)
         for member in members:
@@ -111,7 +112,7 @@ class Training:
     def _evaluation_due(self) -> bool:
         if self.step == self.config.train_steps:
             return True
-        known = any(row["step"] == self.step for member in self._active() for row in member.history)
+        known = all(any(row["step"] == self.step for row in member.history) for member in self._active())
         return self.step % self.config.evaluation_interval == 0 and not known
 
     def _record_evaluation(self) -> tuple[list[dict[str, PerExample]], dict[str, np.ndarray]]:
@@ -126,7 +127,7 @@ class Training:
         return values, state
 
     def _evaluate(self, whole: bool, save: bool = True) -> list[dict[str, PerExample]]:
-        """The evaluator's values per member; a signal stops it, after saving."""
+        """The evaluator's values per member; on a single worker a signal stops it, with `save` after saving."""
         with self._bar(self.evaluator.num_images(whole), f"evaluating step {self.step}", "image", leave=False) as bar:
             def report(done: int) -> None:
                 bar.update(done)
@@ -140,7 +141,7 @@ class Training:
         """Trains up to the next evaluation or as long as CHUNK_SECONDS, and ends members that are not finite."""
         interval = self.config.evaluation_interval
         limit = min(self.config.train_steps, (self.step // interval + 1) * interval) - self.step
-        size = min(self.chunk, limit)  # the first call compiles, and is one step
+        size = min(self.steps_per_call, limit)  # the first call compiles, and is one step
         begun = time.monotonic()
         trace = self.column.train(self.step, size)
         seconds = time.monotonic() - begun
@@ -158,9 +159,9 @@ class Training:
         bar.set_postfix_str(f"beta {self.members[shown].config.beta:g}: distortion {trace[-1, 1, shown]:.1f}, "
                             f"rate {trace[-1, 0, shown]:.1f}", refresh=False)
         if _several_workers(self.placement.strategy):
-            self.chunk = 10  # the same on every worker, whatever its clock says
-        elif size == self.chunk:
-            self.chunk = max(1, min(2 * self.chunk, int(CHUNK_SECONDS / seconds * size)))
+            self.steps_per_call = 10  # the same on every worker, whatever its clock says
+        elif size == self.steps_per_call:
+            self.steps_per_call = max(1, min(2 * self.steps_per_call, int(CHUNK_SECONDS / seconds * size)))
 
     def _agree_on_stopping(self) -> bool:
         """Whether to stop: all workers do if one was asked to. A member that ended on the chief ends everywhere."""
@@ -181,9 +182,14 @@ class Training:
         self.saved_at = time.monotonic()
         if self.placement.chief:
             state = state or self.column.state()
+            if len(self._active()) > 1:
+                for member in self._active():
+                    checkpoints.keep_previous(member.run)
             for member, slot in zip(self.members, self.column.slots):
                 if member.active:
                     member.save(self.step, member_state(state, slot))
+            for member in self._active():
+                member.clean()
 
     def _finish(self, last: list[dict[str, PerExample]], state: dict[str, np.ndarray]) -> None:
         """Evaluates the best weights, and lets every member write its final files."""

@@ -106,6 +106,10 @@ class Member:
         self.run.write_history(self.history)
         checkpoints.save(self.run, self.progress, state, self.history)
 
+    def clean(self) -> None:
+        """Removes what only a kill amid the saving of the column would have needed."""
+        checkpoints.clean(self.run, self.progress)
+
     def diverge(self, step: int, quantity: str) -> None:
         """Ends the run with status `diverged`; its last good checkpoint stays."""
         self.active = False

@@ -88,6 +88,33 @@ def continue_run(source: runs.RunDir, config: Config, run: runs.RunDir) -> None:
         files.write_text(run.config, config.to_json())
 
 
+def at_one_step(members: list[Member], write: bool) -> list[Member]:
+    """Takes members back to the checkpoint before the last if a kill hit before all of their column had saved.
+
+    Otherwise the column would go on in parts, which round differently.
+
+    Args:
+        members: as they stand on disk.
+        write: False for workers other than the chief, which wait for the chief to put the checkpoints back.
+    """
+    steps: dict[tuple[str, ...], int] = {}
+    for member in members:
+        if member.active:
+            column, step = member.progress.column, member.progress.step
+            steps[column] = min(steps.get(column, step), step)
+    found = []
+    for member in members:
+        step = steps.get(member.progress.column, member.progress.step)
+        if member.active and member.progress.step > step:
+            if write:
+                checkpoints.restore_previous(member.run, step)
+            while member.run.previous_checkpoint.is_file():
+                time.sleep(0.1)
+            member = Member(member.config, member.run)
+        found.append(member)
+    return found
+
+
 def resumed_columns(members: list[Member], runs_dir: str | os.PathLike) -> list[list[Member]]:
     """Active members that stand at the same step and were trained together, with those of their column that have ended.
 
@@ -96,7 +123,8 @@ def resumed_columns(members: list[Member], runs_dir: str | os.PathLike) -> list[
     groups: dict[tuple, list[Member]] = {}
     for member in members:
         if member.active:
-            groups.setdefault((member.progress.step, member.progress.column), []).append(member)
+            column = member.progress.column if member.progress.step else ()  # at step 0 all are as if not begun
+            groups.setdefault((member.progress.step, column), []).append(member)
     for (_, composition), group in groups.items():
         present = {member.run.path.name for member in group}
         if composition and present < set(composition):
