@@ -93,11 +93,12 @@ def die_between_checkpoints(number):
 
 
 @pytest.mark.slow
-def test_a_column_killed_between_the_checkpoints_of_its_members_stays_one(train, tmp_path):
-    """The member that was saved goes back to where the other stands: at the first save, at the next and at the last."""
-    flags = ["--beta=0.1,1", "--eval_every=20"]
+@pytest.mark.parametrize("flags", [["--beta=0.1,1"], ["--seed=0,1"]])
+def test_a_column_killed_between_the_checkpoints_of_its_members_stays_one(train, tmp_path, flags):
+    """The member that was saved goes back to where the other stands: at the first save, in between and at the last."""
+    flags = [*flags, "--eval_every=20"]
     assert train(*flags, f"--runs_dir={tmp_path / 'whole'}").wait().status == 0
-    for number in (1, 3, 2, 4, 2):  # from the third on the first of them is the one that is put back
+    for number in (1, 5, 2, 4, 2):  # from the third on the first of them is the one that is put back
         killed = train(*flags, before=functools.partial(die_between_checkpoints, number)).wait()
         assert killed.status == -signal.SIGKILL, (number, killed.text)
         assert len({checkpoints.resume(run, 40).progress.step if run.last_checkpoint.is_file() else -1
@@ -105,6 +106,22 @@ def test_a_column_killed_between_the_checkpoints_of_its_members_stays_one(train,
     assert train(*flags).wait().status == 0
     whole, found = (runs.find_runs(tmp_path / name) for name in ("whole", "runs"))
     assert len(found) == 2
+    for run, expected in zip(found, whole):
+        assert differences(outcome(run), outcome(expected)) == []
+        assert leftovers(run) == [] and not run.previous_checkpoint.exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_a_member_that_diverged_at_once_keeps_its_slot_after_a_kill(train, tmp_path, number):
+    """Killed after each checkpoint up to that of the first evaluation, in which the second member ends."""
+    flags = ["--beta=1,1e38"]
+    undisturbed = train(*flags, f"--runs_dir={tmp_path / 'whole'}").wait()
+    killed = train(*flags, before=functools.partial(die_between_checkpoints, number)).wait()
+    assert killed.status == -signal.SIGKILL, killed.text
+    assert train(*flags).wait().status == undisturbed.status
+    whole, found = (runs.find_runs(tmp_path / name) for name in ("whole", "runs"))
+    assert sorted(run.status() for run in whole) == ["diverged", "finished"]
     for run, expected in zip(found, whole):
         assert differences(outcome(run), outcome(expected)) == []
         assert leftovers(run) == [] and not run.previous_checkpoint.exists()

@@ -28,6 +28,11 @@ class Progress(NamedTuple):
     wall_seconds: float  # altogether, over all interruptions
     column: tuple[str, ...]  # names of the runs trained together: the same composition gives the same bits
 
+    @property
+    def place(self) -> tuple[int, tuple[str, ...]]:
+        """What runs have in common that go on together: the step, and the column unless nothing is trained yet."""
+        return self.step, self.column if self.step else ()
+
 
 class Resumed(NamedTuple):
     """Where a run continues."""
@@ -58,10 +63,16 @@ def keep_previous(run: runs.RunDir) -> None:
             shutil.copyfile(run.last_checkpoint, beside)
 
 
-def restore_previous(run: runs.RunDir, step: int) -> None:
-    """Puts the kept checkpoint, if there is one, back in place if it is of this step; else removes it."""
+def restore_previous(run: runs.RunDir, others: list[Progress]) -> None:
+    """Puts the kept checkpoint, if there is one, back if another run is in the same place; else removes it."""
     if run.previous_checkpoint.is_file():
-        if _load(run, run.previous_checkpoint)[0].step == step:
+        try:
+            kept = _load(run, run.previous_checkpoint)[0]
+        except files.FileError as error:
+            raise runs.RunError(f"{run.previous_checkpoint} cannot be read, though a column was killed while it saved: "
+                                "remove it, and run the same command; the runs go on, but no longer as one column."
+                                ) from error
+        if kept.place in [other.place for other in others]:
             run.previous_checkpoint.replace(run.last_checkpoint)
         run.previous_checkpoint.unlink(missing_ok=True)
 

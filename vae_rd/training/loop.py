@@ -45,8 +45,8 @@ def train(configs: list[Config], split: splits.Split, *, runs_dir: str | os.Path
             configs = preparation.lock(configs, runs_dir, skip_busy, stack)
         members = [preparation.prepare(config, runs.run_dir(runs_dir, config), retry, write=placement.chief)
                    for config in configs]
-        request = stack.enter_context(signals.listening())
         members = preparation.at_one_step(members, write=placement.chief)
+        request = stack.enter_context(signals.listening())
         for column in preparation.resumed_columns(members, runs_dir):
             Training(column, split, placement, request, progress).run()
 
@@ -71,7 +71,7 @@ class Training:
         first = next(member for member in members if member.active)
         self.step, self.clock = first.progress.step, Clock(first.progress)
         self.saved_at, self.steps_per_call = time.monotonic(), 1
-        if first.state is not None:
+        if self.step and first.state is not None:  # at step 0 every member has its own initial weights
             self.column.restore(stacked_state(self._states(first.state)), self.step)
         for member in members:
             member.state = None  # only needed here, and as large as the column
@@ -80,6 +80,8 @@ class Training:
             facts = self._facts()
             for member in self._active():
                 member.begin(self.clock, facts)
+            if len(members) > 1 and any(not member.trained_with(members) for member in self._active()):
+                self._save()  # of whom the column consists, before one of them may end
 
     def run(self) -> None:
         """Trains, evaluates and saves until the last step or until every member has diverged."""

@@ -106,6 +106,10 @@ class Member:
         self.run.write_history(self.history)
         checkpoints.save(self.run, self.progress, state, self.history)
 
+    def trained_with(self, members: "list[Member]") -> bool:
+        """Whether its checkpoint is of a column of just these members."""
+        return self.progress.column == tuple(member.run.path.name for member in members)
+
     def clean(self) -> None:
         """Removes what only a kill amid the saving of the column would have needed."""
         checkpoints.clean(self.run, self.progress)
@@ -115,6 +119,7 @@ class Member:
         self.active = False
         if not self._written:
             return
+        self.run.previous_checkpoint.unlink(missing_ok=True)
         tqdm.write(f"{self.config.run_name}: {quantity} is not finite at step {step}; the run ends as diverged. Its "
                    f"checkpoint of step {self.progress.step} is kept. Lower the learning rate, or --retry.")
         ending.end(self.run, {"status": runs.DIVERGED, "step": self.progress.step,

@@ -27,15 +27,19 @@ def lock(configs: list[Config], runs_dir: str | os.PathLike, skip_busy: bool,
     Raises:
         runs.InUse: without `skip_busy`, naming the holder.
     """
-    busy = set()
-    for config in sorted(configs, key=lambda config: config.run_name):
-        try:
-            stack.enter_context(runs.locked(runs.run_dir(runs_dir, config)))
-        except runs.InUse:
-            if not skip_busy:
-                raise
-            busy.add(config)
-    return [config for config in configs if config not in busy]
+    left = sorted(configs, key=lambda config: config.run_name)
+    while True:
+        busy = []
+        for config in left:
+            try:
+                stack.enter_context(runs.locked(runs.run_dir(runs_dir, config)))
+            except runs.InUse:
+                if not skip_busy:
+                    raise
+                busy.append(config)
+        if len(busy) in (0, len(left)):  # else a process may just have ended that held all of a column
+            return [config for config in configs if config not in busy]
+        left = busy
 
 
 def prepare(config: Config, run: runs.RunDir, retry: bool, write: bool = True) -> Member:
@@ -97,17 +101,19 @@ def at_one_step(members: list[Member], write: bool) -> list[Member]:
         members: as they stand on disk.
         write: False for workers other than the chief, which wait for the chief to put the checkpoints back.
     """
-    steps: dict[tuple[str, ...], int] = {}
-    for member in members:
-        if member.active:
-            column, step = member.progress.column, member.progress.step
-            steps[column] = min(steps.get(column, step), step)
+    stands = {member.run.path.name: member.progress for member in members if member.active}
+
+    def unsaved(member: Member) -> list[checkpoints.Progress]:
+        """Where those stand that the column had not saved."""
+        column = [stands[name] for name in member.progress.column if name in stands]
+        return [other for other in column if other.step < member.progress.step
+                or other.step == member.progress.step and other.column != member.progress.column]
+
     found = []
     for member in members:
-        step = steps.get(member.progress.column, member.progress.step)
-        if member.active and member.progress.step > step:
+        if member.active and (others := unsaved(member)):
             if write:
-                checkpoints.restore_previous(member.run, step)
+                checkpoints.restore_previous(member.run, others)
             while member.run.previous_checkpoint.is_file():
                 time.sleep(0.1)
             member = Member(member.config, member.run)
@@ -123,9 +129,9 @@ def resumed_columns(members: list[Member], runs_dir: str | os.PathLike) -> list[
     groups: dict[tuple, list[Member]] = {}
     for member in members:
         if member.active:
-            column = member.progress.column if member.progress.step else ()  # at step 0 all are as if not begun
-            groups.setdefault((member.progress.step, column), []).append(member)
-    for (_, composition), group in groups.items():
+            groups.setdefault(member.progress.place, []).append(member)
+    for group in groups.values():
+        composition = max((member.progress.column for member in group), key=len)  # at step 0 some may have none yet
         present = {member.run.path.name for member in group}
         if composition and present < set(composition):
             ended = [runs.RunDir(pathlib.Path(runs_dir) / name) for name in composition if name not in present]
