@@ -143,6 +143,7 @@ def test_imports_in_a_wrong_direction_break_the_contracts(tmp_path):
     assert "toys" in ran.stdout
 
 
+@pytest.mark.slow
 def test_light_modules_load_no_framework():
     assert heavy_at_import(sources()) == {}
 

@@ -93,6 +93,7 @@ def test_wrong_flags_are_refused_in_words(module, argument, words):
     assert done.stderr.startswith(f"error: {words}") and len(done.stderr.splitlines()) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["vae_rd.main --help", "vae_rd.sweep --experiment=figure4 --scale=paper --list"])
 def test_a_reader_that_has_seen_enough_ends_it_quietly(command):
     process = subprocess.Popen([sys.executable, "-m", *command.split()], stdout=subprocess.PIPE, stderr=subprocess.PIPE)

@@ -292,6 +292,7 @@ def test_a_run_that_is_ended_again_keeps_its_measures(finished, tmp_path, data_d
     assert read_all(run)[1] == []
 
 
+@pytest.mark.slow
 def test_what_cannot_be_kept_is_measured_again(finished, tmp_path, data_dir):
     """The history, the manifest, and values per image with the measures' columns are lost; one remedy mends all."""
     run, other = copied(finished, tmp_path)
@@ -308,6 +309,7 @@ def test_what_cannot_be_kept_is_measured_again(finished, tmp_path, data_dir):
     assert read_all(run)[1] == []
 
 
+@pytest.mark.slow
 def test_a_run_without_its_checkpoints_starts_from_nothing(finished, tmp_path, data_dir):
     run, _ = copied(finished, tmp_path)
     before = outcome(run)

@@ -37,6 +37,7 @@ def _evaluate(tmp_path, *flags):
     return commands.start("vae_rd.evaluate", [*flags, "--noprogress"], tmp_path / "output.txt").wait()
 
 
+@pytest.mark.slow
 def test_the_command_measures_what_it_can_and_names_the_rest(run, data_dir, tmp_path):
     bad = {name: _copy(run, tmp_path / name.replace(" ", "_"))
            for name in ("unfinished", "without model", "other data", "busy")}

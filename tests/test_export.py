@@ -43,6 +43,7 @@ def test_tables_figure_and_text(runs_dir, tmp_path):
     assert len(pd.read_csv(tmp_path / "rd_curves.csv").query("partition == 'test' and checkpoint == 'last'")) == 6
 
 
+@pytest.mark.slow
 def test_what_a_killed_export_left_is_removed_and_nothing_else(runs_dir, tmp_path):
     """What is fresh may be another export's that is still writing."""
     old, users, fresh = (tmp_path / name for name in (".vae_rd-rd-1234.png", ".env.settings.local", ".vae_rd-rd-5.png"))

@@ -91,6 +91,7 @@ MEASURES["bad"] = Measure("bad", lambda run, settings: Outcome(), "share of bad 
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("module, flags", [
     ("main", []), ("evaluate", ["--run=x"]), ("sweep", ["--experiment=figure3", "--list"])])
 def test_settings_of_a_measure_of_the_users_are_flags(tmp_path, module, flags):

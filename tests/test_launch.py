@@ -186,6 +186,7 @@ def test_the_version_is_in_one_place():
     assert re.fullmatch(r"\d+\.\d+\.\d+", vae_rd.__version__)
 
 
+@pytest.mark.slow
 def test_the_costs_in_the_documentation_are_those_of_the_experiments():
     page = (ROOT / "docs/clusters.md").read_text()
     rows = dict(re.findall(r"^\| (\w+) (\| [\d,]+ \| \d+ \| [\d,]+ \| \d+) \|$", page, re.MULTILINE))
@@ -198,6 +199,7 @@ def test_the_costs_in_the_documentation_are_those_of_the_experiments():
     assert rows == expected
 
 
+@pytest.mark.slow
 def test_the_costs_of_the_figures_in_the_documentation_are_those_of_the_experiments():
     page = (ROOT / "docs/figures.md").read_text()
     rows = dict(re.findall(r"^\| (\w+) \| [^|]+ \| ([\d,]+, [\d.]+ \| .*) \|$", page, re.MULTILINE))

@@ -35,6 +35,7 @@ def rebuilt(results, tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TABLES)
 def test_tables_are_those_of_the_published_runs(results, rebuilt, name):
     pd.testing.assert_frame_equal(pd.read_csv(rebuilt / name), pd.read_csv(results / name), rtol=1e-9)

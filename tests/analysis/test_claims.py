@@ -140,6 +140,7 @@ def test_every_test_is_supported_in_a_world_like_the_papers(agreeing):
     assert set(judged["restarts"].dropna()) == {3} and set(judged["betas"].dropna()) == {len(SCALE.betas), 4}
 
 
+@pytest.mark.slow
 def test_every_claim_falls_in_the_opposite_world(disagreeing):
     judged = judge(disagreeing)
     assert dict(verdicts.overall(judged)) == dict.fromkeys(NAMES, NOT_SUPPORTED), judged.to_string()
@@ -151,6 +152,7 @@ def test_no_runs_are_not_enough_runs(agreeing):
     assert judged["estimate"].isna().all() and judged["restarts"].isna().all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("restarts", [1, 2])
 def test_too_few_restarts_give_plain_differences_without_intervals(agreeing, restarts):
     judged = judge(agreeing[agreeing["seed"] < restarts])

@@ -58,6 +58,7 @@ def _processes_of_group(group):
     return found
 
 
+@pytest.mark.slow
 def test_a_data_set_of_the_users_own_is_made_by_several_processes(tmp_path):
     """The one that docs/extending.md writes, with the line that puts it into the table; no bar with --noprogress."""
     page = (ROOT / "docs/extending.md").read_text()
@@ -124,6 +125,7 @@ def test_unwritable_folder_is_named(tmp_path):
     assert "has a file in its path where a folder should be" in done.stderr and f"{tmp_path}/data" in done.stderr
 
 
+@pytest.mark.slow
 def test_full_disk_in_a_worker_process_is_one_line(tmp_path):
     """A limit on file sizes stands for the full disk: writing fails in the worker, with an OSError."""
     program = ("import resource, runpy, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "

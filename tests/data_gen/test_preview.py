@@ -83,6 +83,7 @@ def test_unknown_ending_is_refused_with_the_known_ones(data, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_command_draws_and_makes_no_split(tmp_path):
     done = subprocess.run([sys.executable, "-m", "data_gen.main", f"--preview={tmp_path}/out.png",
                            f"--data_dir={tmp_path}/data"], capture_output=True, text=True, timeout=60)

@@ -117,6 +117,7 @@ def test_early_stopping_compares_on_the_other_half():
     assert "test (other half)" in {text.get_text() for text in result.figures["early_stopping"].legends[0].get_texts()}
 
 
+@pytest.mark.slow
 def test_reconstructions_of_the_first_restart_stand_above_their_panel(tmp_path):
     wanted = experiment("figure3", "smoke")
     for config in wanted.configs:

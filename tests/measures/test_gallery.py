@@ -27,6 +27,7 @@ def _arrays(opened):
     return opened.run.read_arrays(opened.run.arrays("gallery"))
 
 
+@pytest.mark.slow
 def test_the_images_are_spread_from_the_nearest_to_the_farthest(measured):
     """By exhaustive search over the 300 training images."""
     split, found = measured[0].split, _arrays(measured[0])

@@ -248,6 +248,7 @@ def test_settings_out_of_range(opened, run, changes, words):
     assert not run.measures.exists()
 
 
+@pytest.mark.slow
 def test_a_record_of_another_version_is_left_out_of_tables_and_made_again(opened, run):
     """The first version of memorisation had sampled codes only."""
     _measure(opened, "memorisation", "neighbours")

@@ -124,6 +124,7 @@ def test_the_refined_objective_is_never_above_the_amortised_one(tmp_path):
     np.testing.assert_allclose(after.objective, after.distortion + after.rate)
 
 
+@pytest.mark.slow
 def test_images_do_not_depend_on_those_beside_them(tmp_path, monkeypatch):
     run = _run(tmp_path, 1.0, train=(1.0, 0.5))
     settings = refinement.RefinementSettings(refinement_steps=5)

@@ -37,7 +37,8 @@ def batch(latent_dim=2, size=6, dtype=np.float64):
 # Densities
 
 
-@pytest.mark.parametrize("prior", PRIORS)
+@pytest.mark.parametrize("prior", [pytest.param(name, marks=[pytest.mark.slow] * (name == "exemplar"))
+                                   for name in PRIORS])
 def test_the_density_integrates_to_one_and_its_samples_match_it(prior):
     """Over a 2-d grid: the mass, and five moments, which the means over samples must equal within their errors."""
     step = 0.1
@@ -328,6 +329,7 @@ def test_a_prior_learns_a_distribution_that_no_normal_fits(prior, allowed):
     assert entropy - 0.02 < losses[-1] < entropy + allowed < best_normal - 0.3 < losses[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prior", LEARNED)
 def test_the_saved_model_is_the_same_model(tmp_path, prior):
     check_saved(tmp_path, {"prior": prior})

@@ -252,6 +252,7 @@ def test_every_parameter_moves_in_one_step(changes):
     assert still == [] and len(before) >= 10
 
 
+@pytest.mark.slow
 def test_fit_takes_the_steps_of_numpy():
     vae = compiled(make(precision="float64", beta=0.5, seed=7), jit_compile=False)
     check = NumpyVae([weight.numpy() for weight in vae.trainable_variables], 1)

@@ -45,7 +45,8 @@ def test_no_training_is_cut_between_parts(num_tasks):
     assert sum(map(len, trainings)) == len({config.training_key for config in configs}) == 36 + 6
 
 
-@pytest.mark.parametrize("num_tasks", [1, 2, 3, 7, 64, pytest.param(500, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("num_tasks", [1, 2, 3, 7, pytest.param(64, marks=pytest.mark.slow),
+                                       pytest.param(500, marks=pytest.mark.slow)])
 def test_parts_are_disjoint_and_complete_for_any_number_of_tasks(num_tasks):
     configs = list(experiment("figure4", "laptop").configs)
     cut = [columns.part(configs, task, num_tasks) for task in range(num_tasks)]

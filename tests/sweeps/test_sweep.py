@@ -139,6 +139,7 @@ def test_wrong_requests_are_refused_in_words(tmp_path):
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.slow
 def test_listing_needs_neither_data_nor_tensorflow(tmp_path):
     listed = sweep(tmp_path, "--list")
     assert listed.returncode == 0

@@ -269,6 +269,7 @@ def test_the_evaluated_objective_has_the_exact_part_of_the_rate(finish, tmp_path
     assert all(np.isfinite(row["objective"]) and row["num_images"] <= 60 for row in middle)
 
 
+@pytest.mark.slow
 def test_dynamic_binarization_is_scored_on_fixed_black_and_white_images(finish, tmp_path, data_dir, split):
     run, = finish(tmp_path, TINY.replace(binarization="dynamic", train_steps=20))
     assert run.read_results()["test"]["entropy_floor"] == 0
@@ -469,7 +470,7 @@ def test_an_evaluation_downloads_the_column_once(finish, tmp_path, monkeypatch):
     num_weights = sum("." in name and not name.startswith(("momentum", "velocity", "progress", "bound"))
                       for name in files.read_arrays(made[0].last_checkpoint))
     assert num_weights == 10
-    assert len(downloads) == 4 * 3 * num_weights  # at steps 0, 20, 40, 60: weights and both of Adam's moments
+    assert len(downloads) == 5 * 3 * num_weights  # at the start, steps 0, 20, 40, 60: weights and Adam's moments
     assert passes == [300] * 8  # train and test; not once more where the last evaluation is the best
 
 
