@@ -113,10 +113,10 @@ def between(curve: np.ndarray, first: np.ndarray | list[int], second: np.ndarray
     With 3 restarts a difference's own spread has 2 degrees of freedom, and nothing short of ten standard errors
     survives a Bonferroni correction. The residual of the whole curve, after subtracting the means of its rows and of
     its columns, has (restarts - 1)(betas - 1). The standard error is the larger of the difference's own and the
-    residual's, so that a beta whose restarts scatter more than the others is not judged by theirs; the degrees of
-    freedom are always the residual's. Of bounds that should miss
-    in 2.5% of cases, with 3 restarts, at most 2.5% did in simulations with one spread for all betas, 7% where the one
-    beta that decides scatters three times as much as the others, 8% where six times.
+    residual's, so that a beta whose restarts scatter more than the others is not judged by their spread; the degrees of
+    freedom are always the residual's. Of bounds that should miss in 2.5% of cases, with 3 restarts, at most 2.5% did in
+    simulations with one spread for all betas, 7% where the one beta that decides scatters three times as much as the
+    others, 8% where six times.
 
     Args:
         curve: [restarts, betas], NaN-free.
@@ -145,7 +145,7 @@ def levels(curve: np.ndarray) -> Differences:
     if not freedom or not sum(parts):
         return found
     return found._replace(error=np.maximum(found.error, np.sqrt(sum(parts) / count)),
-                        freedom=sum(parts)**2 / (parts[0]**2 / (count - 1) + parts[1]**2 / freedom))
+                          freedom=sum(parts)**2 / (parts[0]**2 / (count - 1) + parts[1]**2 / freedom))
 
 
 def largest_smallest(differences: Differences, level: float = LEVEL) -> Interval:

@@ -57,7 +57,7 @@ def save(run: runs.RunDir, progress: Progress, state: dict[str, np.ndarray], his
 
 
 def keep_previous(run: runs.RunDir) -> None:
-    """Copies the checkpoint, before a column saves: a kill may leave some of its members saved and others not."""
+    """Keeps a copy of the checkpoint while a column saves: a kill may come when only some members are saved."""
     if run.last_checkpoint.is_file():
         with files.whole_file(run.previous_checkpoint) as beside:
             shutil.copyfile(run.last_checkpoint, beside)

@@ -80,11 +80,11 @@ class Training:
             facts = self._facts()
             for member in self._active():
                 member.begin(self.clock, facts)
-            if len(members) > 1 and any(not member.trained_with(members) for member in self._active()):
-                self._save()  # of whom the column consists, before one of them may end
 
     def run(self) -> None:
         """Trains, evaluates and saves until the last step or until every member has diverged."""
+        if len(self.members) > 1 and any(not member.trained_with(self.members) for member in self._active()):
+            self._save()  # of whom the column consists, before one of them may end
         evaluated = None
         with self._bar(self.config.train_steps, "training", "step", self.step) as bar:
             while self._active():
@@ -129,7 +129,7 @@ class Training:
         return values, state
 
     def _evaluate(self, whole: bool, save: bool = True) -> list[dict[str, PerExample]]:
-        """The evaluator's values per member; on a single worker a signal stops it, with `save` after saving."""
+        """The evaluator's values per member; a signal stops a single worker, after saving if `save`."""
         with self._bar(self.evaluator.num_images(whole), f"evaluating step {self.step}", "image", leave=False) as bar:
             def report(done: int) -> None:
                 bar.update(done)

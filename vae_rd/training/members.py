@@ -111,7 +111,7 @@ class Member:
         return self.progress.column == tuple(member.run.path.name for member in members)
 
     def clean(self) -> None:
-        """Removes what only a kill amid the saving of the column would have needed."""
+        """Removes what was kept in case the process died while the column was being saved."""
         checkpoints.clean(self.run, self.progress)
 
     def diverge(self, step: int, quantity: str) -> None:

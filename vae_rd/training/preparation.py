@@ -104,7 +104,7 @@ def at_one_step(members: list[Member], write: bool) -> list[Member]:
     stands = {member.run.path.name: member.progress for member in members if member.active}
 
     def unsaved(member: Member) -> list[checkpoints.Progress]:
-        """Where those stand that the column had not saved."""
+        """Progress of the members of its column whose last save is missing."""
         column = [stands[name] for name in member.progress.column if name in stands]
         return [other for other in column if other.step < member.progress.step
                 or other.step == member.progress.step and other.column != member.progress.column]
