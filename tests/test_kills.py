@@ -249,6 +249,8 @@ def test_kills_between_the_first_values_per_image_and_the_results_change_no_bit(
         if killed and not all(run.results.exists() for run in runs.find_runs(trial.folder / "runs")):
             assert any(run.path.glob("per_example*") for run in runs.find_runs(trial.folder / "runs"))
             hits += 1
+        else:  # too late: this machine is faster now than when the window was measured
+            window *= 0.7
         if hits == IN_THE_ENDING:
             break
     assert hits == IN_THE_ENDING
