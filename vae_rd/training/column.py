@@ -75,11 +75,16 @@ class Column:
             self.optimizer = keras.optimizers.Adam(self.shared.learning_rate)
             self.optimizer.build(self.weights)
         self._jit, alone = jit, strategy.num_replicas_in_sync == 1
-        self._compiled_gradients = tf.function(self._gradients_of_batch, jit_compile=jit)
-        self._update = tf.function(self._update_compiled, jit_compile=jit) if alone else self._update_over_replicas
-        self._compiled_evaluation = tf.function(self._evaluate_batch, jit_compile=jit)
+        self._compiled_gradients = self._compiled(self._gradients_of_batch)
+        self._update = self._compiled(self._update_compiled) if alone else self._update_over_replicas
+        self._compiled_evaluation = self._compiled(self._evaluate_batch)
         batches = tf.TensorSpec([None, len(self.seeds), self.shared.batch_size], tf.int32)
-        self.program = tf.function(self._steps, [batches, tf.TensorSpec([], tf.int32)])  # traced once, for any number
+        self.program = tf.function(self._steps, [batches, tf.TensorSpec([], tf.int32)],  # traced once, for any number
+                                   autograph=False)
+
+    def _compiled(self, function):
+        """Without AutoGraph, which takes longer than all the rest of a small training's start and changes nothing."""
+        return tf.function(function, jit_compile=self._jit, autograph=False)
 
     def _initial_weights(self) -> dict[str, np.ndarray]:
         """Weights [slots, ...], each initialised as if it were alone (with its own fans and seed)."""
@@ -97,11 +102,13 @@ class Column:
 
     def _steps(self, batches, first_step):
         """The steps of `batches` [steps, seeds, batch], as one graph."""
-        trace = tf.TensorArray(self.template.variable_dtype, tf.shape(batches)[0],
-                               element_shape=[2, len(self._seed_of_slot)])
-        for number in tf.range(tf.shape(batches)[0]):
+        def step(number, trace):
             parts = self.strategy.run(self._replica_step, (batches[number], first_step + number))
-            trace = trace.write(number, self.strategy.reduce("SUM", parts, axis=None))
+            return number + 1, trace.write(number, self.strategy.reduce("SUM", parts, axis=None))
+
+        num_steps = tf.shape(batches)[0]
+        trace = tf.TensorArray(self.template.variable_dtype, num_steps, element_shape=[2, len(self._seed_of_slot)])
+        _, trace = tf.while_loop(lambda number, trace: number < num_steps, step, (0, trace))
         return tf.gather(trace.stack(), self.slots, axis=2) if self.conditioned else trace.stack()
 
     def batches(self, first_step: int, num_steps: int) -> tf.Tensor:
@@ -259,7 +266,7 @@ class Column:
                 self.weights = [keras.Variable(np.zeros((len(self.configs), *weight.shape[1:])), name=name,
                                                dtype=weight.dtype)
                                 for name, weight in zip(self.weight_names, self.weights)]
-            self._compiled_evaluation = tf.function(self._evaluate_batch, jit_compile=self._jit)
+            self._compiled_evaluation = self._compiled(self._evaluate_batch)
         _assign(dict(zip(self.weight_names, self.weights)), state)
 
     def member_model(self, member: int, weights: dict[str, np.ndarray]) -> model.VAE:
