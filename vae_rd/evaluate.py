@@ -31,7 +31,7 @@ _OVERWRITE = flags.DEFINE_bool("overwrite", False, "make measures again that hav
 
 
 def separate(paths: Iterable[str]) -> list[str]:
-    """The directories that are named, each once; commas separate, unless a directory with them in its path exists."""
+    """The directories that are named, each once: split at commas, except where a path that contains commas exists."""
     parts = [part for path in paths for part in ([path] if pathlib.Path(path).exists() else path.split(","))]
     return list(dict.fromkeys(part for part in parts if part))
 
@@ -52,19 +52,21 @@ def measure_runs(paths: Iterable[str], names: Iterable[str], settings: Mapping[s
     """
     from vae_rd.datasets import splits
     from vae_rd.measures import finished_run
-    loaded, failures = {}, []
+    loaded: dict[pathlib.Path, splits.Split] = {}
+    opened, failures = None, []
     for path in paths:
         try:
             config = runs.RunDir(pathlib.Path(path)).read_config()
             folder = config.data.path(data_dir)
             if folder not in loaded:
-                loaded = {folder: splits.load(folder)}  # one at a time in memory
+                loaded, opened = {}, None  # before the next is loaded: one at a time in memory
+                loaded[folder] = splits.load(folder)
             opened = finished_run.open_run(path, data_dir, checkpoint, loaded[folder])
             for note in measure_run(opened, names, settings=settings, progress=progress, overwrite=overwrite):
                 print(note)
             print(f"{path}: measured", flush=True)
         except cli.FORESEEABLE as error:
-            failures.append(f"error: {error}")
+            failures.append(f"error: {error}" if str(path) in str(error) else f"error: {path}: {error}")
     return failures
 
 

@@ -17,7 +17,8 @@ HIGH = np.array([360.0, 0.875, SCALE_MAX, 32 - MARGIN, 32 - MARGIN])
 class Tetrominoes(Dataset):
     """J-shaped tetrominoes; image i lies in cell i of the 16 x 8 x 5 x 16 x 16 grid over the factors.
 
-    Scale and position count in pixels of a 32 x 32 image; at another `image_size` the same picture is drawn finer.
+    Scale and position count in pixels of a 32 x 32 image; at another `image_size` the same picture is drawn, finer or
+    coarser.
     """
 
     name = "tetrominoes"

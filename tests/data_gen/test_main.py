@@ -69,7 +69,7 @@ def test_a_data_set_of_the_users_own_is_made_by_several_processes(tmp_path):
     done = _run("--import=my_data", "--noprogress", *flags, cwd=tmp_path)
     assert done.returncode == 0 and done.stderr == ""
     info = records.read_info(tmp_path / "squares" / "cd_60")
-    assert (info.num_train, info.num_total, info.factor_names) == (60, 120, ("side", "height", "kind"))
+    assert (info.num_train, info.num_total, info.factor_names) == (60, 120, ("side", "height", "colour"))
     refused = _run(*flags, cwd=tmp_path)
     assert refused.returncode == 1 and "dataset must be one of tetrominoes" in refused.stderr
 

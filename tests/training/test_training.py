@@ -331,6 +331,20 @@ def test_a_run_that_diverges_at_once_says_so(finish, tmp_path):
     assert not run.model.exists()
 
 
+@pytest.mark.parametrize("at_once", [True, False])
+def test_a_run_that_diverges_names_its_checkpoint_if_there_is_one(finish, tmp_path, monkeypatch, capsys, at_once):
+    if at_once:  # in the evaluation at step 0
+        original = column_module.Column.evaluate
+        monkeypatch.setattr(column_module.Column, "evaluate", lambda *arguments: (
+            original(*arguments)._replace(distortion=np.full([1, 300], np.nan))))
+    else:
+        poisoned(monkeypatch, 0, 25)
+    run, = finish(tmp_path, TINY)
+    said = "".join(capsys.readouterr())
+    assert run.status() == "diverged" and "--retry repeats the same training" in said
+    assert run.last_checkpoint.exists() == ("checkpoint of step" in said) == (not at_once)
+
+
 def test_a_weight_that_is_lost_is_found_even_if_no_output_shows_it(finish, tmp_path, monkeypatch):
     """ReLU can turn NaN into 0, so finite rates and distortions prove nothing: a checkpoint holds finite weights."""
     poisoned(monkeypatch, 0, 25, "encoder.0.kernel")

@@ -12,7 +12,9 @@ import numpy.typing as npt
 import scipy.special
 
 LEVEL = 0.95  # coverage of every interval
-MIN_VALUES = 3  # fewer have no interval: of two, Student's is 12.7 times as wide as they lie apart
+# Fewer have no interval of their own (of two, Student's is 12.7 times as wide as they lie apart). Bounds pooled over
+# betas exist from two restarts on; `paired.MIN_RESTARTS` says how many the verdicts need.
+MIN_VALUES = 3
 
 
 class Interval(NamedTuple):
@@ -63,8 +65,8 @@ def gap_interval(train: np.ndarray, test: np.ndarray, level: float = LEVEL, resa
         train: values per training image [n], such as their distortions; NaN values are left out.
         test: values per test image [m], likewise.
         level: coverage.
-        resamples: number of draws, of all n and all m images each.
-        seed: of the draws.
+        resamples: number of bootstrap samples; each redraws all n and all m images, with replacement.
+        seed: of these samples.
     """
     import scipy.stats  # takes a second to load; nothing else here needs it
     samples = _present(test), _present(train)
@@ -114,9 +116,9 @@ def between(curve: np.ndarray, first: np.ndarray | list[int], second: np.ndarray
     survives a Bonferroni correction. The residual of the whole curve, after subtracting the means of its rows and of
     its columns, has (restarts - 1)(betas - 1). The standard error is the larger of the difference's own and the
     residual's, so that a beta whose restarts scatter more than the others is not judged by their spread; the degrees of
-    freedom are always the residual's. Of bounds that should miss in 2.5% of cases, with 3 restarts, at most 2.5% did in
-    simulations with one spread for all betas, 7% where the one beta that decides scatters three times as much as the
-    others, 8% where six times.
+    freedom are always the residual's. In simulations with 3 restarts, bounds that should miss in 2.5% of cases did so
+    in at most 2.5% when all betas had the same spread, in 7% when the beta that decides scattered three times as much
+    as the others, and in 8% when six times.
 
     Args:
         curve: [restarts, betas], NaN-free.

@@ -47,7 +47,8 @@ def draw(axes: Axes, points: pd.DataFrame, name: str, color: ColorType, shift: f
 
 def shifts(count: int, betas: pd.Series) -> list[float]:
     """Factors on beta that set so many curves apart: steps of a fiftieth of the axis."""
-    span = max(10.0, float(betas.max() / betas.min()))
+    shown = betas[betas > 0]  # the axis is logarithmic
+    span = max(10.0, float(shown.max() / shown.min())) if len(shown) else 10.0
     return [span ** ((index - (count - 1) / 2) / 50) for index in range(count)]
 
 
@@ -55,7 +56,7 @@ def write_on_lines(axes: Axes, texts: dict[float, str]) -> None:
     """A text above, or else below, each of some horizontal lines, where it covers no curve."""
     labeller = Labeller(axes)
     for line in axes.lines:
-        if np.size(line.get_xdata()) > 2:
+        if line.get_transform() == axes.transData:  # not so a horizontal line over the whole width
             labeller.avoid(np.stack([np.asarray(data, float) for data in line.get_data()], axis=1))
     point = axes.figure.dpi / 72
     shifts = [4.5 * point, -4.5 * point, 8 * point, -8 * point]  # the far ones where a curve runs along the line

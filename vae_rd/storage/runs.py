@@ -95,7 +95,7 @@ class RunDir(NamedTuple):
         return self.path / "lock"
 
     def best_weights(self, step: int) -> pathlib.Path:
-        """Weights of the evaluation with the lowest objective so far, named by its step."""
+        """Weights of the evaluation with the lowest distortion + beta * rate so far, named by its step."""
         return self.checkpoints / f"best-{step:09d}.npz"
 
     def per_example(self, partition: str, checkpoint: str = "last") -> pathlib.Path:

@@ -67,7 +67,7 @@ class Column:
         several = isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
         with contextlib.nullcontext() if several else strategy.scope():
             self._images = tf.Variable(images, trainable=False)
-            self._kept = [(weight, tf.Variable(weight.numpy(), trainable=False))  # images of the prior, likewise
+            self._kept = [(weight, tf.Variable(weight.numpy(), trainable=False))  # the images that a prior keeps
                           for weight in self.template.prior_layer.non_trainable_variables]
         with strategy.scope():
             self.weights = [keras.Variable(value, name=name, dtype=value.dtype)
@@ -318,7 +318,7 @@ def _check_configs(configs: list[Config], num_replicas: int) -> None:
 
 
 def _fold(seed, step, stream):
-    """The seed of a step's draws; on the CPU, where it is needed: from a GPU every step would wait for it."""
+    """The seed of a step's draws; on the CPU, where random ops read it: from a GPU it would be copied each step."""
     with tf.device("CPU:0"):
         return tf.random.fold_in(tf.random.fold_in([seed, stream], step), stream)
 

@@ -1,4 +1,4 @@
-"""The members of a column: each one a run with its own history, checkpoint, divergence, event board and final files."""
+"""The members of a column: each is a run with its own history, checkpoint and files, and diverges on its own."""
 
 import time
 from typing import Any
@@ -55,13 +55,16 @@ class Member:
         self._written = False  # from `begin` on, which is called on the chief only
 
     def _rescore(self) -> None:
-        """Earlier versions, which kept beta in the checkpoint, chose the best evaluation by a part of the rate only."""
+        """Scores the best evaluation of an earlier version's checkpoint anew; the step stays.
+
+        Those versions, which kept beta in the checkpoint, scored by a part of the rate only.
+        """
         scores = {row["step"]: objective(row["distortion"], row["rate"], self.config.beta) for row in self.history
                   if row["partition"] == "test_select"}
         self.progress = self.progress._replace(best_objective=scores.get(self.progress.best_step, np.inf))
 
     def begin(self, clock: Clock, facts: dict[str, Any]) -> None:
-        """Opens the event board; from here on the run's files are written.
+        """Opens TensorBoard's event files; from here on the run's files are written.
 
         Args:
             clock: of the column.
@@ -120,8 +123,10 @@ class Member:
         if not self._written:
             return
         self.run.previous_checkpoint.unlink(missing_ok=True)
-        tqdm.write(f"{self.config.run_name}: {quantity} is not finite at step {step}; the run ends as diverged. Its "
-                   f"checkpoint of step {self.progress.step} is kept. Lower the learning rate, or --retry.")
+        kept = self.run.last_checkpoint.is_file()
+        tqdm.write(f"{self.config.run_name}: {quantity} is not finite at step {step}; the run ends as diverged. "
+                   + (f"Its checkpoint of step {self.progress.step} is kept. " if kept else "")
+                   + "Lower the learning rate, which makes another run; --retry repeats the same training.")
         ending.end(self.run, {"status": runs.DIVERGED, "step": self.progress.step,
                               "diverged": {"step": step, "quantity": quantity}, **self._provenance(step)})
         self._board.finish(runs.DIVERGED)
