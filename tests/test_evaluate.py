@@ -13,6 +13,7 @@ import pytest
 from tests import commands
 from tests.trained_runs import trained  # noqa: F401  a fixture
 from vae_rd import measures
+from vae_rd.config import Config
 from vae_rd.storage import ending, runs
 
 
@@ -117,6 +118,17 @@ def test_a_path_may_hold_commas(evaluate, tmp_path):
     assert command.status == 1
     for name in ("a,b", "c", "d"):
         assert f"error: {tmp_path}/{name} must be a run directory" in command.text
+
+
+def test_runs_whose_data_are_missing_are_named_each(evaluate, tmp_path):
+    """Their error names the data set, which several share."""
+    paths = [tmp_path / name for name in ("one", "two")]
+    for path in paths:
+        path.mkdir()
+        runs.RunDir(path).config.write_text(Config(split="cd_7").to_json())
+    failures = evaluate.measure_runs(map(str, paths), ["information"], {}, data_dir=tmp_path / "nowhere")
+    assert [str(path) in failure for path, failure in zip(paths, failures, strict=True)] == [True, True]
+    assert all("nowhere" in failure for failure in failures)
 
 
 def test_each_measure_gets_the_settings_that_it_has(evaluate):
