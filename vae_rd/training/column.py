@@ -83,7 +83,7 @@ class Column:
                                    autograph=False)
 
     def _compiled(self, function):
-        """Without AutoGraph, which takes longer than all the rest of a small training's start and changes nothing."""
+        """The function as one program, without AutoGraph, whose work is most of the start of a small training."""
         return tf.function(function, jit_compile=self._jit, autograph=False)
 
     def _initial_weights(self) -> dict[str, np.ndarray]:
