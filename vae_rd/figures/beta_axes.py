@@ -56,7 +56,7 @@ def write_on_lines(axes: Axes, texts: dict[float, str]) -> None:
     """A text above, or else below, each of some horizontal lines, where it covers no curve."""
     labeller = Labeller(axes)
     for line in axes.lines:
-        if line.get_transform() == axes.transData:  # not so a horizontal line over the whole width
+        if line.get_transform() == axes.transData:  # a curve; lines across the whole width have another
             labeller.avoid(np.stack([np.asarray(data, float) for data in line.get_data()], axis=1))
     point = axes.figure.dpi / 72
     shifts = [4.5 * point, -4.5 * point, 8 * point, -8 * point]  # the far ones where a curve runs along the line

@@ -67,7 +67,7 @@ class Column:
         several = isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
         with contextlib.nullcontext() if several else strategy.scope():
             self._images = tf.Variable(images, trainable=False)
-            self._kept = [(weight, tf.Variable(weight.numpy(), trainable=False))  # the images that a prior keeps
+            self._kept = [(weight, tf.Variable(weight.numpy(), trainable=False))  # likewise what a prior keeps
                           for weight in self.template.prior_layer.non_trainable_variables]
         with strategy.scope():
             self.weights = [keras.Variable(value, name=name, dtype=value.dtype)
