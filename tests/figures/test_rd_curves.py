@@ -61,8 +61,7 @@ def test_two_restarts_are_drawn_as_both_values(tmp_path):
     figure = rd_curves.rd_figure(points, partitions=("test",))
     _, _, (_, upright) = figure.axes[0].containers[0].lines
     np.testing.assert_allclose(upright.get_segments()[0][:, 1], [60, 70])
-    assert "2 restarts: bars from one value to the other" in [text.get_text() for text in
-                                                              figure.legends[0].get_texts()]
+    assert "bars: both values of 2 restarts" in [text.get_text() for text in figure.legends[0].get_texts()]
     assert points[["distortion_low", "distortion_high"]].isna().all(axis=None)
 
 
@@ -70,6 +69,21 @@ def test_both_curves_of_a_panel_have_their_betas(four):
     for axes in rd_curves.rd_figure(four, partitions=("test",)).axes:
         colours = {text.get_color() for text in axes.texts if text.get_text() in ("0.1", "\u03b2 = 5", "\u03b2 = 0.01")}
         assert colours == set(style.COLOURS[:2])
+
+
+def test_every_beta_is_joined_to_its_own_point(four):
+    """A thin line leads from each value to a marker of its colour at that beta, and crosses no other such line."""
+    for axes in rd_curves.rd_figure(four, partitions=("test",)).axes:
+        leaders = [line for line in axes.lines if line.get_linewidth() == 0.4 and line.get_zorder() == 2]
+        assert leaders
+        for leader in leaders:
+            start, end = leader.get_xydata()
+            text = min((text for text in axes.texts if text.get_color() == leader.get_color()),
+                       key=lambda text: np.hypot(*(axes.transData.transform(text.get_position())
+                                                   - axes.transData.transform(end))))
+            value = float(text.get_text().removeprefix("\u03b2 = "))
+            at = four[(four["beta"] == value) & (four["partition"] == "test")]
+            assert np.isclose(at[["rate_mean", "distortion_mean"]].to_numpy(float), start).all(axis=1).any()
 
 
 def test_diagonals_carry_the_elbo_of_their_points(four):
@@ -155,7 +169,7 @@ def test_a_taken_place_is_left_alone():
 @pytest.mark.parametrize("values, text", [
     ({"architecture": "mlp", "num_layers": 1}, "1-layer MLP"), ({"num_layers": 3}, "3 layers"),
     ({"num_layers": 1}, "1 layer"), ({"dataset": "fashion_mnist", "split": "cv_8k"}, "Fashion-MNIST, CV(8k)"),
-    ({"dataset": "mine", "split": "checkerboard"}, "mine, checkerboard"), ({"train_steps": 257000}, "steps 257,000"),
+    ({"dataset": "mine", "split": "checkerboard"}, "mine, checkerboard"), ({"train_steps": 257000}, "257,000 steps"),
     ({"rate_terms": "marginal_kl"}, "marginal KL only"), ({}, "")])
 def test_words_for_values(values, text):
     assert naming.describe(values) == text
@@ -177,13 +191,13 @@ def test_curves_are_drawn_on_axes_of_the_caller(tmp_path):
 
 
 def test_many_curves_have_their_betas_where_they_lie_apart(tmp_path):
-    """Five curves far apart: more than the outer two have betas. In one place: those of the outer two serve all."""
+    """Five curves far apart: each has betas. In one place: those of the outer two serve all."""
     for split in ("cv_8k", "cv_16k", "cv_25k", "cv_33k", "cv_41k"):
         for beta in BETAS:
             fabricate_run(tmp_path, SMALL.replace(split=split, beta=beta))
     points = tables.curves(tables.collect(tmp_path)).query("checkpoint == 'last' and partition == 'test'")
     numbers = points["split"].rank(method="dense") - 1
-    for apart, curves_with_betas in ((40.0, 3), (0.2, 2)):
+    for apart, curves_with_betas in ((40.0, 5), (0.2, 2)):
         place = points.assign(rate_mean=20 - 4 * np.log(points["beta"]), distortion_mean=70 + apart * numbers)
         axes, = rd_curves.rd_figure(place, facet=("dataset",), hue=("split",)).axes
         betas = {f"{prefix}{beta:g}" for beta in BETAS for prefix in ("", "\u03b2 = ")}

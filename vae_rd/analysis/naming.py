@@ -8,7 +8,7 @@ PARTITIONS = {"train": "train", "test": "test", "test_select": "test (selecting 
               "test_compare": "test (other half)"}
 RATE_TERMS = {"both": "whole rate", "mutual_information": "MI only", "marginal_kl": "marginal KL only"}
 CONDITIONINGS = {"none": "a training for each \N{GREEK SMALL LETTER BETA}", "beta": "one training"}
-NAMES = {"latent_dim": "latent dim", "train_steps": "steps", "num_train": "N ="}
+NAMES = {"latent_dim": "latent dim", "num_train": "N ="}
 KINDS = {"cv": "constant volume", "cd": "constant density"}
 CHECKPOINTS = {"last": "after the last step", "best": "early-stopped"}
 
@@ -43,6 +43,8 @@ def describe(values: dict[str, Any]) -> str:
               (("conditioning", CONDITIONINGS), ("rate_terms", RATE_TERMS),
                ("kind", KINDS), ("checkpoint", CHECKPOINTS)) if name in values]
     words += [f"{str(values.pop(name)).replace('_', ' ')} {name}" for name in ("prior", "likelihood") if name in values]
+    if "train_steps" in values:
+        words.append(f"{_number(values.pop('train_steps'))} steps")
     words += [f"{NAMES.get(name, name.replace('_', ' '))} {_number(value)}" for name, value in values.items()]
     return ", ".join(words)
 

@@ -74,7 +74,7 @@ def _runs(table: pd.DataFrame) -> str:
     """What was trained: a line for each set of runs that differ in beta and seed only."""
     rows = tables.finished(table)
     rows = rows[(rows["partition"] == "train") & (rows["checkpoint"] == "last")]
-    others = [name for name in tables.POINT_COLUMNS[:-2] if name not in (*_ALWAYS, "beta", "eval_every", "eval_images")
+    others = [name for name in tables.POINT_COLUMNS[:-2] if name not in (*_ALWAYS, "beta", *tables.EVALUATIONS)
               and rows[name].nunique(dropna=False) > 1]
     names = [*_ALWAYS[:-1], *others]
     lines = [(naming.describe(dict(zip(names, key))),
@@ -89,7 +89,7 @@ def _measured(points: pd.DataFrame, columns: dict[str, tuple[str, str, str]]) ->
     """Means over restarts, as `tables.mean_and_spread` has them: a line for each point that has one of the columns."""
     last = points[points["checkpoint"] == "last"]
     names = [name for name in tables.POINT_COLUMNS[:-2]
-             if name not in ("beta", "eval_every", "eval_images")
+             if name not in ("beta", *tables.EVALUATIONS)
              and (name in ("architecture", "num_layers") or last[name].nunique(dropna=False) > 1)]
     lines = []
     for key, group in last.groupby([*names, "beta"], dropna=False):

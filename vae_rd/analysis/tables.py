@@ -18,6 +18,7 @@ from vae_rd.storage.runs import FINISHED, METRICS, PARTITIONS, UNFINISHED, UNSEA
 
 CONFIG_COLUMNS = tuple(field.name for field in dataclasses.fields(Config))
 POINT_COLUMNS = (*(name for name in CONFIG_COLUMNS if name != "seed"), "partition", "checkpoint")
+EVALUATIONS = ("eval_every", "eval_images")  # they change what a training records on its way, not where it ends
 SUMMARIES = ("mean", "std", "n", "low", "high")  # of every quantity, over the restarts of a curve point
 QUERY_IMAGES = "query_images"  # the setting that says how many images a measure sees
 SETTING = "."  # in the columns <measure>.<setting>: what a measure was made with

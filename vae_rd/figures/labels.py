@@ -11,7 +11,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 STEP = 2.0  # pixels between the points that stand for a line
 MARKER = 3.5  # radius of a marker with its edge, in points
-AROUND = np.array([(1, 1), (-1, -1), (1, -1), (-1, 1), (0, 1), (0, -1), (1, 0), (-1, 0)], float)
+AROUND = np.array([(1, 1), (-1, -1), (1, -1), (-1, 1), (0, 1), (0, -1), (1, 0), (-1, 0),
+                   (0.5, 1), (-0.5, -1), (0.5, -1), (-0.5, 1)])
 
 
 class Labeller:
@@ -27,6 +28,7 @@ class Labeller:
         self._renderer = (canvas if hasattr(canvas, "get_renderer") else FigureCanvasAgg(canvas.figure)).get_renderer()
         self._area = axes.get_window_extent(self._renderer)
         self._taken = np.empty((0, 2))
+        self._joints = np.empty((0, 2))  # points of texts and of the lines to them, which no such line may cross
         self.point = axes.figure.dpi / 72  # 1/72 inch, in pixels
 
     def pixels(self, points: npt.ArrayLike) -> np.ndarray:
@@ -43,7 +45,7 @@ class Labeller:
         """Centres (x, y), in pixels, for a text of this size (points) beside the points [n, 2]; near ones first."""
         half = np.array([0.3 * size * len(text), 0.6 * size])  # letters are about 0.6 as wide as high
         return [tuple(point + self.point * direction * (half + distance))
-                for distance, point, direction in itertools.product((3, 6, 10), self.pixels(points), AROUND)]
+                for distance, point, direction in itertools.product((3, 6, 10, 14), self.pixels(points), AROUND)]
 
     def nearer(self, own: Sequence[np.ndarray], others: Sequence[np.ndarray], places: Sequence[tuple[float, float]]
                ) -> list[tuple[float, float]]:
@@ -57,7 +59,7 @@ class Labeller:
         return [places[index] for index in np.argsort(doubt, kind="stable")]
 
     def place(self, text: str, places: Sequence[tuple[float, float]], angles: Sequence[float] = (),
-              required: bool = False, **looks: Any) -> bool:
+              required: bool = False, about: np.ndarray | None = None, crossing: bool = False, **looks: Any) -> bool:
         """Writes the text at the first place that is free.
 
         Args:
@@ -65,6 +67,8 @@ class Labeller:
             places: (x, y) of its centre in pixels, best first.
             angles: of the text at each place, degrees; upright if empty.
             required: write it at the least bad place if none is free; otherwise it is left out.
+            about: the point (pixels) that the text is about; a thin line joins them.
+            crossing: that line may cross curves; it never crosses texts, nor the lines to them.
             **looks: properties of the text.
 
         Returns:
@@ -76,6 +80,8 @@ class Labeller:
         least, best = np.inf, (np.zeros(2), 0.0)
         for place, angle in zip(map(np.array, places), angles or [0.0] * len(places)):
             cost = self._cost(place, half, angle)
+            if about is not None and cost == 0:
+                cost = self._crossings(_leader(about, place, half), self._joints if crossing else self._taken)
             if cost < least:
                 least, best = cost, (place, angle)
             if cost == 0:
@@ -87,8 +93,23 @@ class Labeller:
         x, y = self._axes.transData.inverted().transform(place)
         artist.set_position((x, y))
         artist.set_rotation(angle)
-        self._taken = np.concatenate([self._taken, _grid(place, half, angle)])
+        filled = _grid(place, half, angle)
+        self._taken = np.concatenate([self._taken, filled])
+        if about is not None:
+            line = _leader(about, place, half)
+            self._axes.plot(*self._axes.transData.inverted().transform(line).T, color=artist.get_color(),
+                            linewidth=0.4, zorder=2, scalex=False, scaley=False)
+            filled = np.concatenate([filled, _along(line)])
+            self._taken = np.concatenate([self._taken, _along(line)])
+        self._joints = np.concatenate([self._joints, filled])
         return True
+
+    def _crossings(self, leader: np.ndarray, obstacles: np.ndarray) -> float:
+        """Number of points of a line to a text, beyond the marker where it begins, that lie on obstacles."""
+        line = _along(leader)
+        line = line[np.hypot(*(line - leader[0]).T) > 2 * MARKER * self.point]
+        between = np.abs(obstacles[:, np.newaxis] - line).max(axis=-1, initial=0)
+        return float((between.min(axis=0, initial=np.inf) < STEP).sum())
 
     def _cost(self, centre: np.ndarray, half: np.ndarray, angle: float) -> float:
         """Number of points that a text of these half sizes would cover; infinite outside the axes."""
@@ -97,6 +118,11 @@ class Labeller:
             return np.inf
         inside = np.abs((self._taken - centre) @ _rotation(angle)) <= half
         return float(inside.all(axis=1).sum())
+
+
+def _leader(point: np.ndarray, centre: np.ndarray, half: np.ndarray) -> np.ndarray:
+    """The ends [2, 2] of the line from a point to the edge of a box, upright, of these half sizes."""
+    return np.stack([point, centre + np.clip(point - centre, -half, half)])
 
 
 def _rotation(angle: float) -> np.ndarray:

@@ -15,6 +15,7 @@ from vae_rd.figures import restarts, style
 from vae_rd.figures.labels import Labeller
 
 STAR_BETA = 1.0
+TOGETHER = 8.0  # points (1/72 inch) of a marker's size: what lies so near has one label of a beta
 MOST_WITH_BETAS = 4  # curves that have all their betas beside them; of more, the first and the last have,
 APART = 24.0  # and the others where no label of the same beta is so near (points),
 MANY = 12  # unless they are more than this: to find the places would take minutes
@@ -125,28 +126,27 @@ def shared_floor(floors: npt.ArrayLike) -> float:
     return float(known.mean()) if known.size and np.ptp(known) <= SAME_FLOOR else 0.0
 
 
-def draw_betas(series: Series, labeller: Labeller, others: list[np.ndarray], ends: bool,
-               labelled: list[tuple[float, np.ndarray]], apart: float) -> None:
-    """The value of beta beside the two ends of a curve, or beside its other points, where there is room.
+def draw_betas(series: Series, labeller: Labeller, ends: bool, labelled: list[tuple[float, np.ndarray]], apart: float
+               ) -> None:
+    """The value of beta joined to the two ends of a curve, or to its other points, where there is room.
 
     Args:
         series: the curve.
         labeller: of the axes.
-        others: lines [n, 2] of the other curves.
         ends: which points.
         labelled: beta and pixels of the points, of any curve, that have their beta beside them; grows.
         apart: points (1/72 inch) within which one label of a beta serves all.
     """
-    line, last = series.line, len(series.points) - 1
-    for index, (beta, at) in enumerate(zip(series.points["beta"], line)):
+    last = len(series.points) - 1
+    for index, (beta, at) in enumerate(zip(series.points["beta"], series.line)):
         pixels, = labeller.pixels([at])
         served = any(known == beta and np.hypot(*(pixels - there)) < apart * labeller.point
                      for known, there in labelled)
         if (index in (0, last)) == ends and not served:
             text = f"\u03b2 = {beta:g}" if ends else f"{beta:g}"
-            same_curve = [one[np.newaxis] for one in np.delete(line, index, axis=0)]
-            places = labeller.nearer([at[np.newaxis]], [*others, *same_curve], labeller.beside([at], text, 5.5))
-            if labeller.place(text, places, fontsize=5.5, color=series.colour):
+            places = labeller.beside([at], text, 5.5)
+            if any(labeller.place(text, places, about=pixels, crossing=crossing, fontsize=5.5, color=series.colour)
+                   for crossing in ((False, True) if ends else (False,))):
                 labelled.append((beta, pixels))
 
 
@@ -173,8 +173,7 @@ def finish_plane(axes: Axes, series: list[Series], label_series: bool) -> None:
         ordered = [*labelled[:1], *labelled[:0:-1]]  # the outer curves first
         for index, one in enumerate(ordered if len(ordered) <= MANY else ordered[:2]):
             outer = index < 2 or len(labelled) <= MOST_WITH_BETAS
-            draw_betas(one, labeller, [other.line for other in series if other is not one], ends, betas,
-                       apart=0 if outer else APART)
+            draw_betas(one, labeller, ends, betas, apart=TOGETHER if outer else APART)
     write_betas(ends=True)
     for one in labelled if label_series else ():
         others = [other.line for other in series if other.label != one.label]

@@ -96,8 +96,8 @@ def _panels(count: int, across: int, share_axes: bool, pictures: bool) -> tuple[
     """A Figure, its `count` Axes and, with pictures, the Axes above each."""
     columns = min(count, across)
     rows = math.ceil(count / columns)
-    width = style.COLUMN_WIDTH if columns == 1 else style.TEXT_WIDTH
-    panel = 2.3 if columns == 1 else width / columns * (0.72 if columns == 2 else 0.86)
+    width = style.MIDDLE_WIDTH if columns == 1 else style.TEXT_WIDTH
+    panel = 2.9 if columns == 1 else width / columns * (0.72 if columns == 2 else 0.86)
     figure = style.figure(width, rows * (panel + 0.55 * pictures) + 0.4)
     cells = figure.add_gridspec(rows * (1 + pictures), columns, height_ratios=([0.22, 1] if pictures else [1]) * rows)
     grid: list[Axes] = []

@@ -19,14 +19,17 @@ def words(points: pd.DataFrame, quantity: str = "rate") -> str:
     """What the bars of these points are.
 
     >>> words(pd.DataFrame({"rate_n": [3, 5, 1]}))
-    'bars: standard deviation of 3 to 5 restarts'
+    'bars: standard deviation of 3 to 5 restarts; without: 1 restart'
     >>> words(pd.DataFrame({"rate_n": [2, 2]}))
-    '2 restarts: bars from one value to the other'
+    'bars: both values of 2 restarts'
     """
     counts = points[f"{quantity}_n"]
-    many, pairs = counts[counts > 2], (counts == 2).any()
-    if not len(many):
-        return "2 restarts: bars from one value to the other" if pairs else "1 restart, no bars"
-    least, most = int(many.min()), int(many.max())
-    return (f"bars: standard deviation of {most if least == most else f'{least} to {most}'} restarts"
-            + (", or both values of 2" if pairs else ""))
+    many, pairs, single = counts[counts > 2], (counts == 2).any(), (counts == 1).any()
+    if not len(many) and not pairs:
+        return "1 restart, no bars"
+    text = "bars: both values of 2 restarts"
+    if len(many):
+        least, most = int(many.min()), int(many.max())
+        text = (f"bars: standard deviation of {most if least == most else f'{least} to {most}'} restarts"
+                + (", or both values of 2" if pairs else ""))
+    return text + ("; without: 1 restart" if single else "")

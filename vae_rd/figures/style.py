@@ -12,7 +12,8 @@ from matplotlib.figure import Figure
 if TYPE_CHECKING:
     from matplotlib.typing import RcKeyType  # new in Matplotlib 3.11
 
-COLUMN_WIDTH, TEXT_WIDTH = 3.35, 6.8  # inches: one column and the full width of a two-column page
+# Inches: one column of a two-column page, one and a half (a lone panel with many labels), and both.
+COLUMN_WIDTH, MIDDLE_WIDTH, TEXT_WIDTH = 3.35, 5.0, 6.8
 LEGEND_HEIGHT = 0.4  # inches that the height of every figure includes: a legend of two rows
 DPI = 300
 # Okabe and Ito's, the light ones darkened so that texts in them can be read.
