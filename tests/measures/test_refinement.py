@@ -12,6 +12,7 @@ from vae_rd.measures.finished_run import Posteriors
 from vae_rd.storage import runs
 
 IMAGES = 60
+SPREAD = np.ones(3, np.float32)  # of the codes, about
 
 
 def _best(run, partition):
@@ -61,7 +62,7 @@ def test_a_spoiled_encoder_is_mended(tmp_path, beta):
     """Means 3 standard deviations off and a third as wide, or 2 off and 3 times as wide: the known optimum is found."""
     run = _run(tmp_path, beta, train=(3.0, 1 / 3), test=(-2.0, 3.0))
     rows = np.arange(IMAGES)
-    refiner = refinement.Refiner(run.prior_of(), run.vae.likelihood, beta, 200)
+    refiner = refinement.Refiner(run.prior_of(), run.vae.likelihood, beta, 200, SPREAD)
     for name in ("train", "test"):
         best, spoiled = (_terms(run, name, *posteriors) for posteriors in (_best(run, name), run.posteriors(name)))
         assert (spoiled[0] - best[0]).min() > 10 * beta, "there was much to gain"
@@ -75,6 +76,20 @@ def test_a_spoiled_encoder_is_mended(tmp_path, beta):
             for values, truth in zip(reported, exact):
                 error, spread = measure.estimate(values - truth)
                 assert abs(error) < 4 * spread + 1e-9
+
+
+@pytest.mark.parametrize("width", [1.0, 0.1])
+def test_a_posterior_many_of_its_widths_away_is_found(tmp_path, width):
+    """At beta = 0.001 codes are spread over many posterior widths: means 60 of them off, and widths off as well."""
+    run = _run(tmp_path, 0.001, test=(60.0, width))
+    best, spoiled = (_terms(run, "test", *posteriors) for posteriors in (_best(run, "test"), run.posteriors("test")))
+    stddevs = _best(run, "test")[1]
+    assert 0.5 < (60 * stddevs).min() and (60 * stddevs).max() < 1.5, "of the order of the spread"
+    rows = np.arange(IMAGES)
+    refiner = refinement.Refiner(run.prior_of(), run.vae.likelihood, 0.001, 200, SPREAD)
+    means, log_scales = refiner.refine(run.images("test", rows), rows, _start(run, "test")).posteriors
+    missed = _terms(run, "test", means, np.exp(log_scales))[0] - best[0]
+    assert missed.mean() < 0.001 * (spoiled[0] - best[0]).mean()
 
 
 def test_the_gap_is_divided_between_encoder_and_decoder(tmp_path):
@@ -111,7 +126,7 @@ def test_the_refined_objective_is_never_above_the_amortised_one(tmp_path):
     """Image by image on the noise that chooses: images that steps made worse stay as they were."""
     run = _run(tmp_path, 1.0, test=(0.05, 1.0))
     rows, start = np.arange(IMAGES), _start(run, "test")
-    refiner, images = refinement.Refiner(run.prior_of(), run.vae.likelihood, 1.0, 200), run.images("test", rows)
+    refiner, images = refinement.Refiner(run.prior_of(), run.vae.likelihood, 1.0, 200, SPREAD), run.images("test", rows)
     found = refiner.refine(images, rows, start)
     before, after = found.choosing
     assert (after.objective <= before.objective).all()
@@ -140,7 +155,7 @@ def test_a_prior_without_a_closed_form(tmp_path):
     mixture = tfd.MixtureSameFamily(tfd.Categorical(np.zeros(2)),
                                     tfd.Independent(tfd.Normal(np.zeros((2, 3)), np.ones((2, 3))), 1))
     run, rows = _run(tmp_path, 1.0, test=(2.0, 0.5)), np.arange(IMAGES)
-    refiner = refinement.Refiner(lambda images: mixture, run.vae.likelihood, 1.0, 200)
+    refiner = refinement.Refiner(lambda images: mixture, run.vae.likelihood, 1.0, 200, SPREAD)
     found = refiner.refine(run.images("test", rows), rows, _start(run, "test"))
     means, log_scales = found.posteriors
     best, refined = _terms(run, "test", *_best(run, "test")), _terms(run, "test", means, np.exp(log_scales))
@@ -163,6 +178,6 @@ def test_the_same_noise_at_every_step_would_be_fitted(tmp_path, monkeypatch):
         return [np.repeat(first, num_steps, 0), first, drawn(keys, means, 1)[2]]
 
     monkeypatch.setattr(refinement, "_noise", repeated)
-    refiner = refinement.Refiner(run.prior_of(), run.vae.likelihood, 1.0, 200)
+    refiner = refinement.Refiner(run.prior_of(), run.vae.likelihood, 1.0, 200, SPREAD)
     amortised, refined = refiner.refine(run.images("test", rows), rows, _start(run, "test")).reported
     assert refined.objective.mean() > amortised.objective.mean() + 1

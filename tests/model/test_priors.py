@@ -13,6 +13,7 @@ from vae_rd.config import Config, ConfigError
 from vae_rd.datasets import random_streams
 from vae_rd.model import priors
 from vae_rd.model.priors import PRIORS
+from vae_rd.training import column
 
 SHAPE = (8, 8, 3)
 LEARNED = [name for name in PRIORS if name != "standard_normal"]
@@ -96,6 +97,22 @@ def test_the_vampprior_is_the_mean_posterior_of_its_pseudo_inputs():
     pairs = scipy.stats.norm.logpdf(codes[:, None], posterior.mean(), posterior.stddev()).sum(2)
     np.testing.assert_allclose(vae.prior().log_prob(codes), scipy.special.logsumexp(pairs, axis=1) - np.log(128),
                                rtol=1e-10)
+
+
+@pytest.mark.parametrize("count", [300, 40])
+def test_pseudo_inputs_start_as_training_images_of_each_restart(count):
+    """Up to the margin that leaves them a gradient; of few images each serves several times."""
+    images = grey(count)
+    configs = [Config(image_size=8, hidden_units=16, latent_dim=3, prior="vamp", seed=seed) for seed in (0, 1)]
+    made = column.Column(configs, images, strategy=tf.distribute.get_strategy(), jit=False, stacked=False)
+    weights = dict(zip(made.weight_names, made.weights))
+    (name,) = [name for name in weights if "pseudo" in name]
+    starts = scipy.special.expit(weights[name].numpy())
+    assert starts.shape == (2, 128, *SHAPE)
+    distances = np.abs(starts[:, :, None] - images / 255).max((3, 4, 5))  # [restarts, pseudo-inputs, images]
+    assert distances.min(2).max() < 0.0101
+    chosen = [set(rows) for rows in distances.argmin(2)]
+    assert all(len(rows) == min(count, 128) for rows in chosen) and (chosen[0] != chosen[1]) == (count > 128)
 
 
 def test_pseudo_inputs_stay_images_and_the_encoder_feels_them():

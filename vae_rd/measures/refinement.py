@@ -33,8 +33,10 @@ GAP, GAP_ENCODER, GAP_DECODER = "objective_gap", "objective_gap_encoder", "objec
 
 IMAGES_PER_BLOCK = 256
 NUM_CODES = 64  # per image, of each of the two sets of noise that do not move the posterior
-LEARNING_RATE = 0.3  # Adam's first, in standard deviations of the amortised posterior: 200 steps can move a mean by 20
-DECAY = 2  # it falls as (1 - step / steps)**DECAY
+# Adam's step sizes. At small beta a posterior is a thousandth as wide as the codes are spread, and the best one may lie
+# hundreds of its standard deviations away: means move by steps of the spread at first and of the posterior at last.
+MEAN_STEP, LOG_SCALE_STEP = 0.1, 0.3
+DECAY = 2  # both also fall as (1 - step / steps)**DECAY
 MOMENTUM, SECOND_MOMENTUM, EPSILON = 0.9, 0.99, 1e-8  # Adam's; 200 steps are too few for the usual 0.999
 
 
@@ -78,7 +80,8 @@ def measure(run: FinishedRun, settings: RefinementSettings) -> Outcome:
     if run.config.rate_terms != "both":
         raise ValueError(f"rate_terms must be both (got {run.config.rate_terms}): else an image's objective depends on "
                          "the others of its batch, and no image has a best posterior of its own.")
-    refiner = Refiner(run.prior_of(), run.vae.likelihood, run.config.beta, settings.refinement_steps)
+    refiner = Refiner(run.prior_of(), run.vae.likelihood, run.config.beta, settings.refinement_steps,
+                      run.posteriors("train").means.std(0))
     scalars: dict[str, dict[str, float]] = {}
     per_example = {}
     for name in run.partitions:
@@ -105,7 +108,7 @@ MEASURE = Measure(
     "refinement", measure, "the best posterior of each image for the decoder as it is, and which part of the gap "
     "between test and train is the encoder's (half a minute for 1 layer, 2 minutes for 3 convolutional ones)",
     RefinementSettings,
-    (f"test/{REFINED}objective", f"run/{GAP_ENCODER}", f"run/{GAP_DECODER}"))
+    (f"test/{REFINED}objective", f"run/{GAP_ENCODER}", f"run/{GAP_DECODER}"), version=2)  # the first: fine steps only
 
 
 def gap_parts(train: dict[str, float], test: dict[str, float]) -> dict[str, float]:
@@ -126,12 +129,13 @@ class Refiner:
         likelihood: codes [..., latent_dim] -> `tfd` object over images.
         beta: weight of the rate.
         num_steps: of Adam.
+        spread: standard deviation [latent_dim] of the codes' means over images: how far a mean may have to go.
     """
 
     def __init__(self, prior: Callable[[Any], Any], likelihood: Callable[[Any], Any], beta: float,
-                 num_steps: int) -> None:
+                 num_steps: int, spread: np.ndarray) -> None:
         self._terms, self._step = _compiled(prior, likelihood, beta)
-        self._num_steps = num_steps
+        self._num_steps, self._spread = num_steps, spread
 
     def refine(self, images: np.ndarray, keys: np.ndarray, amortised: Gaussians) -> Refined:
         """Improves the posterior of each image, independently of the others.
@@ -159,15 +163,15 @@ class Refiner:
 
     def _moved(self, images: np.ndarray, amortised: Gaussians, noise: np.ndarray) -> Gaussians:
         import tensorflow as tf
-        dtype, (means, log_scales) = amortised.means.dtype, amortised
-        fixed = [tf.constant(values) for values in (images, means, log_scales)]
-        state = tf.zeros([3, 2, *means.shape], dtype)  # Adam's position and moments of (mean, log scale)
+        images, fine = tf.constant(images), np.exp(amortised.log_scales)
+        coarse = np.maximum(fine, self._spread)
+        state = tf.stack([amortised, *np.zeros([2, 2, *fine.shape], fine.dtype)])  # Adam's position and moments
         for number, pair in enumerate(noise):
-            learning_rate = LEARNING_RATE * (1 - number / len(noise))**DECAY
-            state = self._step(*fixed, state, tf.constant(pair), tf.constant(learning_rate, dtype),
-                               tf.constant(number + 1, dtype))
-        shift, widening = state[0].numpy()
-        return Gaussians(means + np.exp(log_scales) * shift, log_scales + widening)
+            done = number / len(noise)
+            sizes = [MEAN_STEP * coarse**(1 - done) * fine**done, np.full_like(fine, LOG_SCALE_STEP)]
+            state = self._step(images, state, tf.constant(pair), tf.constant((1 - done)**DECAY * np.stack(sizes)),
+                               tf.constant(number + 1, state.dtype))
+        return Gaussians(*state[0].numpy())
 
 
 def _noise(keys: np.ndarray, means: np.ndarray, num_steps: int) -> list[np.ndarray]:
@@ -195,16 +199,16 @@ def _compiled(prior: Callable[[Any], Any], likelihood: Callable[[Any], Any], bet
         rate = tf.reduce_mean(tf.reshape(rate, [-1, tf.shape(means)[0]]), 0)
         return vae.objective(distortion, rate, tf.cast(beta, rate.dtype)), rate, distortion
 
-    def step(images, means, log_scales, state, noise, learning_rate, number):
+    def step(images, state, noise, sizes, number):
         position, first, second = tf.unstack(state)
         with tf.GradientTape() as tape:
             tape.watch(position)
-            shift, widening = tf.unstack(position)
-            objective, _, _ = terms(images, means + tf.exp(log_scales) * shift, log_scales + widening, noise)
+            means, log_scales = tf.unstack(position)
+            objective, _, _ = terms(images, means, log_scales, noise)
         gradient = tape.gradient(objective, position)
         first = MOMENTUM * first + (1 - MOMENTUM) * gradient
         second = SECOND_MOMENTUM * second + (1 - SECOND_MOMENTUM) * tf.square(gradient)
         scale = tf.sqrt(second / (1 - SECOND_MOMENTUM**number)) + EPSILON
-        return tf.stack([position - learning_rate * first / (1 - MOMENTUM**number) / scale, first, second])
+        return tf.stack([position - sizes * first / (1 - MOMENTUM**number) / scale, first, second])
 
     return tf.function(terms, autograph=False), tf.function(step, autograph=False)

@@ -13,6 +13,7 @@ from tensorflow_probability import distributions as tfd
 
 from vae_rd.catalogue import COMPONENTS, COUPLING_UNITS, COUPLINGS, EXEMPLARS, PSEUDO_INPUTS
 
+NEAREST_TO_BOUND = 0.01  # of a pseudo-input's pixels at first: nearer to 0 or 1 a sigmoid has hardly a gradient
 MAX_LOG_SCALE = 2.0  # of one coupling of the flow; two of them act on each dimension
 
 
@@ -43,7 +44,7 @@ class Prior(keras.layers.Layer):
         return self.distribution()
 
     def adapt(self, images: np.ndarray) -> None:
-        """Takes what it keeps of the training images [num, height, width, channels] uint8; most keep nothing."""
+        """Takes what it keeps of, or starts from, the training images [num, height, width, channels] uint8."""
 
     def _add_normal(self, name, shape, stddev=1.0):
         seed = int(next(self._seeds) % 2**31)
@@ -94,7 +95,8 @@ class VampPrior(Prior):
     """The mean posterior of learned pseudo-inputs, 1/K sum_k q(z|u_k) (Tomczak and Welling 2018, eq. 9).
 
     The pseudo-inputs are sigmoids of the weights, so that they stay in [0, 1], as images do, without a gradient that
-    vanishes at the ends of a clipped range.
+    vanishes at the ends of a clipped range. They start as training images, each restart from its own: as noise they
+    would hardly have moved in a few thousand steps.
     """
 
     def __init__(self, latent_dim: int, *, image_shape: tuple[int, int, int],
@@ -102,6 +104,13 @@ class VampPrior(Prior):
         super().__init__(latent_dim, **kwargs)
         self._posterior = posterior  # called, not kept as a part: the encoder's weights stay the encoder's
         self.pseudo_logits = self._add_normal("pseudo_logits", (PSEUDO_INPUTS, *image_shape))
+        self._rows_seed = int(next(self._seeds))
+
+    def adapt(self, images: np.ndarray) -> None:
+        """Starts from some of the training images."""
+        rows = np.random.default_rng(self._rows_seed).permutation(len(images))[:PSEUDO_INPUTS]
+        pixels = np.clip(images[np.resize(rows, PSEUDO_INPUTS)] / 255, NEAREST_TO_BOUND, 1 - NEAREST_TO_BOUND)
+        self.pseudo_logits.assign(np.log(pixels / (1 - pixels)))
 
     @property
     def pseudo_inputs(self) -> tf.Tensor:

@@ -95,9 +95,9 @@ class VAE(keras.Model):
         return self.prior_layer.distribution() if images is None else self.prior_layer.leaving_out(images)
 
     def adapt(self, images: np.ndarray) -> None:
-        """Gives the prior what it keeps of the training images [num, height, width, channels] uint8, before training.
+        """Shows the prior the training images [num, height, width, channels] uint8, before training.
 
-        Only the exemplar prior keeps any.
+        The exemplar prior keeps some, and the VampPrior starts from some.
         """
         self.prior_layer.adapt(images)
 

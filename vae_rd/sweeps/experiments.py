@@ -88,7 +88,7 @@ _LAPTOP = Scale("laptop", Config(train_steps=3000, eval_images=4096), {}, {},
                 other_sizes=("cv_1000", "cv_4000"), latent_dims=(2, 5, 10, 32), settings={
                     "information": {"query_images": 4096}, "log_marginal": {"query_images": 100},
                     "annealed": {"query_images": 4}, "refitted_prior": {"query_images": 1000},
-                    "refinement": {"query_images": 100, "refinement_steps": 100},
+                    "refinement": {"query_images": 100},
                     "distortion": {"query_images": 2048, "posterior_samples": 2}})
 # The paper's data, networks and betas for a tenth of its steps. The evaluations before the last see a seeded 16,384 of
 # the images of each partition: all of them would take a third of the training's time.

@@ -71,7 +71,7 @@ class Column:
                           for weight in self.template.prior_layer.non_trainable_variables]
         with strategy.scope():
             self.weights = [keras.Variable(value, name=name, dtype=value.dtype)
-                            for name, value in self._initial_weights().items()]
+                            for name, value in self._initial_weights(images).items()]
             self.optimizer = keras.optimizers.Adam(self.shared.learning_rate)
             self.optimizer.build(self.weights)
         self._jit, alone = jit, strategy.num_replicas_in_sync == 1
@@ -86,12 +86,12 @@ class Column:
         """The function as one program, without AutoGraph, whose work is most of the start of a small training."""
         return tf.function(function, jit_compile=self._jit, autograph=False)
 
-    def _initial_weights(self) -> dict[str, np.ndarray]:
+    def _initial_weights(self, images: np.ndarray) -> dict[str, np.ndarray]:
         """Weights [slots, ...], each initialised as if it were alone (with its own fans and seed)."""
-        shape, num_train = self.template.image_shape, self.template.num_train
-        by_seed = {seed: model.build(self.shared.replace(seed=seed), shape, num_train).named_weights()
-                   for seed in self.seeds}
-        return {name: np.stack([by_seed[self.seeds[seed]][name].numpy() for seed in self._seed_of_slot])
+        alone = [model.build(self.shared.replace(seed=seed), images.shape[1:], len(images)) for seed in self.seeds]
+        for single in alone:
+            single.adapt(images)
+        return {name: np.stack([alone[seed].named_weights()[name].numpy() for seed in self._seed_of_slot])
                 for name in self.weight_names}
 
     # Training
