@@ -184,7 +184,7 @@ def export_results(results_dir: str | os.PathLike, scale: str | None = None) -> 
     points = _write_tables(table, runs_dir, results)
     last = points[points["checkpoint"] == "last"]
     write_text(results / "rd_table.txt", tables.as_text(last) + "\n")
-    _write_figure(rd_curves.rd_figure(last), figures_dir, "rd")
+    _write_figure(rd_curves.rd_figure(last, ("dataset", "split", "train_steps")), figures_dir, "rd")
     for name in experiments.names():
         wanted = experiments.experiment(name, scale or paper.fullest_scale(table, name))
         if paper.has_every_curve(table, wanted):
@@ -192,7 +192,8 @@ def export_results(results_dir: str | os.PathLike, scale: str | None = None) -> 
     judged = export_claims(table, runs_dir, results, scale)
     readme = results / "README.md"
     if readme.is_file():
-        write_text(readme, summary.fill(readme.read_text(), table, points, judged))
+        write_text(readme, summary.fill(readme.read_text(), table, points, judged,
+                                          tables.histories(table, runs_dir)))
 
 
 def export_pages(table: "pd.DataFrame", runs_dir: str | os.PathLike, out_dir: str | os.PathLike,

@@ -177,7 +177,7 @@ def test_information_has_caps_bounds_and_both_estimates():
     np.testing.assert_allclose(drawn_values[0], drawn_values[1] + 0.4)
     assert len(panel.collections) >= 1  # the band of the bounds
     assert key_of(result.figures["figure8"]) == {
-        "exact", "estimate from minibatches of 512", "bars: standard deviation of 3 restarts",
+        "exact", "estimate from minibatches of 512", "bars: standard deviation (3 restarts)",
         "where the mutual information must lie: max(0, log N \N{MINUS SIGN} D) to R"}
 
 

@@ -61,7 +61,7 @@ def test_two_restarts_are_drawn_as_both_values(tmp_path):
     figure = rd_curves.rd_figure(points, partitions=("test",))
     _, _, (_, upright) = figure.axes[0].containers[0].lines
     np.testing.assert_allclose(upright.get_segments()[0][:, 1], [60, 70])
-    assert "bars: both values of 2 restarts" in [text.get_text() for text in figure.legends[0].get_texts()]
+    assert "bars: both values (2 restarts)" in [text.get_text() for text in figure.legends[0].get_texts()]
     assert points[["distortion_low", "distortion_high"]].isna().all(axis=None)
 
 

@@ -41,12 +41,17 @@ _MEASURED: dict[str, dict[str, tuple[str, str, str]]] = {
     "memorisation": {"at the mean": (MEMORISED_AT_MEAN, "test", ".1%"),
                      "its control": (MEMORISED_AT_MEAN_CONTROL, "test", ".1%"),
                      "sampled codes": (MEMORISED, "test", ".1%"), "their control": (MEMORISED_CONTROL, "test", ".1%")},
+    "neighbours": {"mean distance": ("nearest_distance", "test", ".2f"),
+                   "90th percentile": ("nearest_distance_p90", "test", ".2f")},
     "log_px": {"ELBO": ("elbo", "test", ".1f"), "log p(x), importance sampling": (LOG_PX, "test", ".1f"),
                "share flagged": (UNRELIABLE, "test", ".0%"), "log p(x), AIS": (LOG_PX_AIS, "test", ".1f")},
 }
 
+# Of the table of convergence: headings, with quantity and partition.
+_MOVING = {"train R": ("rate", "train"), "train D": ("distortion", "train"), "test D": ("distortion", "test")}
 
-def fill(text: str, table: pd.DataFrame, points: pd.DataFrame, judged: pd.DataFrame) -> str:
+
+def fill(text: str, table: pd.DataFrame, points: pd.DataFrame, judged: pd.DataFrame, histories: pd.DataFrame) -> str:
     """The text with each of its tables made anew.
 
     Args:
@@ -54,12 +59,14 @@ def fill(text: str, table: pd.DataFrame, points: pd.DataFrame, judged: pd.DataFr
         table: what `tables.collect` returned.
         points: what `tables.curves` made of it.
         judged: the claims table, from `verdicts.evaluate`.
+        histories: from `tables.histories`.
 
     Raises:
         TableError: for an unknown table.
     """
     makers: dict[str, Callable[[], str]] = {
         "runs": functools.partial(_runs, table), "claims": functools.partial(_claims, judged),
+        "convergence": functools.partial(_convergence, histories),
         **{name: functools.partial(_measured, points, columns) for name, columns in _MEASURED.items()}}
 
     def made(match: re.Match) -> str:
@@ -88,9 +95,7 @@ def _runs(table: pd.DataFrame) -> str:
 def _measured(points: pd.DataFrame, columns: dict[str, tuple[str, str, str]]) -> str:
     """Means over restarts, as `tables.mean_and_spread` has them: a line for each point that has one of the columns."""
     last = points[points["checkpoint"] == "last"]
-    names = [name for name in tables.POINT_COLUMNS[:-2]
-             if name not in ("beta", *tables.EVALUATIONS)
-             and (name in ("architecture", "num_layers") or last[name].nunique(dropna=False) > 1)]
+    names = _naming_fields(last)
     lines = []
     for key, group in last.groupby([*names, "beta"], dropna=False):
         parts = {part: row for part, row in group.set_index("partition").iterrows()}
@@ -108,6 +113,31 @@ def _cell(row: pd.Series | None, column: str, form: str) -> str:
         return ""
     mean, std, restarts = (row[f"{column}_{part}"] for part in ("mean", "std", "n"))
     return tables.mean_and_spread(mean, std, restarts, form)
+
+
+def _convergence(histories: pd.DataFrame) -> str:
+    """Rate and distortion, means over restarts, at shares of the steps: a line for each point."""
+    rows = histories[histories["partition"].isin([partition for _, partition in _MOVING.values()])]
+    names = _naming_fields(histories)
+    lines = []
+    for key, group in rows.groupby([*names, "beta"], dropna=False):
+        steps = sorted(set.intersection(*(set(part["step"]) for _, part in group.groupby("partition"))))
+        chosen = [min(steps, key=lambda step: abs(step - share * group["train_steps"].max()))
+                  for share in (0.1, 0.5, 1.0)]
+        cells = []
+        for quantity, partition in _MOVING.values():
+            means = group[group["partition"] == partition].groupby("step")[quantity].mean()
+            cells.append(" \N{RIGHTWARDS ARROW} ".join(f"{means[step]:.1f}" for step in chosen))
+        lines.append((naming.describe(dict(zip(names, key[:-1]))), f"{key[-1]:g}",
+                      " \N{RIGHTWARDS ARROW} ".join(f"{step:,}" for step in chosen), *cells,
+                      str(group["run"].nunique())))
+    return _markdown(("setting", "beta", "steps", *_MOVING, "restarts"), lines)
+
+
+def _naming_fields(rows: pd.DataFrame) -> list[str]:
+    """The fields of Config, beta apart, that name a setting: the network, and those in which the rows differ."""
+    return [name for name in tables.POINT_COLUMNS[:-2] if name not in ("beta", *tables.EVALUATIONS)
+            and (name in ("architecture", "num_layers") or rows[name].nunique(dropna=False) > 1)]
 
 
 def _claims(judged: pd.DataFrame) -> str:

@@ -27,9 +27,10 @@ UNREADABLE = "unreadable"
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a cell begins with that a spreadsheet calculates
 _NAMED = 5  # unsealed runs that are named in a line
 _ABOUT_THE_RUN = ("num_train", "num_test", "wall_seconds", "steps_per_second")
+_VERSIONS = {name: f"{name}_version" for name in ("vae_rd", "tensorflow", "keras", "tensorflow_probability", "numpy")}
 COLUMN_MEMBERS = "column_members"  # runs that were trained together: wall_seconds are those of all of them
 _LEADING = ("run", "status", "note", *CONFIG_COLUMNS, "partition", "checkpoint", "step", "num_images", *METRICS,
-            *_ABOUT_THE_RUN, COLUMN_MEMBERS)
+            *_ABOUT_THE_RUN, COLUMN_MEMBERS, *_VERSIONS.values())
 
 
 class TableError(FileError):
@@ -42,7 +43,7 @@ def collect(runs_dir: str | os.PathLike) -> pd.DataFrame:
     Columns: run, status, note, the fields of Config (eval_every with its default filled in, eval_images as text, or
     `all`), partition, checkpoint, step, num_images, the metrics (nats per image; active_units a count), then one column
     per scalar that a measure wrote, and one `<measure>.<setting>` per whole number that it was made with
-    (`log_marginal.query_images`: how many images the mean is of). A run that has not finished has one row, with no
+    (`log_marginal.query_images`: how many images the mean is of). Versions are those that the run was trained with. A run that has not finished has one row, with no
     partition and no metrics: `note` says why. Of a finished run, `note` says whether it is unsealed, or which of its
     files are missing or cut.
 
@@ -137,6 +138,26 @@ def curves(table: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([*about, pd.concat(frames, axis=1)[order]], axis=1).copy().reset_index()
 
 
+def histories(table: pd.DataFrame, runs_dir: str | os.PathLike) -> pd.DataFrame:
+    """The course of each finished run: a row per evaluation of its training and test images, step 0 left out.
+
+    Columns: run, the fields of Config, partition, step, num_images, METRICS. All rows of a run and partition are of the
+    same images: with eval_images, the evaluation after the last step, which sees every image, is left out.
+
+    Args:
+        table: what `collect` returned.
+        runs_dir: the folder it was collected from.
+    """
+    rows = []
+    for about in finished(table).drop_duplicates("run")[["run", *CONFIG_COLUMNS]].to_dict("records"):
+        history = RunDir(pathlib.Path(runs_dir) / about["run"]).read_history()
+        counts = {row["partition"]: row["num_images"] for row in reversed(history)}
+        rows += [{**about, **{name: row[name] for name in ("partition", "step", "num_images", *METRICS)}}
+                 for row in history if row["step"] and row["partition"] in ("train", "test")
+                 and row["num_images"] == counts[row["partition"]]]
+    return pd.DataFrame(rows, columns=["run", *CONFIG_COLUMNS, "partition", "step", "num_images", *METRICS])
+
+
 def gaps(table: pd.DataFrame, runs_dir: str | os.PathLike) -> pd.DataFrame:
     """Each finished run's generalisation gap in distortion, with its bootstrap interval over images.
 
@@ -209,6 +230,7 @@ def _readable_rows(run: RunDir) -> list[dict[str, Any]]:
         return [{**about, **_progress(run, config, results)}]
     about.update({name: results.get(name) for name in _ABOUT_THE_RUN}, note=run.remarks() or _outdated(measures))
     about[COLUMN_MEMBERS] = len(results.get("column") or [run.path.name])
+    about.update({column: results.get("versions", {}).get(name) for name, column in _VERSIONS.items()})
     rows = []
     for checkpoint, block in (("last", results), ("best", results.get("best") or {})):
         for partition in PARTITIONS:

@@ -19,6 +19,8 @@ from vae_rd.measures.registry import is_share
 NETWORK = ("architecture", "num_layers")  # fields that name a network
 BATCH_SIZE = "information.minibatch"  # columns of the settings that a measure was made with
 IMAGES, AIS_IMAGES = "log_marginal.query_images", "annealed.query_images"
+LINEAR_UP_TO = 10.0  # the axis of the marginal KL, which may be 0 and may be hundreds of nats
+MARGINAL_TICKS = (0, 5, 10, 20, 50, 100, 200, 500, 1000)
 _GUIDE: dict[str, Any] = {"linewidth": 0.7, "linestyle": (0, (1, 1.5))}
 
 
@@ -47,12 +49,13 @@ def information_figure(curves: pd.DataFrame) -> Figure:
                 beta_axes.draw(axes, points, name, colour)
         _, high = _range(train, [quantities.MUTUAL_INFORMATION, quantities.MUTUAL_INFORMATION + quantities.MINIBATCH])
         grid[0, 0].set_ylim(0, 1.18 * max(high, *(level for levels in caps for level in levels)))
-        grid[1, 0].set_yscale("symlog", linthresh=10)
+        grid[1, 0].set_yscale("symlog", linthresh=LINEAR_UP_TO)
         low, high = _range(train, [quantities.MARGINAL_KL, quantities.MARGINAL_KL + quantities.MINIBATCH])
         grid[1, 0].set_ylim(min(-0.5, 1.3 * low), max(1, 1.6 * high))
+        grid[1, 0].yaxis.set_major_locator(matplotlib.ticker.FixedLocator(MARGINAL_TICKS))
         grid[1, 0].yaxis.set_major_formatter(matplotlib.ticker.StrMethodFormatter("{x:g}"))
         grid[0, 0].set_ylabel("mutual information\n(nats per image)")
-        grid[1, 0].set_ylabel("marginal KL\n(nats per image)")
+        grid[1, 0].set_ylabel(f"marginal KL (nats per\nimage; log above {LINEAR_UP_TO:g})")
         batch = _counts(np.minimum(train[BATCH_SIZE], train["num_train"])) if BATCH_SIZE in train else ""
         beta_axes.key(figure, [("exact", style.FIRST_LINE),
                                (f"estimate from minibatches{batch and f' of {batch}'}", style.SECOND_LINE)],

@@ -40,7 +40,8 @@ def draw(axes: Axes, points: pd.DataFrame, name: str, color: ColorType, shift: f
         shift: factor on beta, so that markers of several curves do not hide each other.
         **looks: of the line.
     """
-    if f"{name}_mean" in points and points[f"{name}_mean"].notna().any():
+    if f"{name}_mean" in points and (known := points[f"{name}_mean"].notna()).any():
+        points = points[known]  # else the line would break where a beta was not measured
         axes.errorbar(points["beta"].to_numpy(float) * shift, points[f"{name}_mean"].to_numpy(float),
                       yerr=restarts.bars(points, name), color=color, elinewidth=0.7, **{**style.FIRST_LINE, **looks})
 

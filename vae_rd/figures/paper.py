@@ -11,9 +11,10 @@ from matplotlib.figure import Figure
 
 from vae_rd.analysis import matched_rate, naming, quantities
 from vae_rd.analysis.tables import TableError, curves, folders
+from vae_rd.analysis.tables import histories as histories_of
 from vae_rd.catalogue import LIKELIHOODS
 from vae_rd.config import STACKABLE_FIELDS, Config
-from vae_rd.figures import against_beta, against_rate, curve_names, distances
+from vae_rd.figures import against_beta, against_rate, against_step, curve_names, distances
 from vae_rd.figures.rd_curves import rd_figure
 from vae_rd.storage.runs import RunDir
 from vae_rd.sweeps.experiments import DEFAULT_SCALE, OTHER_DATASETS, SCALES, Experiment, experiment
@@ -28,7 +29,8 @@ PARTS_BY_PRIOR: dict[str, tuple[dict[str, str], tuple[str, ...]]] = {
     "refitted": ({quantities.RATE_SAVED + quantities.MIXTURE: "rate saved by a\nrefitted mixture\n(nats per image)",
                   quantities.RATE_SAVED + quantities.KERNEL: "rate saved by a\nrefitted kernel\n(nats per image)"},
                  ("test", "train"))}
-MEMORISED_BEYOND = "memorised_beyond_control"  # share of test images: memorised minus the control
+# Share of test images: memorised minus the control, at the posterior's mean and at a sample from it.
+MEMORISED_BEYOND, MEMORISED_BEYOND_SAMPLED = "memorised_beyond_control", "memorised_sampled_beyond_control"
 
 
 class Material(NamedTuple):
@@ -68,10 +70,19 @@ def missing(table: pd.DataFrame, wanted: Experiment) -> list[str]:
 
 
 def has_every_curve(table: pd.DataFrame, wanted: Experiment) -> bool:
-    """Whether each of an experiment's curves, that is its Configs without beta and seed, has a finished run."""
-    begun, all_curves = ({config.without(*STACKABLE_FIELDS) for config in configs}
-                         for configs in (folders(table, wanted.configs), wanted.configs))
-    return bool(begun) and begun == all_curves
+    """Whether each of an experiment's curves, that is its Configs without beta and seed, has a finished run.
+
+    If its entry says so, it is enough that each of one split has.
+    """
+    def complete(configs: list[Config]) -> bool:
+        begun, wanted_curves = ({config.without(*STACKABLE_FIELDS) for config in chosen}
+                                for chosen in (folders(table, configs), configs))
+        return bool(begun) and begun == wanted_curves
+
+    parts: dict[str, list[Config]] = {}
+    for config in wanted.configs:
+        parts.setdefault(config.split if wanted.split_by_split else "", []).append(config)
+    return any(complete(configs) for configs in parts.values())
 
 
 def in_order(points: pd.DataFrame) -> pd.DataFrame:
@@ -229,18 +240,30 @@ def nearest_distances(material: Material) -> Drawn:
     return Drawn({material.experiment.name: histograms, "gap_by_distance": distances.gap_figure(groups)}, [])
 
 
+def over_steps(material: Material) -> Drawn:
+    """Rate and distortion against the training step."""
+    histories = histories_of(material.table, material.runs_dir)
+    if histories.empty:
+        return Drawn({}, ["no run has a history"])
+    name = material.experiment.name
+    figure = against_step.steps_figure(in_order(histories), **material.experiment.layout)
+    return Drawn({name: figure}, [], tables={f"{name}_history": histories})
+
+
 def memorisation(material: Material) -> Drawn:
     """Memorised images beyond the control, those nearer to the weighted mean, and its perplexity, against beta."""
     lacking = _lacking(material, quantities.MEMORISED_AT_MEAN_CONTROL)
     if lacking:
         return Drawn({}, lacking)
     labels = {MEMORISED_BEYOND: "memorised \N{MINUS SIGN} control\n(share of images)",
+              MEMORISED_BEYOND_SAMPLED: "the same with\nsampled codes\n(share of images)",
               quantities.AVERAGED_AT_MEAN: "nearer to the\nweighted mean\n(share of images)",
               quantities.PERPLEXITY_AT_MEAN: "perplexity of\nthe weights"}
     table = material.table
-    beyond = table[quantities.MEMORISED_AT_MEAN] - table[quantities.MEMORISED_AT_MEAN_CONTROL]
-    points = in_order(curves(table[table["checkpoint"] == "last"].assign(**{MEMORISED_BEYOND: beyond})))
-    figure = against_beta.measures_figure(points, labels, differences=[MEMORISED_BEYOND])
+    beyond = {MEMORISED_BEYOND: table[quantities.MEMORISED_AT_MEAN] - table[quantities.MEMORISED_AT_MEAN_CONTROL],
+              MEMORISED_BEYOND_SAMPLED: table[quantities.MEMORISED] - table[quantities.MEMORISED_CONTROL]}
+    points = in_order(curves(table[table["checkpoint"] == "last"].assign(**beyond)))
+    figure = against_beta.measures_figure(points, labels, differences=list(beyond))
     strips = f"the strips of images are {RunDir(material.runs_dir / '<run>').picture('memorisation')}"
     return Drawn({material.experiment.name: figure}, [strips])
 
@@ -283,5 +306,5 @@ def _unmeasured(material: Material, what: str) -> str:
 
 # By the names that the entries of sweeps/experiments.py use.
 DRAWINGS: dict[str, Callable[[Material], Drawn]] = {drawing.__name__: drawing for drawing in (
-    rd_curves, curves_with_reconstructions, one_training, information, log_px, nearest_distances, memorisation, priors,
-    likelihoods)}
+    rd_curves, curves_with_reconstructions, one_training, information, log_px, nearest_distances, memorisation,
+    over_steps, priors, likelihoods)}

@@ -18,18 +18,14 @@ def bars(points: pd.DataFrame, quantity: str) -> np.ndarray:
 def words(points: pd.DataFrame, quantity: str = "rate") -> str:
     """What the bars of these points are.
 
-    >>> words(pd.DataFrame({"rate_n": [3, 5, 1]}))
-    'bars: standard deviation of 3 to 5 restarts; without: 1 restart'
-    >>> words(pd.DataFrame({"rate_n": [2, 2]}))
-    'bars: both values of 2 restarts'
+    >>> words(pd.DataFrame({"rate_n": [3, 5]})), words(pd.DataFrame({"rate_n": [3, 2, 1]}))
+    ('bars: standard deviation (3 to 5 restarts)', 'bars: standard deviation (3 restarts), both values (2), none (1)')
     """
     counts = points[f"{quantity}_n"]
-    many, pairs, single = counts[counts > 2], (counts == 2).any(), (counts == 1).any()
-    if not len(many) and not pairs:
-        return "1 restart, no bars"
-    text = "bars: both values of 2 restarts"
-    if len(many):
+    kinds = []
+    if len(many := counts[counts > 2]):
         least, most = int(many.min()), int(many.max())
-        text = (f"bars: standard deviation of {most if least == most else f'{least} to {most}'} restarts"
-                + (", or both values of 2" if pairs else ""))
-    return text + ("; without: 1 restart" if single else "")
+        kinds.append(("standard deviation", f"{most}" if least == most else f"{least} to {most}"))
+    kinds += [(kind, str(count)) for kind, count in (("both values", 2), ("none", 1)) if (counts == count).any()]
+    texts = [f"{kind} ({count}{'' if index else ' restarts'})" for index, (kind, count) in enumerate(kinds)]
+    return "1 restart, no bars" if kinds == [("none", "1")] else f"bars: {', '.join(texts)}"

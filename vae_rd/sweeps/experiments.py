@@ -47,7 +47,8 @@ class Entry(NamedTuple):
     measures: tuple[str, ...] = ()  # names in the registry of measures
     checkpoints: tuple[str, ...] = ("last",)  # which states of the runs the figures need
     drawing: str = "rd_curves"  # name of a drawing in figures/paper.py
-    layout: dict[str, Any] = {}  # of the drawing, arguments of rd_curves.rd_figure: facet, hue, partitions, share_axes
+    layout: dict[str, Any] = {}  # of the drawing: mostly arguments of rd_curves.rd_figure, as facet, hue, partitions
+    split_by_split: bool = False  # a panel of one split says something before the runs of the others are there
 
 
 class Experiment(NamedTuple):
@@ -61,6 +62,7 @@ class Experiment(NamedTuple):
     checkpoints: tuple[str, ...]
     drawing: str
     layout: dict[str, Any]
+    split_by_split: bool = False
 
     @property
     def command(self) -> str:
@@ -143,6 +145,16 @@ def _small(scale: Scale) -> list[Config]:
     return product(scale, MLPS, (scale.small,))
 
 
+def _few_betas(scale: Scale) -> list[Config]:
+    return product(scale, MLPS, (scale.small,), scale.few_betas)
+
+
+def _ten_times(scale: Scale) -> list[Config]:
+    """One restart; at the scale `tenth` it is the paper's protocol. Every evaluation sees all images."""
+    longer = {"dataset": "tetrominoes_released", "train_steps": 10 * scale.base.train_steps, "eval_images": None}
+    return [config for config in product(scale, MLPS, (scale.small,), (0.1, 1.0), **longer) if config.seed == 0]
+
+
 def _sizes(scale: Scale) -> list[Config]:
     return product(scale, MLPS, (*scale.cv, *scale.cd), scale.few_betas)
 
@@ -206,7 +218,7 @@ EXPERIMENTS: dict[str, Entry] = {
     "figure1": Entry(f"samples of the data ({_PREVIEW})", _no_runs),
     "figure2": Entry(f"the four kinds of split ({_PREVIEW})", _no_runs),
     "figure3": Entry("train and test curves on a large and a small training set, with reconstructions",
-                     _small_and_large, ("neighbours",), drawing="curves_with_reconstructions"),
+                     _small_and_large, ("neighbours",), drawing="curves_with_reconstructions", split_by_split=True),
     "figure4": Entry("test curves by training-set size, at constant volume and at constant density", _sizes,
                      layout={"facet": ("kind", "num_layers"), "hue": ("num_train",), "partitions": ("test",)}),
     "figure5": Entry("constant volume, large and small, against the checkerboard", _kinds, ("neighbours",),
@@ -225,13 +237,18 @@ EXPERIMENTS: dict[str, Entry] = {
                             checkpoints=("last", "best"),
                             layout={**_BY_LAYERS, "hue": ("checkpoint",), "partitions": ("test_compare",)}),
     "log_likelihood": Entry("log p(x) against beta, with what cannot be trusted marked", _small_and_large,
-                            ("log_marginal", "annealed"), drawing="log_px"),
+                            ("log_marginal", "annealed"), drawing="log_px", split_by_split=True),
     "nearest_neighbours": Entry("distance of test images to the training set, by split", _one_per_split,
                                 ("neighbours",), drawing="nearest_distances"),
     "rate_terms": Entry("training without the mutual information or without the marginal KL", _rate_terms,
                         ("information",), layout={**_BY_LAYERS, "hue": ("rate_terms",)}),
     "memorisation": Entry("reconstructions against training images and the infinite-capacity decoder",
-                          _small_and_large, ("neighbours", "memorisation"), drawing="memorisation"),
+                          _small_and_large, ("neighbours", "memorisation"), drawing="memorisation",
+                          split_by_split=True),
+    "convergence": Entry("rate and distortion over the training: what more steps would still change", _few_betas,
+                         drawing="over_steps"),
+    "ten_times": Entry("ten times the steps at two betas, on the released images: how far the others are from their "
+                       "end", _ten_times, drawing="over_steps", layout={"mark": 0.1}),
     "one_training": Entry("curves of one training that is told beta over those of a training for each beta "
                           "(beyond the paper)",
                           _one_training, drawing="one_training", layout={**_BY_LAYERS, "hue": ("conditioning",)}),
