@@ -5,12 +5,13 @@ import math
 
 import numpy as np
 import pytest
+from matplotlib.collections import PolyCollection
 
 from tests.fabricate import fabricate_run, fabricate_table, metrics
 from vae_rd import catalogue
 from vae_rd.analysis import quantities, tables
 from vae_rd.config import split_size
-from vae_rd.figures import distances, paper
+from vae_rd.figures import against_beta, distances, paper
 from vae_rd.storage import ending
 from vae_rd.storage.runs import RunDir
 from vae_rd.sweeps import experiments
@@ -179,6 +180,24 @@ def test_information_has_caps_bounds_and_both_estimates():
     assert key_of(result.figures["figure8"]) == {
         "exact", "estimate from minibatches of 512", "bars: standard deviation of 3 restarts",
         "where the mutual information must lie: max(0, log N \N{MINUS SIGN} D) to R"}
+
+
+@pytest.mark.parametrize("likelihood, band, ceiling", [
+    ("discretized_logistic", 1, ""), ("continuous_bernoulli", 0, ""),
+    ("normal", 0, "ceiling of a perfect reconstruction 4250.6")])
+def test_bounds_of_other_likelihoods_stand_only_where_they_hold(likelihood, band, ceiling):
+    """I >= H - D holds for probabilities; log p(x) <= - floor wherever there is a floor."""
+    scale = SCALE._replace(base=SCALE.base.replace(likelihood=likelihood))
+    points = tables.curves(fabricate_table(experiments.product(scale, experiments.MLPS, [scale.small]), point))
+    points = points[points["checkpoint"] == "last"]
+    figure = against_beta.information_figure(points)
+    filled = [len([one for one in axes.collections if isinstance(one, PolyCollection)]) for axes in figure.axes]
+    assert filled == [band, band, 0, 0]
+    assert any("where the mutual information must lie" in text for text in key_of(figure)) == bool(band)
+    assert {"log N = 6.21"} <= {text.get_text() for text in figure.axes[0].texts}
+    axes, = against_beta.log_px_figure(points).axes
+    assert [text.get_text() for text in axes.texts] == ([ceiling] if ceiling else [])
+    assert not any(np.isnan(np.asarray(line.get_ydata(), float)).any() for line in axes.lines)
 
 
 @pytest.mark.parametrize("size, words, lines", [(64, "minibatches of 64", {"log 64 = 4.16", "log N = 6.21"}),
