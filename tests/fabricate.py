@@ -12,15 +12,18 @@ from vae_rd.config import Config, split_size
 from vae_rd.storage import ending
 from vae_rd.storage.runs import FINISHED, METRICS, PARTITIONS, RunDir, run_dir
 
-FLOOR = 49.0  # nats per image, what grey targets leave to the distortion
-AMPLITUDE, SCALE = 220.0, 8.0  # of the training curve: distortion = floor + AMPLITUDE * exp(-rate / SCALE)
+# Nats per image: what the distortion of a perfect model would be about, and the floor that is recorded.
+LEVELS = {"bernoulli": 49.0, "continuous_bernoulli": -3400.0, "normal": -4250.6, "normal_learned_scale": -6000.0,
+          "discretized_logistic": 5500.0}
+FLOORS = {"bernoulli": 49.0, "normal": -4250.6, "discretized_logistic": 0.0}  # NaN for the others, which have none
+AMPLITUDE, SCALE = 220.0, 8.0  # of the training curve: distortion = level + AMPLITUDE * exp(-rate / SCALE)
 
 
 def training_point(config: Config) -> tuple[float, float]:
     """Rate and distortion where the curve's slope is -beta: the minimum of distortion + beta * rate."""
     scale = SCALE * {1: 1.0, 3: 0.8}.get(config.num_layers, 0.9)
     rate = scale * math.log(AMPLITUDE / (scale * max(config.beta, 1e-4)))
-    return rate, FLOOR + (12.0 if config.num_layers == 1 else 6.0) + scale * config.beta
+    return rate, LEVELS[config.likelihood] + (12.0 if config.num_layers == 1 else 6.0) + scale * config.beta
 
 
 def test_gap(config: Config) -> float:
@@ -42,18 +45,24 @@ def metrics(config: Config, partition: str, spread: float = 0.4) -> dict[str, fl
     if partition != "train":
         rate, distortion = rate + 0.2, distortion + test_gap(config)
     rate, distortion = np.array([rate, distortion]) + spread * random.standard_normal(2)
-    return dict(zip(METRICS, (rate, distortion, -rate - distortion, distortion + config.beta * rate, 10.0, FLOOR)))
+    floor = FLOORS.get(config.likelihood, math.nan)
+    return dict(zip(METRICS, (rate, distortion, -rate - distortion, distortion + config.beta * rate, 10.0, floor)))
 
 
 def fabricate_run(runs_dir: str | os.PathLike, config: Config, status: str = FINISHED, num_images: int = 1000,
-                  measures: dict | None = None, **changes: float) -> RunDir:
-    """Writes one run directory in the form that training writes; `changes` replaces metrics of every partition."""
+                  measures: dict | None = None, history: list[dict] | None = None, **changes: float) -> RunDir:
+    """Writes one run directory in the form that training writes; `changes` replaces metrics of every partition.
+
+    Rows of `history` need only say what differs from the run's metrics; by default there are two evaluations.
+    """
     run = run_dir(runs_dir, config)
     run.path.mkdir(parents=True)
     run.config.write_text(config.to_json())
     block = {name: {"num_images": num_images, **metrics(config, name), **changes} for name in PARTITIONS}
-    run.write_history([{"step": step, "partition": name, **block[name], "wall_seconds": 0.01 * step}
-                       for step in (0, config.train_steps // 2) for name in PARTITIONS])
+    rows = history or [{"step": step, "partition": name} for step in (0, config.train_steps // 2)
+                       for name in PARTITIONS]
+    run.write_history([{"step": row["step"], "partition": row["partition"], **block[row["partition"]],
+                        "wall_seconds": 0.01 * row["step"], **row} for row in rows])
     if status == FINISHED:
         ending.end(run, {"status": FINISHED, "step": config.train_steps, **block,
                          "best": {"step": config.train_steps // 2, **block}, "wall_seconds": 60.0,

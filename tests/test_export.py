@@ -86,6 +86,17 @@ def test_an_experiment_is_drawn_from_what_has_finished(tmp_path):
     assert {"figure3.png", "figure3.pdf", "figure3.csv"} <= {path.name for path in tmp_path.iterdir()}
 
 
+def test_likelihoods_are_drawn_apart_unless_that_is_refused(tmp_path):
+    for likelihood in ("bernoulli", "normal"):
+        for beta in (0.1, 1.0):
+            fabricate_run(tmp_path / "runs", SMALL.replace(likelihood=likelihood, beta=beta))
+    apart, together = (export(f"--runs_dir={tmp_path / 'runs'}", f"--out_dir={tmp_path}", *flags)
+                       for flags in ((), ("--facet=split",)))
+    assert apart.returncode == 0, apart.stderr
+    assert together.returncode == 1 and "must be of one likelihood" in together.stderr
+    assert "Traceback" not in together.stderr
+
+
 def wide(scale):
     return experiments.product(scale, [experiments.ONE_LAYER], [scale.small], hidden_units=99)
 

@@ -29,7 +29,7 @@ _RUNS_DIR, _IMPORT = cli.runs_dir(), cli.modules()
 _OUT_DIR = flags.DEFINE_string("out_dir", "figures", "folder to write tables and figures to")
 _WHERE = flags.DEFINE_list("where", [], "keep the runs that meet all conditions column=value (columns of runs.csv, as "
                            "in split=cv_16k,num_layers=3); several values of one column are alternatives")
-_FACET = flags.DEFINE_list("facet", ["dataset", "split"], "a panel for each combination of these columns")
+_FACET = flags.DEFINE_list("facet", ["dataset", "split", "likelihood"], "a panel for each combination of these columns")
 _CHECKPOINT = flags.DEFINE_enum("checkpoint", "last", CHECKPOINT_NAMES, "state of the runs to draw: after the last "
                                 "step, or early-stopped (its test curve is over the half that did not select)")
 _RATE_AXIS = flags.DEFINE_enum("rate_axis", "auto", ("auto", "linear", "log"), "scale of the rate axis; auto: log "
@@ -87,8 +87,8 @@ def main(argv: list[str]) -> None:
 
 
 def export_curves(table: "pd.DataFrame", runs_dir: str | os.PathLike, out_dir: str | os.PathLike,
-                  facet: Sequence[str] = ("dataset", "split"), checkpoint: str = "last", rate_axis: str = "auto"
-                  ) -> None:
+                  facet: Sequence[str] = ("dataset", "split", "likelihood"), checkpoint: str = "last",
+                  rate_axis: str = "auto") -> None:
     """Writes the tables of all runs and their curves in one figure; prints the curves.
 
     Args:
@@ -100,7 +100,7 @@ def export_curves(table: "pd.DataFrame", runs_dir: str | os.PathLike, out_dir: s
         rate_axis: linear, log or auto.
 
     Raises:
-        TableError: for an unknown column, or if no run has finished.
+        TableError: for an unknown column, several likelihoods in a panel, or if no run has finished.
     """
     from vae_rd.analysis import tables
     from vae_rd.figures import paper, rd_curves
@@ -184,7 +184,7 @@ def export_results(results_dir: str | os.PathLike, scale: str | None = None) -> 
     points = _write_tables(table, runs_dir, results)
     last = points[points["checkpoint"] == "last"]
     write_text(results / "rd_table.txt", tables.as_text(last) + "\n")
-    _write_figure(rd_curves.rd_figure(last, ("dataset", "split", "train_steps")), figures_dir, "rd")
+    _write_figure(rd_curves.rd_figure(last, (*rd_curves.FACET, "train_steps")), figures_dir, "rd")
     for name in experiments.names():
         wanted = experiments.experiment(name, scale or paper.fullest_scale(table, name))
         if paper.has_every_curve(table, wanted):

@@ -10,9 +10,11 @@ import pandas as pd
 import pytest
 import scipy.stats
 
+from tests import fabricate
 from tests.fabricate import fabricate_table
 from vae_rd.analysis import best_beta, claims, paired, rate_parts, statistics, verdicts
 from vae_rd.analysis.verdicts import NOT_ENOUGH, NOT_SUPPORTED, SUPPORTED, UNDECIDED
+from vae_rd.catalogue import LIKELIHOODS
 from vae_rd.config import split_size
 from vae_rd.measures.annealed import LOG_PX_AIS
 from vae_rd.measures.distortion import EXPECTED_DISTORTION, ONE_SAMPLE_ERROR
@@ -351,11 +353,32 @@ def test_most_data_sets_are_counted_and_listed(agreeing):
     assert without["note"] == "holds: Fashion-MNIST; the opposite holds: MNIST; not enough runs: SmallNORB"
 
 
-def test_distortion_without_an_entropy_floor_is_refused_in_words(agreeing):
+def test_distortion_without_a_floor_is_refused_in_words(agreeing):
     judged = judge(agreeing.assign(entropy_floor=np.nan), of="C2:|CV, 1-layer MLP: test D depends strongly")
     row = row_of(judged, "CV, 1-layer MLP: test D depends strongly")
-    assert row["verdict"] == NOT_ENOUGH and "no entropy floor (only a Bernoulli likelihood has one)" in row["note"]
+    assert row["verdict"] == NOT_ENOUGH and "the likelihood of these runs (bernoulli) has no floor of D" in row["note"]
     assert verdicts.overall(judged)["C2"] == SUPPORTED
+
+
+@pytest.mark.parametrize("likelihood", LIKELIHOODS)
+def test_a_share_of_the_distortion_is_tested_unless_it_is_of_a_density(monkeypatch, likelihood):
+    """Runs of one likelihood everywhere: D rises by 20% of a level of 100 nats, above whatever the floor is."""
+    scale = SCALE._replace(base=SCALE.base.replace(likelihood=likelihood))
+    monkeypatch.setitem(experiments.SCALES, "laptop", scale)
+    configs = experiments.product(scale, experiments.MLPS, scale.cv)
+    floor = fabricate.FLOORS.get(likelihood, math.nan)
+
+    def point(config, partition, checkpoint):
+        above = 20 * (config.split == scale.cv[0])
+        return noisy(config, partition, {"rate": 20.0, "distortion": above + fabricate.LEVELS[likelihood] + 51,
+                                         "elbo": -80.0, "entropy_floor": floor})
+    row = one_row(fabricate_table(configs, point), "CV, 1-layer MLP: test D depends strongly")
+    if LIKELIHOODS[likelihood].is_density:
+        assert row["verdict"] == NOT_ENOUGH and np.isnan(row["estimate"])
+        assert f"({likelihood}) is a density, so that D may be negative: excess D, as a share of D" in row["note"]
+    else:
+        assert row["estimate"] == pytest.approx(20 / (fabricate.LEVELS[likelihood] + 51), rel=0.01)
+        assert row["verdict"] == (SUPPORTED if likelihood == "bernoulli" else NOT_SUPPORTED)
 
 
 @pytest.mark.slow

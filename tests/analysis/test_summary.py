@@ -22,7 +22,8 @@ def fill(tmp_path_factory):
                       measures={"last": information} if beta == 0.1 else None)
     table = tables.collect(folder)
     points, judged = tables.curves(table), verdicts.evaluate(table, "tenth")
-    return lambda name: summary.fill(TABLE.format(name), table, points, judged)
+    histories = tables.histories(table, folder)
+    return lambda name: summary.fill(TABLE.format(name), table, points, judged, histories)
 
 
 def rows(text):
@@ -57,6 +58,24 @@ def test_runs_are_counted_with_their_hours(fill):
     assert line["hours, all"] == f"{5 * 60 / 3600:.1f}"
 
 
+def test_convergence_says_what_was_at_each_share_of_the_steps(tmp_path):
+    """On the images that all evaluations have in common: the last step, which sees more of them, does not count."""
+    for seed in (0, 1):
+        values = [(1285 * number, partition, 500 if number < 20 or partition == "train" else 9000,
+                   (100.0 if partition == "test" else 50.0) - number + seed)
+                  for number in range(21) for partition in ("train", "test")]
+        fabricate_run(tmp_path, PROTOCOL.replace(seed=seed), history=[
+            {"step": step, "partition": partition, "num_images": count, "distortion": value, "rate": value / 10}
+            for step, partition, count, value in values])
+    table = tables.collect(tmp_path)
+    text = summary.fill(TABLE.format("convergence"), table, tables.curves(table), verdicts.evaluate(table, "tenth"),
+                        tables.histories(table, tmp_path))
+    (line,) = rows(text)
+    assert line["steps"] == "2,570 \u2192 12,850 \u2192 24,415" and line["restarts"] == "2"
+    assert line["test D"] == "98.5 \u2192 90.5 \u2192 81.5"
+    assert line["train D"] == "48.5 \u2192 40.5 \u2192 31.5" and line["train R"] == "4.8 \u2192 4.0 \u2192 3.2"
+
+
 def test_every_verdict_is_counted(fill):
     text = fill("claims")
     known, (total, *counts) = rows(text), [int(word) for word in text.split("Of ")[1].split() if word.isdigit()]
@@ -65,5 +84,5 @@ def test_every_verdict_is_counted(fill):
 
 
 def test_an_unknown_table_is_refused(fill):
-    with pytest.raises(tables.TableError, match="must be one of runs, claims, curves.*got 'curve'"):
+    with pytest.raises(tables.TableError, match="must be one of runs, claims, .*got 'curve'"):
         fill("curve")

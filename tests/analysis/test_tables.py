@@ -35,6 +35,25 @@ def test_one_row_per_run_partition_and_checkpoint(runs_dir):
     assert row["step"].item() == 100 and row["run"].item() == SMALL.replace(beta=0.1, seed=2).run_name
 
 
+def test_versions_are_those_that_the_run_was_trained_with(tmp_path):
+    run = fabricate_run(tmp_path, SMALL)
+    ending.end(run, {**json.loads(run.results.read_text()), "versions": {"vae_rd": "0.1.9", "keras": "3.15.1"}})
+    fabricate_run(tmp_path, SMALL.replace(seed=1))
+    table = tables.collect(tmp_path).set_index("seed")
+    assert set(table.loc[0, "vae_rd_version"]) == {"0.1.9"} and table.loc[1, "vae_rd_version"].isna().all()
+    assert "vae_rd_version_mean" not in tables.curves(table.reset_index())
+
+
+def test_histories_are_of_the_same_images_throughout(tmp_path):
+    fabricate_run(tmp_path, SMALL, history=[
+        {"step": step, "partition": name, "num_images": count, "rate": 1.0 * step}
+        for step, count in ((0, 10), (50, 10), (100, 99)) for name in PARTITIONS])
+    fabricate_run(tmp_path, SMALL.replace(seed=1), status="diverged")
+    histories = tables.histories(tables.collect(tmp_path), tmp_path)
+    assert histories[["partition", "step", "num_images", "rate", "beta"]].values.tolist() == [
+        ["train", 50, 10, 50.0, 1.0], ["test", 50, 10, 50.0, 1.0]]
+
+
 def test_best_has_its_own_step_and_numbers(tmp_path):
     run = fabricate_run(tmp_path, SMALL)
     results = json.loads(run.results.read_text())

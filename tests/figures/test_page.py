@@ -15,7 +15,7 @@ import PIL.Image
 import pytest
 
 from tests.browser import chromium
-from tests.fabricate import fabricate_run
+from tests.fabricate import LEVELS, fabricate_run
 from vae_rd.analysis import tables, verdicts
 from vae_rd.config import Config
 from vae_rd.figures import page, page_plots, page_texts
@@ -112,6 +112,19 @@ def test_named_experiments_only_and_what_has_not_finished_is_counted(table):
         list(page.pages(table, "runs", ["figure7"]))
 
 
+def test_likelihoods_have_a_page_each(tmp_path):
+    wanted = experiments.experiment("likelihoods", "smoke")
+    for config in wanted.configs:
+        fabricate_run(tmp_path, config)
+    table = tables.collect(tmp_path)
+    found = {group.name: group for group in page.groups(table, ["likelihoods"], "smoke")}
+    assert set(found) == {f"likelihoods_{likelihood}" for likelihood in LEVELS}
+    one = found["likelihoods_normal"]
+    assert one.title.endswith(", normal likelihood") and one.note == "scale smoke, 20 runs; 4 of them here"
+    assert one.runs == {config.run_name for config in wanted.configs if config.likelihood == "normal"}
+    assert "perfect reconstruction" in dict(page.pages(table, tmp_path, ["likelihoods"]))["likelihoods_normal"]
+
+
 @pytest.mark.parametrize("values, words", [
     ({}, "not measured"), ({"log_px": np.nan}, "not measured"),
     ({"log_px": -81.5, "log_px_unreliable": 0.34}, "-81.50 (flagged: 34% of images unreliable)"),
@@ -129,19 +142,24 @@ def test_annealed_log_px_says_its_error_and_its_bias(values, words):
     assert page_texts.log_px_ais(values) == words
 
 
-@pytest.mark.parametrize("floors, drawn", [((49.0, 49.8), ["entropy floor 49.4"]), ((49.0, 53.0), []), ((0, 0), [])])
+@pytest.mark.parametrize("likelihood, floors, drawn", [
+    ("bernoulli", (49.0, 49.8), ["entropy floor 49.4"]), ("bernoulli", (49.0, 53.0), []), ("bernoulli", (0, 0), []),
+    ("normal", (-4250.6, -4250.6), ["perfect reconstruction \N{MINUS SIGN}4250.6"]),
+    ("continuous_bernoulli", (np.nan, np.nan), []), ("discretized_logistic", (0, 0), [])])
 @pytest.mark.parametrize("rates", [(20.0, 30.0), (5.0, 200.0)])
-def test_floor_and_diagonals_are_those_of_the_printed_figure(floors, drawn, rates):
-    points = pd.DataFrame({"rate_mean": rates, "distortion_mean": [90.0, 70.0], "entropy_floor_mean": floors})
+def test_floor_and_diagonals_are_those_of_the_printed_figure(likelihood, floors, drawn, rates):
+    level = LEVELS[likelihood]
+    points = pd.DataFrame({"likelihood": likelihood, "rate_mean": rates, "entropy_floor_mean": floors,
+                           "distortion_mean": [level + 41, level + 21]})
     plot = page_plots.plane(points)
     names = {renderer.name: renderer for renderer in plot.renderers}
     assert [text for name in ("floor",) if name in names for text in names[name].data_source.data["text"]] == drawn
     low = plot.y_range.start
-    assert low < 49 if drawn else low > 60
+    assert low < level if drawn else low > level + 11
     lines, labels = (names[name].data_source.data for name in ("diagonals", "elbo"))
     assert len(labels["text"]) > 2
     for x, y, text in zip(labels["x"], labels["y"], labels["text"]):
-        assert x + y == pytest.approx(float(text.removeprefix("ELBO \N{MINUS SIGN}")))
+        assert -(x + y) == pytest.approx(float(text.removeprefix("ELBO ").replace("\N{MINUS SIGN}", "-")))
     for x, y in zip(lines["xs"], lines["ys"]):
         assert np.ptp(np.add(x, y)) < 1e-9
         assert min(x) >= plot.x_range.start and max(x) <= plot.x_range.end

@@ -5,12 +5,13 @@ import math
 
 import numpy as np
 import pytest
+from matplotlib.collections import PolyCollection
 
 from tests.fabricate import fabricate_run, fabricate_table, metrics
 from vae_rd import catalogue
 from vae_rd.analysis import quantities, tables
 from vae_rd.config import split_size
-from vae_rd.figures import distances, paper
+from vae_rd.figures import against_beta, distances, paper
 from vae_rd.storage import ending
 from vae_rd.storage.runs import RunDir
 from vae_rd.sweeps import experiments
@@ -28,7 +29,8 @@ def point(config, partition, checkpoint):
         "distortion": values["distortion"] - 5 * (checkpoint == "best"), quantities.MUTUAL_INFORMATION: information,
         quantities.MARGINAL_KL: values["rate"] - information, quantities.LOG_PX: values["elbo"] + 3,
         quantities.UNRELIABLE: 0.9 * (config.beta < 0.1), quantities.MEMORISED_AT_MEAN: 0.2,
-        quantities.MEMORISED_AT_MEAN_CONTROL: 0.15, quantities.AVERAGED_AT_MEAN: 0.1,
+        quantities.MEMORISED_AT_MEAN_CONTROL: 0.15, quantities.MEMORISED: 0.5, quantities.MEMORISED_CONTROL: 0.4,
+        quantities.AVERAGED_AT_MEAN: 0.1,
         quantities.PERPLEXITY_AT_MEAN: 1 + config.beta, "log_px_k1": values["elbo"], "log_px_k10": values["elbo"] + 2,
         quantities.MUTUAL_INFORMATION + quantities.MINIBATCH: information + 0.4, quantities.GAP: 20.0,
         quantities.GAP_ENCODER: 8.0, quantities.GAP_DECODER: 12.0, quantities.RATE_SAVED + quantities.MIXTURE: 3.0,
@@ -92,7 +94,7 @@ def test_an_added_experiment_is_drawn_by_its_entry_alone(monkeypatch):
 
 
 def test_every_experiment_is_drawn_or_says_who_draws_it():
-    known = set(LAYOUTS) | {"nearest_neighbours"}
+    known = set(LAYOUTS) | {"nearest_neighbours", "convergence", "ten_times"}
     for name in set(experiments.names()) - known:
         with pytest.raises(tables.TableError, match="data_gen.main --preview"):
             drawn(name)
@@ -155,6 +157,32 @@ def test_runs_under_their_earlier_names_are_drawn_and_counted(tmp_path):
     assert set(table["run"]) == {config.earlier_run_name for config in wanted.configs}
 
 
+@pytest.mark.parametrize("name, alone", [("figure3", True), ("memorisation", True), ("figure5", False)])
+def test_some_figures_are_published_before_every_split_is_there(name, alone):
+    """Split by split; but of the splits that are there no curve may be missing."""
+    wanted = experiment(name, "smoke")
+    small = [config for config in wanted.configs if config.split == SCALE.small]
+    for configs, expected in ((wanted.configs, True), (small, alone), (small[:3], False)):
+        assert paper.has_every_curve(fabricate_table(list(configs), point), wanted) == expected
+
+
+@pytest.mark.parametrize("name, lines, marks", [("convergence", 4, 0), ("ten_times", 4, 1)])
+def test_distortion_and_rate_are_drawn_over_the_training(tmp_path, name, lines, marks):
+    wanted = experiment(name, "smoke")
+    for config in wanted.configs:
+        fabricate_run(tmp_path, config, history=[
+            {"step": step, "partition": name, "distortion": 100.0 * config.beta + step} for step in (10, 20)
+            for name in ("train", "test")])
+    result = paper.draw(tables.collect(tmp_path), wanted, tmp_path)
+    axes = result.figures[name].axes
+    assert [panel.get_title() for panel in axes] == ["1-layer MLP", "3-layer MLP", "", ""]
+    for panel in axes:
+        assert len([line for line in panel.lines if len(line.get_xdata()) == 2 and line.get_xdata()[0] == 10]) == lines
+        assert len(panel.lines) == lines + marks
+    assert list(axes[0].lines[0].get_ydata()) == [20.0, 30.0], "test images at beta = 0.1"
+    assert set(result.tables[f"{name}_history"]["step"]) == {10, 20}
+
+
 def test_no_finished_run_is_a_sentence_with_a_remedy(tmp_path):
     with pytest.raises(tables.TableError, match="none of its 12 runs at scale smoke has finished. Train them with"):
         paper.draw(tables.collect(tmp_path), experiment("figure3", "smoke"), tmp_path)
@@ -181,6 +209,24 @@ def test_information_has_caps_bounds_and_both_estimates():
         "where the mutual information must lie: max(0, log N \N{MINUS SIGN} D) to R"}
 
 
+@pytest.mark.parametrize("likelihood, band, ceiling", [
+    ("discretized_logistic", 1, ""), ("continuous_bernoulli", 0, ""),
+    ("normal", 0, "ceiling of a perfect reconstruction 4250.6")])
+def test_bounds_of_other_likelihoods_stand_only_where_they_hold(likelihood, band, ceiling):
+    """I >= H - D holds for probabilities; log p(x) <= - floor wherever there is a floor."""
+    scale = SCALE._replace(base=SCALE.base.replace(likelihood=likelihood))
+    points = tables.curves(fabricate_table(experiments.product(scale, experiments.MLPS, [scale.small]), point))
+    points = points[points["checkpoint"] == "last"]
+    figure = against_beta.information_figure(points)
+    filled = [len([one for one in axes.collections if isinstance(one, PolyCollection)]) for axes in figure.axes]
+    assert filled == [band, band, 0, 0]
+    assert any("where the mutual information must lie" in text for text in key_of(figure)) == bool(band)
+    assert {"log N = 6.21"} <= {text.get_text() for text in figure.axes[0].texts}
+    axes, = against_beta.log_px_figure(points).axes
+    assert [text.get_text() for text in axes.texts] == ([ceiling] if ceiling else [])
+    assert not any(np.isnan(np.asarray(line.get_ydata(), float)).any() for line in axes.lines)
+
+
 @pytest.mark.parametrize("size, words, lines", [(64, "minibatches of 64", {"log 64 = 4.16", "log N = 6.21"}),
                                                 (512, "minibatches of 500", {"log N = 6.21"})])
 def test_the_minibatch_is_that_which_was_used(tmp_path, size, words, lines):
@@ -198,6 +244,8 @@ def test_memorisation_is_drawn_beyond_its_control_and_no_marker_hides_another():
     for line in (one, three):
         np.testing.assert_allclose(line.get_ydata().astype(float), 0.05)  # 0.2 - 0.15
         np.testing.assert_allclose(line.get_xdata(), betas, rtol=0.2)
+    sampled = result.figures["memorisation"].axes[2].containers[0].lines[0]
+    np.testing.assert_allclose(sampled.get_ydata().astype(float), 0.1)  # 0.5 - 0.4
     assert (np.array(three.get_xdata()) > 1.05 * np.array(one.get_xdata())).all()
     assert one.get_marker() != three.get_marker() and "memorised \N{MINUS SIGN} control" in panel.get_ylabel()
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from tests.fabricate import fabricate_run
+from tests.fabricate import LEVELS, fabricate_run
 from vae_rd.analysis import naming, tables
 from vae_rd.config import Config
 from vae_rd.figures import rd_curves, style
@@ -24,6 +24,12 @@ def curves(folder, *configs, seeds=3):
 
 def texts(axes):
     return [text.get_text() for text in axes.texts]
+
+
+def elbos(axes):
+    """ELBO by label, and rate and distortion where it stands."""
+    return [(float(text.get_text().removeprefix("ELBO ").replace("\N{MINUS SIGN}", "-")), text.get_position())
+            for text in axes.texts if text.get_text().startswith("ELBO")]
 
 
 @pytest.fixture(scope="module")
@@ -90,12 +96,9 @@ def test_diagonals_carry_the_elbo_of_their_points(four):
     figure = rd_curves.rd_figure(four)
     found = 0
     for axes in figure.axes:
-        for text in axes.texts:
-            if text.get_text().startswith("ELBO"):
-                rate, distortion = text.get_position()
-                value = float(text.get_text().removeprefix("ELBO ").replace("\N{MINUS SIGN}", "-"))
-                assert -(rate + distortion) == pytest.approx(value, abs=4)  # the text lies beside its line
-                found += 1
+        for value, (rate, distortion) in elbos(axes):
+            assert -(rate + distortion) == pytest.approx(value, abs=4)  # the text lies beside its line
+            found += 1
     assert found >= 4
 
 
@@ -132,6 +135,39 @@ def test_one_floor_is_drawn_only_for_curves_that_share_it(tmp_path, other, drawn
     assert any("floor" in text for text in texts(axes)) == drawn
 
 
+@pytest.mark.parametrize("rate_axis", ["linear", "log"])
+@pytest.mark.parametrize("likelihood, floor", [
+    ("normal", ["perfect reconstruction \N{MINUS SIGN}4250.6"]), ("continuous_bernoulli", []),
+    ("discretized_logistic", [])])
+def test_floor_and_diagonals_of_any_sign(tmp_path, likelihood, floor, rate_axis):
+    points = curves(tmp_path, SMALL.replace(likelihood=likelihood), seeds=1)
+    axes, = rd_curves.rd_figure(points, rate_axis=rate_axis).axes
+    assert [text for text in texts(axes) if "floor" in text or "perfect" in text] == floor
+    assert (axes.get_ylim()[0] < LEVELS[likelihood]) == bool(floor)
+    assert len(elbos(axes)) >= 2 and not any("-" in text for text in texts(axes))
+    for value, (rate, distortion) in elbos(axes):
+        assert value == pytest.approx(-(rate + distortion), abs=4) and (value > 0) == (LEVELS[likelihood] < 0)
+
+
+def test_curves_without_a_floor_hide_that_of_others(four):
+    """A line at 49 nats would lie above what the others may reach."""
+    some = four.assign(entropy_floor_mean=np.where(four["num_layers"] == 1, 49.0, np.nan))
+    assert not any("floor" in text for axes in rd_curves.rd_figure(some).axes for text in texts(axes))
+
+
+def test_likelihoods_share_no_axis(tmp_path):
+    points = curves(tmp_path, *(SMALL.replace(likelihood=likelihood) for likelihood in LEVELS), seeds=1)
+    axes = rd_curves.rd_figure(points).axes
+    names = {f"{likelihood.replace('_', ' ')} likelihood" for likelihood in LEVELS}
+    assert {one.get_title().removeprefix("1-layer MLP, ") for one in axes} == names
+    assert all(np.ptp(one.get_ylim()) < 200 for one in axes)
+    words = r"must be of one likelihood.*\(got .*normal.*Try the rows of one of them, or likelihood among the facets"
+    for draw in (lambda: rd_curves.draw_rd(Figure().add_subplot(), points),
+                 lambda: rd_curves.rd_figure(points, facet=("split",))):
+        with pytest.raises(tables.TableError, match=words):
+            draw()
+
+
 def test_no_text_covers_a_curve_or_another_text(four):
     figure = rd_curves.rd_figure(four)
     figure.draw_without_rendering()
@@ -144,8 +180,10 @@ def test_no_text_covers_a_curve_or_another_text(four):
 
 
 def test_one_curve_is_named_in_the_title(tmp_path):
-    axes, = rd_curves.rd_figure(curves(tmp_path, SMALL, seeds=1)).axes
+    axes, = rd_curves.rd_figure(curves(tmp_path / "paper", SMALL, seeds=1)).axes
     assert axes.get_title() == "Tetrominoes, CD(8k), 1-layer MLP"
+    axes, = rd_curves.rd_figure(curves(tmp_path / "other", SMALL.replace(likelihood="normal"), seeds=1)).axes
+    assert axes.get_title() == "Tetrominoes, CD(8k), 1-layer MLP, normal likelihood"
 
 
 def test_one_point_alone_can_be_drawn(tmp_path):

@@ -15,7 +15,8 @@ PAPER_COUNTS = {"figure1": 0, "figure2": 0, "figure3": 2 * 2 * 12 * 5, "figure4"
                 "figure7_sizes": 3 * 4 * 2 * 12 * 5, "figure8": 2 * 12 * 5, "early_stopping": 2 * 12 * 5,
                 "log_likelihood": 2 * 2 * 12 * 5, "nearest_neighbours": 2 + 9 + 8, "rate_terms": 3 * 2 * 12 * 5,
                 "memorisation": 2 * 2 * 12 * 5, "priors": 6 * 2 * 12 * 5, "likelihoods": 5 * 2 * 12 * 5,
-                "one_training": 2 * 2 * 12 * 5, "latent_dim": 6 * 2 * 12 * 5}
+                "one_training": 2 * 2 * 12 * 5, "latent_dim": 6 * 2 * 12 * 5, "convergence": 2 * 12 * 5,
+                "ten_times": 2 * 2}
 
 
 def test_every_experiment_of_the_paper_has_its_count():
@@ -48,6 +49,12 @@ def test_figures_share_their_runs(scale, part, whole):
 @pytest.mark.parametrize("name", ["figure4", "figure5", "figure6", "rate_terms", "priors", "likelihoods", "latent_dim"])
 def test_the_small_set_of_figure_3_comes_back_in_other_figures(name, scale):
     assert set(experiment(name, scale).configs) & set(experiment("figure3", scale).configs)
+
+
+def test_ten_times_a_tenth_is_the_paper_s_protocol():
+    for config in experiment("ten_times", "tenth").configs:
+        assert set(config.non_default) <= {"dataset", "split", "num_layers", "beta"}
+        assert (config.dataset, config.split) == ("tetrominoes_released", "cv_16k")
 
 
 def test_rate_terms_and_data_sets_vary_where_they_should():

@@ -31,7 +31,8 @@ Tetrominoes.
   0.1, so that a peak at 1 that blurs away by 5 counts, above 0.05: of 2,000 images a share of 0.15 is known to 0.016
   (two standard errors), and these images are in no interval.
 - C4 and C5 compare excess D (above the entropy floor, which differs between splits) as a share of D, by their older
-  margins; those of saturation in C8 are older too.
+  margins; those of saturation in C8 are older too. Where the likelihood is a density nothing is tested: D may be
+  negative, and is no quantity to take a share of.
 - C7: a minimum with 1 layer in MOST of the other data sets, and 3 layers closer to monotone (a smaller rise) in most.
   On 3dShapes, in the paper's words, "the 3-layer network exhibits a more pronounced local minimum than the 1-layer
   network": deeper, in nats; a curve without a minimum has depth 0.

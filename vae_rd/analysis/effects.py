@@ -55,7 +55,10 @@ def mean_difference(runs: Runs, first: tuple, second: tuple) -> Finding:
 
 
 def excess_difference(runs: Runs, network: dict, first: str, second: str, absolute: bool = False) -> Finding:
-    """Test D above the entropy floor on one split minus another, mean over beta, as a share of the latter's D."""
+    """Test D above the floor on one split minus another, mean over beta, as a share of the latter's D.
+
+    Raises NotEnough where the likelihood is a density: D may be negative, and its zero means nothing.
+    """
     _, (one, floor, other, other_floor) = runs.curves([(quantity, network, split, {}) for split in (first, second)
                                                        for quantity in ("distortion", FLOOR)])
     found = statistics.t_interval(((one - floor - other + other_floor) / other.mean(0)).mean(1))

@@ -10,6 +10,7 @@ import pandas as pd
 
 from vae_rd.analysis.naming import describe
 from vae_rd.analysis.tables import finished, folders
+from vae_rd.catalogue import LIKELIHOODS
 from vae_rd.storage.files import FileError, read_arrays
 from vae_rd.storage.runs import RunDir
 from vae_rd.sweeps import experiments
@@ -141,9 +142,9 @@ class Runs:
         column = self._columns[quantity]
         keys = {point: (run, partition, checkpoint) for point, run in self._runs_of(network, split, fields).items()}
         values = pd.Series({point: column[key] for point, key in keys.items() if key in column}, dtype=float)
-        if quantity == FLOOR and len(values) and values.isna().all():
-            raise NotEnough(f"{describe({'split': split, **network})}: the distortion of these runs has no entropy "
-                            "floor (only a Bernoulli likelihood has one), so excess distortion is not defined")
+        if quantity == FLOOR and len(values):
+            likelihood = (network | fields).get("likelihood", self.scale.base.likelihood)
+            _check_excess(likelihood, values, describe({"split": split, **network}))
         return values.unstack() if len(values) else pd.DataFrame()
 
     def _runs_of(self, network: dict, split: str, fields: dict) -> dict[tuple[int, float], str]:
@@ -169,6 +170,18 @@ class Runs:
         if values.shape[1] < 2:
             raise NotEnough(f"{_label(wanted)}: fewer than 2 images were measured in all runs. Measure more of them")
         return values.reshape(len(seeds), len(betas), -1)
+
+
+def _check_excess(likelihood: str, floors: pd.Series, where: str) -> None:
+    """Raises NotEnough where the excess over the floor is no share of D: D has no floor, or no zero of its own."""
+    if LIKELIHOODS[likelihood].is_density:
+        reason = "is a density, so that D may be negative"
+    elif floors.isna().all():
+        reason = "has no floor of D"
+    else:
+        return
+    raise NotEnough(f"{where}: the likelihood of these runs ({likelihood}) {reason}: excess D, as a share of D, is not "
+                    "defined")
 
 
 def _label(wanted: CurveSpec) -> str:

@@ -43,9 +43,9 @@ def collect(runs_dir: str | os.PathLike) -> pd.DataFrame:
     Columns: run, status, note, the fields of Config (eval_every with its default filled in, eval_images as text, or
     `all`), partition, checkpoint, step, num_images, the metrics (nats per image; active_units a count), then one column
     per scalar that a measure wrote, and one `<measure>.<setting>` per whole number that it was made with
-    (`log_marginal.query_images`: how many images the mean is of). Versions are those that the run was trained with. A run that has not finished has one row, with no
-    partition and no metrics: `note` says why. Of a finished run, `note` says whether it is unsealed, or which of its
-    files are missing or cut.
+    (`log_marginal.query_images`: how many images the mean is of). Versions are those that the run was trained with. A
+    run that has not finished has one row, with no partition and no metrics: `note` says why. Of a finished run, `note`
+    says whether it is unsealed, or which of its files are missing or cut.
 
     Args:
         runs_dir: the folder that holds the run directories.

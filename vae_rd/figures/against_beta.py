@@ -1,7 +1,7 @@
 """Against beta: information (figure 8), log p(x) with its reliability, memorisation; a table in, a Figure out."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import matplotlib
@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from vae_rd.analysis import naming, quantities
 from vae_rd.analysis.tables import TableError
-from vae_rd.figures import beta_axes, curve_names, restarts, style
+from vae_rd.figures import beta_axes, curve_names, rd_axes, restarts, style
 from vae_rd.figures.labels import Labeller
 from vae_rd.measures.registry import is_share
 
@@ -21,6 +21,7 @@ BATCH_SIZE = "information.minibatch"  # columns of the settings that a measure w
 IMAGES, AIS_IMAGES = "log_marginal.query_images", "annealed.query_images"
 LINEAR_UP_TO = 10.0  # the axis of the marginal KL, which may be 0 and may be hundreds of nats
 MARGINAL_TICKS = (0, 5, 10, 20, 50, 100, 200, 500, 1000)
+_BAND = "where the mutual information must lie: max(0, log N \N{MINUS SIGN} D) to R"
 _GUIDE: dict[str, Any] = {"linewidth": 0.7, "linestyle": (0, (1, 1.5))}
 
 
@@ -29,7 +30,8 @@ def information_figure(curves: pd.DataFrame) -> Figure:
 
     Solid: exact. Dashed: the minibatch estimate, which cannot tell more than log B of B images where it averages over
     their batch alone; B is the size that was used, and has no line where it is not below N. The band is
-    max(0, H - D) <= I <= R with H = log N; on grey images H - D is negative and bounds nothing.
+    max(0, H - D) <= I <= R with H = log N; on grey images H - D is negative and bounds nothing. For a density no such
+    bound holds, and there is no band.
 
     Args:
         curves: rows of `tables.curves` for one checkpoint.
@@ -38,11 +40,15 @@ def information_figure(curves: pd.DataFrame) -> Figure:
     networks = list(train.groupby(["architecture", "num_layers"], sort=False))
     with matplotlib.rc_context(style.STYLE):
         figure, grid = beta_axes.grid(2, len(networks), sharey="row")
+        bounded = not rd_axes.has_density(train)
         caps = [_caps(points) for _, points in networks]
         for (information, marginal), ((architecture, layers), points), levels in zip(grid.T, networks, caps):
             points = points.sort_values("beta")
             information.set_title(naming.describe({"architecture": architecture, "num_layers": layers}))
-            _draw_bounds(information, points, levels)
+            if bounded:
+                _draw_bounds(information, points)
+            for level in levels:
+                information.axhline(level, color=style.QUIET, **_GUIDE)
             for axes, name, colour in ((information, quantities.MUTUAL_INFORMATION, style.COLOURS[0]),
                                        (marginal, quantities.MARGINAL_KL, style.COLOURS[1])):
                 beta_axes.draw(axes, points, name + quantities.MINIBATCH, colour, **style.SECOND_LINE, markersize=5.5)
@@ -60,7 +66,7 @@ def information_figure(curves: pd.DataFrame) -> Figure:
         beta_axes.key(figure, [("exact", style.FIRST_LINE),
                                (f"estimate from minibatches{batch and f' of {batch}'}", style.SECOND_LINE)],
                       restarts.words(train),
-                      band="where the mutual information must lie: max(0, log N \N{MINUS SIGN} D) to R")
+                      band=_BAND if bounded else "")
         beta_axes.finish(figure, grid)
         for axes, levels in zip(grid[0], caps):
             beta_axes.write_on_lines(axes, levels)
@@ -70,8 +76,9 @@ def information_figure(curves: pd.DataFrame) -> Figure:
 def log_px_figure(curves: pd.DataFrame) -> Figure:
     """log p(x) and ELBO of test images against beta, a panel per split; hollow where log p(x) cannot be trusted.
 
-    The dotted line is the ceiling that grey targets impose: minus the entropy floor. The number of images that a mean
-    is of stands in the key, or beside the points where they differ.
+    The dotted line is the ceiling of log p(x), minus the floor of the distortion, where there is one: that of grey
+    targets, or of a density whose mean is the image. The number of images that a mean is of stands in the key, or
+    beside the points where they differ.
 
     Args:
         curves: rows of `tables.curves` for one checkpoint.
@@ -92,7 +99,8 @@ def log_px_figure(curves: pd.DataFrame) -> Figure:
                 axes.plot(flagged["beta"], flagged[f"{quantities.LOG_PX}_mean"], "o", color=colour,
                           markerfacecolor="white", markersize=4.2, zorder=4)
                 beta_axes.draw(axes, points, quantities.LOG_PX_AIS, colour, linestyle="none", marker="x", markersize=5)
-            axes.axhline(-rows["entropy_floor_mean"].mean(), color="black", **_GUIDE)
+            if floor := rd_axes.floor_of(rows):
+                axes.axhline(-floor.level, color="black", **_GUIDE)
         grid[0, 0].set_ylabel("test log p(x) (nats per image)")
         kinds = [(f"log p(x), importance sampling{_images(test, IMAGES)}", style.FIRST_LINE),
                  ("not to be trusted", {**style.FIRST_LINE, "markerfacecolor": "white", "linestyle": "none"}),
@@ -102,8 +110,10 @@ def log_px_figure(curves: pd.DataFrame) -> Figure:
         beta_axes.key(figure, [*coloured, *kinds], restarts.words(test))
         beta_axes.finish(figure, grid)
         for axes, (_, rows) in zip(grid[0], splits):
-            ceiling = -rows["entropy_floor_mean"].mean()
-            beta_axes.write_on_lines(axes, {ceiling: f"ceiling of grey targets \N{MINUS SIGN}{-ceiling:.1f}"})
+            if floor := rd_axes.floor_of(rows):
+                targets = "a perfect reconstruction" if floor.is_density else "grey targets"
+                ceiling = rd_axes.with_minus(f"{-floor.level:.1f}")
+                beta_axes.write_on_lines(axes, {-floor.level: f"ceiling of {targets} {ceiling}"})
             if IMAGES in test and test[IMAGES].nunique() > 1:
                 _write_counts(axes, rows)
     return figure
@@ -229,13 +239,11 @@ def _caps(points: pd.DataFrame) -> dict[float, str]:
     return caps | {float(np.log(size)): f"log N = {np.log(size):.2f}"}
 
 
-def _draw_bounds(axes: Axes, points: pd.DataFrame, caps: Iterable[float]) -> None:
-    """The band in which the exact mutual information must lie, and the caps."""
+def _draw_bounds(axes: Axes, points: pd.DataFrame) -> None:
+    """The band in which the exact mutual information must lie, if D is of probabilities."""
     entropy = np.log(points["num_train"].to_numpy(float))
     low = np.maximum(0, entropy - points["distortion_mean"].to_numpy(float))
     axes.fill_between(points["beta"], low, points["rate_mean"], color=style.COLOURS[0], alpha=0.10, linewidth=0)
-    for cap in caps:
-        axes.axhline(cap, color=style.QUIET, **_GUIDE)
 
 
 def _images(rows: pd.DataFrame, column: str) -> str:

@@ -1,7 +1,8 @@
 """A page to explore per experiment: curves with controls, a run's pictures behind every point, the claims' verdicts.
 
 Each is one HTML file that needs no network. Bokeh draws it: 1.7 MB of JavaScript go into the file (of Plotly 4.7), and
-what a click does is a few lines that run in the browser (`page_scripts.py`).
+what a click does is a few lines that run in the browser (`page_scripts.py`). An experiment with several likelihoods has
+a page for each, as their distortions do not compare.
 """
 
 import os
@@ -73,10 +74,22 @@ def groups(table: pd.DataFrame, names: Sequence[str] = (), scale: str | None = N
         lacking = len(wanted.configs) - len(runs)
         note = f"scale {wanted.scale}, {_runs(len(runs))}" + (f", {lacking} not finished" if lacking else "")
         if runs:
-            yield Group(name, f"{name}: {wanted.text}", note, runs, wanted.scale)
+            yield from _by_likelihood(table, Group(name, f"{name}: {wanted.text}", note, runs, wanted.scale))
     if others:
-        yield Group(OTHER_RUNS, "Runs that no experiment holds", _runs(len(others)), others,
-                    scale or paper.fullest_scale(table, *experiments.names()))
+        yield from _by_likelihood(table, Group(OTHER_RUNS, "Runs that no experiment holds", _runs(len(others)), others,
+                                               scale or paper.fullest_scale(table, *experiments.names())))
+
+
+def _by_likelihood(table: pd.DataFrame, group: Group) -> Iterator[Group]:
+    """The pages of these runs: one, or where they are of several likelihoods, one for each, named after it."""
+    rows = table[table["run"].isin(group.runs)]
+    if rows["likelihood"].nunique() == 1:
+        yield group
+        return
+    for likelihood, own in rows.groupby("likelihood", sort=False):
+        runs = set(own["run"])
+        title = f"{group.title}, {naming.describe({'likelihood': likelihood})}"
+        yield Group(f"{group.name}_{likelihood}", title, f"{group.note}; {len(runs)} of them here", runs, group.scale)
 
 
 def page(table: pd.DataFrame, runs_dir: str | os.PathLike, title: str, note: str, judged: pd.DataFrame,

@@ -15,7 +15,7 @@ _SMALL = {"text_font_size": "11px", "text_color": style.QUIET}
 
 
 def plane(points: pd.DataFrame) -> Any:
-    """The plane of these curve points, with entropy floor and iso-ELBO lines; the curves are to be drawn on it.
+    """The plane of these curve points, with floor and iso-ELBO lines; the curves are to be drawn on it.
 
     The rate has a log axis where it spans as much as in the printed figures.
 
@@ -23,8 +23,8 @@ def plane(points: pd.DataFrame) -> Any:
         points: rows of `tables.curves`.
     """
     wide = rd_curves.needs_log_axis(points)
-    floor = rd_axes.shared_floor(points["entropy_floor_mean"])
-    below = pd.Series([floor] if floor else [])
+    floor = rd_axes.floor_of(points)
+    below = pd.Series([floor.level] if floor else [])
     plot = plotting.figure(width=WIDTHS[0], height=HEIGHTS[0], x_axis_type="log" if wide else "linear",
                            x_range=_range(points["rate_mean"], wide),
                            y_range=_range(pd.concat([points["distortion_mean"], below])),
@@ -33,9 +33,9 @@ def plane(points: pd.DataFrame) -> Any:
     _look(plot)
     _draw_diagonals(plot, wide, (points["rate_mean"] + points["distortion_mean"]).min())
     if floor:
-        plot.add_layout(models.Span(location=floor, dimension="width", line_dash="dotted", level="underlay"))
-        plot.text([plot.x_range.start], [floor], [f"entropy floor {floor:.1f}"], text_baseline="bottom", name="floor",
-                  x_offset=6, **_SMALL)
+        plot.add_layout(models.Span(location=floor.level, dimension="width", line_dash="dotted", level="underlay"))
+        plot.text([plot.x_range.start], [floor.level], [floor.text], text_baseline="bottom", name="floor", x_offset=6,
+                  **_SMALL)
     return plot
 
 
@@ -53,7 +53,7 @@ def _draw_diagonals(plot: Any, wide: bool, least: float) -> None:
         place = np.array([(scale(right) - scale(rates[0])) / np.ptp(scale(rates)) * WIDTHS[0],
                           (level - right - distortions[0]) / np.ptp(distortions) * HEIGHTS[0]])  # pixels
         if not labels or (np.abs(place - labels[-1][0]) > _LABEL).any():
-            labels.append((place, right, level - right, f"ELBO \N{MINUS SIGN}{level:g}"))
+            labels.append((place, right, level - right, rd_axes.elbo_text(level)))
     plot.multi_line([line[0] for line in lines], [line[1] for line in lines], color=style.QUIET, line_width=0.7,
                     alpha=0.5, level="underlay", name="diagonals")
     plot.text(*([label[column] for label in labels] for column in (1, 2, 3)), text_align="right",

@@ -9,9 +9,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from vae_rd.analysis import matched_rate, naming, quantities
+from vae_rd.analysis import matched_rate, naming, quantities, tables
 from vae_rd.analysis.tables import TableError, curves, folders
-from vae_rd.analysis.tables import histories as histories_of
 from vae_rd.catalogue import LIKELIHOODS
 from vae_rd.config import STACKABLE_FIELDS, Config
 from vae_rd.figures import against_beta, against_rate, against_step, curve_names, distances
@@ -242,7 +241,7 @@ def nearest_distances(material: Material) -> Drawn:
 
 def over_steps(material: Material) -> Drawn:
     """Rate and distortion against the training step."""
-    histories = histories_of(material.table, material.runs_dir)
+    histories = tables.histories(material.table, material.runs_dir)
     if histories.empty:
         return Drawn({}, ["no run has a history"])
     name = material.experiment.name

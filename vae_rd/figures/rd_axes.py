@@ -1,16 +1,16 @@
-"""The rate-distortion plane: curves, iso-ELBO diagonals, the entropy floor and the star at beta = 1."""
+"""The rate-distortion plane: curves, iso-ELBO diagonals, the distortion's floor and the star at beta = 1."""
 
 from typing import NamedTuple
 
 import matplotlib
 import matplotlib.ticker
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.typing import ColorType
 
+from vae_rd.catalogue import LIKELIHOODS
 from vae_rd.figures import restarts, style
 from vae_rd.figures.labels import Labeller
 
@@ -20,6 +20,19 @@ MOST_WITH_BETAS = 4  # curves that have all their betas beside them; of more, th
 APART = 24.0  # and the others where no label of the same beta is so near (points),
 MANY = 12  # unless they are more than this: to find the places would take minutes
 SAME_FLOOR = 1.0  # nats by which curves' floors may differ and still be drawn as one line
+
+
+class Floor(NamedTuple):
+    """The lowest distortion that the likelihood and the targets allow, whatever the model."""
+
+    level: float  # nats per image
+    is_density: bool
+
+    @property
+    def text(self) -> str:
+        """Its name and level."""
+        name = "perfect reconstruction" if self.is_density else "entropy floor"
+        return f"{name} {with_minus(f'{self.level:.1f}')}"
 
 
 class Series(NamedTuple):
@@ -77,53 +90,80 @@ def draw_diagonals(axes: Axes, labeller: Labeller, least: float = 0.0) -> None:
         slopes = -np.gradient(pixels, axis=0)
         angles = np.degrees(np.arctan2(slopes[:, 1], slopes[:, 0]))
         above = 4.0 * np.stack([-np.sin(np.radians(angles)), np.cos(np.radians(angles))], axis=1)
-        labeller.place(f"ELBO \N{MINUS SIGN}{level:g}", [tuple(place) for place in pixels + above], list(angles),
-                       color=style.QUIET, fontsize=5)
+        labeller.place(elbo_text(level), [tuple(place) for place in pixels + above], list(angles), color=style.QUIET,
+                       fontsize=5)
+
+
+def elbo_text(level: float) -> str:
+    """The ELBO where distortion + rate is at this level.
+
+    >>> elbo_text(-3000.0)
+    'ELBO 3000'
+    """
+    return f"ELBO {with_minus(f'{0 - level:g}')}"
+
+
+def with_minus(number: str) -> str:
+    """The text of a number with a minus sign in place of a hyphen."""
+    return number.replace("-", "\N{MINUS SIGN}")
 
 
 def elbo_levels(rates: tuple[float, float], distortions: tuple[float, float], logarithmic: bool, least: float = 0.0
                 ) -> np.ndarray:
-    """Round values of distortion + rate that are met within these limits of the axes, none far below `least`."""
+    """Round values of distortion + rate that are met within these limits of the axes, none far below `least`.
+
+    On a log rate axis they lie closer at smaller values, unless the distortion leaves little choice of scale.
+    """
     low, high = rates[0] + distortions[0], rates[1] + distortions[1]
-    if logarithmic:
+    if logarithmic and high > 2 * low > 0:
         levels = np.outer(10.0 ** np.arange(6), (1, 1.25, 1.5, 2, 3, 4, 6, 8)).ravel()
     else:
         levels = np.asarray(matplotlib.ticker.MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high))
-    return levels[(levels > max(low, 0.7 * least)) & (levels < high)]
+    return levels[(levels > max(low, least - 0.3 * abs(least))) & (levels < high)]
 
 
-def draw_floor(axes: Axes, floor: float) -> None:
-    """The pixel entropy of the targets, below which no distortion can go; in sight, with room for its name."""
-    if floor > 0:
-        axes.axhline(floor, color="black", linewidth=0.7, linestyle=(0, (1, 1.5)), zorder=1)
+def draw_floor(axes: Axes, series: list[Series]) -> None:
+    """The level below which the distortion of these curves cannot go, if any; in sight, with room for its name."""
+    if floor := _floor(series):
+        axes.axhline(floor.level, color="black", linewidth=0.7, linestyle=(0, (1, 1.5)), zorder=1)
         axes.margins(y=0.07)
         bottom, top = axes.get_ylim()
-        axes.set_ylim(bottom=min(bottom, max(0, floor - 0.13 * (top - floor))), top=top)
+        below = floor.level - 0.13 * (top - floor.level)
+        axes.set_ylim(bottom=min(bottom, below if floor.is_density else max(0, below)), top=top)
 
 
-def name_floor(axes: Axes, floor: float, labeller: Labeller) -> None:
-    """The floor's value, beside its line."""
-    labeller.avoid([(rate, floor) for rate in axes.get_xlim()])
-    (left, level), (right, _) = labeller.pixels([(rate, floor) for rate in axes.get_xlim()])
+def name_floor(axes: Axes, floor: Floor, labeller: Labeller) -> None:
+    """The floor's name and value, beside its line."""
+    line = [(rate, floor.level) for rate in axes.get_xlim()]
+    labeller.avoid(line)
+    (left, level), (right, _) = labeller.pixels(line)
     shift = 5 * axes.figure.dpi / 72
     places = [(place, level + side * shift) for side in (-1, 1) for place in np.linspace(right, left, 60)]
-    labeller.place(f"entropy floor {floor:.1f}", places, fontsize=5.5)
+    labeller.place(floor.text, places, fontsize=5.5)
 
 
-def entropy_floor(series: list[Series]) -> float:
-    """The floor of these curves' distortion, nats per image; 0 for binary targets and where curves share no floor."""
-    return shared_floor([one.points["entropy_floor_mean"].mean() for one in series])
+def floor_of(points: pd.DataFrame) -> Floor | None:
+    """The floor to draw for these rows of `tables.curves`: the one that all of them share, within SAME_FLOOR.
 
-
-def shared_floor(floors: npt.ArrayLike) -> float:
-    """The mean of these floors, nats per image; 0 where there are none, or where they are more than SAME_FLOOR apart.
-
-    Curves on different images have different floors (constant density: the smaller the set, the more central its
-    images), and a line at their mean would lie above what some curves may reach.
+    None where they share none. Curves on different images have different floors (constant density: the smaller the set,
+    the more central its images), and a line at their mean would lie above what some curves may reach; so would any
+    line where some curves have no floor. None, too, for a floor of 0: it says only that probabilities are at most 1,
+    and the distortions may be thousands of nats above it.
     """
-    known = np.asarray(floors, float)
-    known = known[np.isfinite(known)]
-    return float(known.mean()) if known.size and np.ptp(known) <= SAME_FLOOR else 0.0
+    floors = points["entropy_floor_mean"].to_numpy(float)
+    if not floors.any() or not np.ptp(floors) <= SAME_FLOOR:  # of NaN: not
+        return None
+    return Floor(float(floors.mean()), has_density(points))
+
+
+def has_density(points: pd.DataFrame) -> bool:
+    """Whether some of these rows of `tables.curves` have a distortion that is minus the log of a density."""
+    return any(LIKELIHOODS[name].is_density for name in points["likelihood"].unique())
+
+
+def _floor(series: list[Series]) -> Floor | None:
+    columns = ["likelihood", "entropy_floor_mean"]
+    return floor_of(pd.concat([one.points[columns] for one in series])) if series else None
 
 
 def draw_betas(series: Series, labeller: Labeller, ends: bool, labelled: list[tuple[float, np.ndarray]], apart: float
@@ -163,8 +203,7 @@ def finish_plane(axes: Axes, series: list[Series], label_series: bool) -> None:
     labeller = Labeller(axes)
     for one in series:
         labeller.avoid(one.line)
-    floor = entropy_floor(series)
-    if floor > 0:
+    if floor := _floor(series):
         name_floor(axes, floor, labeller)
     labelled = [one for one in series if one.partition != "train"] or series
     betas: list[tuple[float, np.ndarray]] = []

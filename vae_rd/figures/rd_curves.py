@@ -11,13 +11,16 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from vae_rd.analysis import naming
+from vae_rd.analysis.tables import TableError
+from vae_rd.config import Config
 from vae_rd.figures import curve_names, rd_axes, restarts, style
 
+FACET = ("dataset", "split", "likelihood")  # columns that have a panel each unless the caller says otherwise
 PANELS_ACROSS = 3
 LOG_FROM = 12.0  # an automatic rate axis is logarithmic when the largest rate is so many times the smallest
 
 
-def rd_figure(curves: pd.DataFrame, facet: Sequence[str] = ("dataset", "split"), hue: Sequence[str] | None = None,
+def rd_figure(curves: pd.DataFrame, facet: Sequence[str] = FACET, hue: Sequence[str] | None = None,
               partitions: Sequence[str] = ("train", "test"), across: int = PANELS_ACROSS, rate_axis: str = "auto",
               share_axes: bool = True, pictures: dict[tuple, dict[str, np.ndarray]] | None = None,
               remarks: Sequence[str] = ()) -> Figure:
@@ -25,17 +28,23 @@ def rd_figure(curves: pd.DataFrame, facet: Sequence[str] = ("dataset", "split"),
 
     Args:
         curves: rows of `tables.curves`; panels come in the order of their first rows.
-        facet: columns whose combinations get a panel each.
+        facet: columns whose combinations get a panel each; no panel may have several likelihoods.
         hue: columns that name a curve; by default all fields of Config in which curves of a panel differ.
         partitions: which partitions to draw.
         across: at most this many panels side by side; but four panels make a square.
         rate_axis: linear (straight iso-ELBO lines), log, or auto: log where the rates span too much to be read.
-        share_axes: one pair of axis limits for all panels.
+        share_axes: one pair of axis limits for all panels, if all are of one likelihood.
         pictures: for panels, by their facet values: pictures [h, w, c] uint8 by caption, shown in a row above.
         remarks: further lines at the end of the legend.
+
+    Raises:
+        TableError: if a panel has curves of several likelihoods.
     """
     curves = curves[curves["partition"].isin(partitions)]
     panels = list(curves.groupby(list(facet), sort=False)) if facet else [((), curves)]
+    for _, panel in panels:
+        _check_comparable(panel)
+    share_axes = share_axes and curves["likelihood"].nunique() == 1
     names = list(curve_names.differing(curves, facet) if hue is None else hue)
     looks = curve_names.looks(curves, names)
     with matplotlib.rc_context(style.STYLE):
@@ -67,8 +76,12 @@ def draw_rd(axes: Axes, curves: pd.DataFrame, hue: Sequence[str] | None = None,
 
     Returns:
         The Axes.
+
+    Raises:
+        TableError: if the curves are of several likelihoods.
     """
     curves = curves[curves["partition"].isin(partitions)]
+    _check_comparable(curves)
     names = list(curve_names.differing(curves, ()) if hue is None else hue)
     looks = curve_names.looks(curves, names)
     with matplotlib.rc_context(style.STYLE):
@@ -77,17 +90,30 @@ def draw_rd(axes: Axes, curves: pd.DataFrame, hue: Sequence[str] | None = None,
         if needs_log_axis(curves):
             rd_axes.make_logarithmic(axes)
         axes.legend(handles=_key(partitions, looks, curves), loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2)
-        rd_axes.draw_floor(axes, rd_axes.entropy_floor(series))
+        rd_axes.draw_floor(axes, series)
         axes.set(xlim=axes.get_xlim(), ylim=axes.get_ylim(), autoscale_on=False)
         axes.figure.canvas.figure.draw_without_rendering()
         rd_axes.finish_plane(axes, series, label_series=1 < len(looks) <= curve_names.DIRECT_LABELS)
     return axes
 
 
+def _check_comparable(panel: pd.DataFrame) -> None:
+    """Raises TableError for curves of several likelihoods, which share no axis of distortion."""
+    likelihoods = list(panel["likelihood"].unique())
+    if len(likelihoods) > 1:
+        raise TableError("curves on the same axes must be of one likelihood, as the distortions of others do not "
+                         f"compare (got {', '.join(likelihoods)}). Try the rows of one of them, or likelihood among "
+                         "the facets.")
+
+
 def _title(curves: pd.DataFrame, facet: Sequence[str], values: tuple, looks: dict) -> str:
-    """The facet values that tell panels apart; of one panel those that are constant too, of one curve its network."""
+    """The facet values that tell panels apart; of one panel those that are constant too, of one curve its network.
+
+    That a likelihood is the paper's goes without saying where there is no other.
+    """
     single = len(curves[list(facet)].drop_duplicates()) == 1
-    shown = {name: value for name, value in zip(facet, values) if single or curves[name].nunique() > 1}
+    shown = {name: value for name, value in zip(facet, values) if curves[name].nunique() > 1
+             or single and (name, value) != ("likelihood", Config().likelihood)}
     network = {} if len(looks) > 1 else curves[["architecture", "num_layers"]].iloc[0].to_dict()
     return naming.describe({**network, **shown})
 
@@ -160,7 +186,7 @@ def _key(partitions: Sequence[str], looks: dict, curves: pd.DataFrame) -> list[L
 def _finish(figure: Figure, grid: list[Axes], drawn: list[list[rd_axes.Series]], label_series: bool) -> None:
     """Draws the entropy floors, fixes limits and layout, then places the texts."""
     for axes, series in zip(grid, drawn):
-        rd_axes.draw_floor(axes, rd_axes.entropy_floor(series))
+        rd_axes.draw_floor(axes, series)
     for axes in grid:
         axes.set(xlim=axes.get_xlim(), ylim=axes.get_ylim(), autoscale_on=False)
     figure.draw_without_rendering()

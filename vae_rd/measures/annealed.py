@@ -120,7 +120,7 @@ def annealed_log_marginal(images: np.ndarray, prior: Any, likelihood: Callable[[
 def bidirectional_check(prior: Any, posterior_scales: Callable[[np.ndarray], np.ndarray],
                         likelihood: Callable[[Any], Any], num_images: int, *, num_chains: int = 16,
                         num_steps: int = 250, seed: int = 0, progress: Progress | None = None) -> Bidirectional:
-    """Encloses log p(x) of images simulated from the model: these are binary, another population than grey data.
+    """Encloses log p(x) of images that the model simulates, which differ from the data: Bernoulli pixels are binary.
 
     Args:
         prior, likelihood: as in `annealed_log_marginal`.

@@ -67,7 +67,7 @@ class ContinuousBernoulli(Likelihood):
 class Normal(Likelihood):
     """N(mean, 0.1^2): the decoder returns means, not bounded to [0, 1].
 
-    Another fixed scale s is the same model with beta * (0.1 / s)^2 in place of beta, so there is no choice of it.
+    There is no choice of the scale: with a fixed scale s, beta has the same optimum as beta * (s / 0.1)^2 has with 0.1.
     """
 
     @staticmethod
