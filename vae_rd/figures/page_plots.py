@@ -11,6 +11,7 @@ from vae_rd.figures import rd_axes, rd_curves, style
 
 WIDTHS, HEIGHTS = (740, 600), (560, 290)  # pixels: of the curves and of the histogram
 _LABEL = (75, 16)  # pixels: the size of a line's label
+_RATE_TICKS = [float(f"{digit}e{power}") for power in range(-3, 5) for digit in (1, 2, 5)]  # of a log axis
 _SMALL = {"text_font_size": "11px", "text_color": style.QUIET}
 
 
@@ -30,6 +31,8 @@ def plane(points: pd.DataFrame) -> Any:
                            y_range=_range(pd.concat([points["distortion_mean"], below])),
                            x_axis_label="rate (nats per image)", y_axis_label="distortion (nats per image)",
                            tools="pan,wheel_zoom,box_zoom,reset,save", toolbar_location="right", name="curves")
+    if wide:
+        plot.xaxis.update(ticker=models.FixedTicker(ticks=_RATE_TICKS), formatter=models.BasicTickFormatter())
     _look(plot)
     _draw_diagonals(plot, wide, (points["rate_mean"] + points["distortion_mean"]).min())
     if floor:

@@ -157,36 +157,21 @@ def curves_with_reconstructions(material: Material) -> Drawn:
 
 
 def one_training(material: Material) -> Drawn:
-    """Curves of one training over those of a training for each beta; the key says what the trainings took."""
-    drawn = _rd(material, material.checkpoint(), **material.experiment.layout, remarks=_training_seconds(material))
-    return drawn._replace(notes=_training_seconds(material))
+    """Curves of one training over those of a training for each beta; the key says how many steps that is."""
+    remarks = _training_steps(material)
+    return _rd(material, material.checkpoint(), **material.experiment.layout, remarks=remarks)._replace(notes=remarks)
 
 
-def _training_seconds(material: Material) -> list[str]:
-    """For each number of layers, the seconds of training that a curve took in one training and in one for each beta.
-
-    A run counts with its share of its column's seconds, and only where its beta and seed were trained both ways.
-    """
+def _training_steps(material: Material) -> list[str]:
+    """For each number of layers, the steps of a curve in one training and in one for each beta that has both."""
     lines = []
-    for layers, rows in material.table.drop_duplicates("run").groupby("num_layers"):
-        one, separate = (dict(zip(zip(group["beta"], group["seed"]), group["run"])) for group in
-                         (rows[rows["conditioning"] == name] for name in ("beta", "none")))
-        points = sorted(set(one) & set(separate))
-        seconds = [sum(_share_of_training(RunDir(material.runs_dir / runs[point])) for point in points)
-                   for runs in (one, separate)]
-        if points and min(seconds) > 0:
-            seeds, betas = (len({point[position] for point in points}) for position in (1, 0))
-            lines.append(f"{naming.describe({'num_layers': layers})}: {seconds[0] / seeds:,.0f} s of steps in one "
-                         f"training, {seconds[1] / seeds:,.0f} s in one for each of {betas} "
-                         f"\N{GREEK SMALL LETTER BETA} ({seconds[0] / seconds[1]:.2f} times as long)")
+    for layers, rows in material.table.groupby("num_layers"):
+        one, separate = (set(rows.loc[rows["conditioning"] == name, "beta"]) for name in ("beta", "none"))
+        if betas := one & separate:
+            steps = int(rows["train_steps"].max())
+            lines.append(f"{naming.describe({'num_layers': layers})}: {steps:,} steps in one training, "
+                         f"{steps * len(betas):,} in one for each of {len(betas)} \N{GREEK SMALL LETTER BETA}")
     return lines
-
-
-def _share_of_training(run: RunDir) -> float:
-    """Seconds of training, of a column divided evenly among its members; 0 where they are not known."""
-    results = run.read_results() or {}
-    pace = results.get("steps_per_second")
-    return results["step"] / pace / len(results.get("column") or [run.path.name]) if pace else 0.0
 
 
 def _reconstructions(material: Material, split: str, num_layers: int) -> dict[str, np.ndarray]:
