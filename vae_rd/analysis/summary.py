@@ -44,7 +44,8 @@ _MEASURED: dict[str, dict[str, tuple[str, str, str]]] = {
     "neighbours": {"mean distance": ("nearest_distance", "test", ".2f"),
                    "90th percentile": ("nearest_distance_p90", "test", ".2f")},
     "log_px": {"ELBO": ("elbo", "test", ".1f"), "log p(x), importance sampling": (LOG_PX, "test", ".1f"),
-               "share flagged": (UNRELIABLE, "test", ".0%"), "log p(x), AIS": (LOG_PX_AIS, "test", ".1f")},
+               "share flagged": (UNRELIABLE, "test", ".0%"), "log p(x), AIS": (LOG_PX_AIS, "test", ".1f"),
+               "AIS less importance sampling": ("ais_excess", "test", ".1f")},
 }
 
 # Of the table of convergence: headings, with quantity and partition.
@@ -93,7 +94,10 @@ def _runs(table: pd.DataFrame) -> str:
 
 
 def _measured(points: pd.DataFrame, columns: dict[str, tuple[str, str, str]]) -> str:
-    """Means over restarts, as `tables.mean_and_spread` has them: a line for each point that has one of the columns."""
+    """Means over restarts, as `tables.mean_and_spread` has them: a line for each point that has one of the columns.
+
+    The restarts counted are those that were measured: the first column, which every run has, does not count.
+    """
     last = points[points["checkpoint"] == "last"]
     names = _naming_fields(last)
     lines = []
@@ -102,7 +106,9 @@ def _measured(points: pd.DataFrame, columns: dict[str, tuple[str, str, str]]) ->
         cells = [_cell(parts.get(partition), column, form) for column, partition, form in columns.values()]
         if any(cells[1:]):
             setting = naming.describe(dict(zip(names, key[:-1])))
-            lines.append((setting, f"{key[-1]:g}", *cells, str(int(parts["test"]["rate_n"]))))
+            measured = max(parts[partition].get(f"{column}_n", 0) for (column, partition, _), cell
+                           in list(zip(columns.values(), cells))[1:] if cell)
+            lines.append((setting, f"{key[-1]:g}", *cells, f"{measured:.0f}"))
     if not lines:
         return "Not measured yet."
     return _markdown(("setting", "beta", *columns, "restarts"), lines)

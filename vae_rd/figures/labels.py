@@ -76,7 +76,7 @@ class Labeller:
         """
         artist = self._axes.text(0, 0, text, ha="center", va="center", rotation_mode="anchor", **looks)
         box = artist.get_window_extent(self._renderer)
-        half = np.array([box.width, box.height]) / 2 + self.point
+        half = np.array([box.width, box.height]) / 2 + 0.5 * self.point
         least, best = np.inf, (np.zeros(2), 0.0)
         for place, angle in zip(map(np.array, places), angles or [0.0] * len(places)):
             cost = self._cost(place, half, angle)
