@@ -20,6 +20,7 @@ class Coded(NamedTuple):
     distortion: tf.Tensor  # [batch], -log p(x|z), summed over pixels and channels, nats
     posterior: tfd.Distribution  # q(z|x): batch [batch], event [latent_dim]
     codes: tf.Tensor  # [batch, latent_dim], one sample of each posterior
+    parameters: tf.Tensor  # [batch, height, width, channels * per pixel], of the likelihood at the codes
 
 
 class Terms(NamedTuple):
@@ -117,17 +118,19 @@ class VAE(keras.Model):
             noise: [batch, latent_dim], standard normal.
             beta: weight of the rate, and what conditioned networks are told: a number, or [batch].
         """
-        rate, distortion, posterior, codes = self.rate_and_distortion(images, noise, beta)
+        rate, distortion, posterior, codes, _ = self.rate_and_distortion(images, noise, beta)
         penalty = rate if self.rate_terms == "both" else getattr(
             self.information(posterior, codes, images), self.rate_terms)
         return Terms(rate, distortion, penalty, objective(distortion, penalty, beta))
 
     def rate_and_distortion(self, images: tf.Tensor, noise: tf.Tensor, beta: tf.Tensor | float | None = None) -> Coded:
-        """Rate [batch], distortion [batch], posterior and codes [batch, latent_dim]: all that evaluation needs."""
+        """Rate [batch], distortion [batch], and what they are made of: all that evaluation needs."""
         posterior = self.posterior(images, beta)
         codes = posterior.mean() + posterior.stddev() * noise
         rate = kl_divergence(posterior, self.prior(images), codes)
-        return Coded(rate, -self.likelihood(codes, beta).log_prob(images), posterior, codes)
+        parameters = self._decoded(codes, beta)
+        likelihood = self.likelihood_layer.distribution(parameters)
+        return Coded(rate, -likelihood.log_prob(images), posterior, codes, parameters)
 
     def information(self, posterior: tfd.Distribution, codes: tf.Tensor, images: tf.Tensor | None = None
                     ) -> InformationTerms:
