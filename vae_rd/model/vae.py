@@ -74,7 +74,11 @@ class VAE(keras.Model):
             if not any(isinstance(layer, networks.Gate) for layer in part.layers):
                 raise ConfigError(f"architecture must have gates in its {part.name} with conditioning=beta (got "
                                   f"{architecture!r}, with none). Let its hidden layers go through layers.gated.")
-        self.prior_layer = _chosen("prior", prior, priors.PRIORS)(
+        prior_class = _chosen("prior", prior, priors.PRIORS)
+        if prior_class.leaving_out is not priors.Prior.leaving_out and not catalogue.PRIORS[prior].keeps_images:
+            raise ConfigError(f"keeps_images of the prior {prior!r} must be True, as its class overrides leaving_out "
+                              "(got False). Set it in vae_rd.catalogue.PRIORS, or measures leave nothing out.")
+        self.prior_layer = prior_class(
             latent_dim, image_shape=image_shape, posterior=self.posterior, num_train=num_train, seed=seed, dtype=dtype)
         self.likelihood_layer = likelihood_class(dtype=dtype)
         self.trackers = {name: keras.metrics.Mean(name) for name in ("rate", "distortion", "objective")}
@@ -99,7 +103,14 @@ class VAE(keras.Model):
         """Gives the prior what it keeps of the training images [num, height, width, channels] uint8, before training.
 
         Only the exemplar prior keeps any.
+
+        Raises:
+            ConfigError: if it keeps images, and would leave out the only one.
         """
+        prior = self._arguments["prior"]
+        if catalogue.PRIORS[prior].keeps_images and len(images) < 2:
+            raise ConfigError(f"training images must be 2 or more with prior={prior}, which leaves an image out of its "
+                              f"own prior (got {len(images)}). Try a larger split, or another prior.")
         self.prior_layer.adapt(images)
 
     def likelihood(self, codes: tf.Tensor, beta: tf.Tensor | float | None = None) -> tfd.Distribution:
