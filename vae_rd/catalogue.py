@@ -12,6 +12,7 @@ PSEUDO_INPUTS = 128  # of the VampPrior: as many images as a batch, so a step en
 EXEMPLARS = 256  # training images of the exemplar prior, encoded in every step as the pseudo-inputs are
 COMPONENTS = 16  # of the mixture
 NORMAL_SCALE = 0.1  # of the normal likelihood, and where learned scales begin
+LIKELIHOOD_SCALE = "likelihood_scale"  # what a likelihood with one scale for all images reports it as
 EVALUATION_BATCH = 1024  # images that a column is evaluated on at a time
 COUPLINGS, COUPLING_UNITS = 4, 64  # layers of the flow, and hidden units in each
 

@@ -176,6 +176,9 @@ class Config:
                f"a multiple of 2**num_layers = {2**self.num_layers} with architecture={self.architecture}, whose every "
                "layer halves it", self.image_size)
         least = PRIORS[self.prior].min_latent_dim
+        _check(not PRIORS[self.prior].keeps_images or split_size(self.split) != 1, "split",
+               f"one of 2 training images or more with prior={self.prior}, which leaves an image out of its own prior",
+               self.split)
         _check(not (PRIORS[self.prior].keeps_images and self.binarization == "dynamic"), "binarization",
                f"none or static with prior={self.prior}, which knows an image by its pixels", self.binarization)
         _check(self.latent_dim >= least, "latent_dim", f"{least} or more with prior={self.prior}", self.latent_dim)

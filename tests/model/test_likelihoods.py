@@ -15,6 +15,7 @@ from tests.model.test_networks import linear  # noqa: F401 (a fixture)
 from tests.model.test_priors import check_column, check_saved, check_step
 from vae_rd import catalogue, model
 from vae_rd.config import Config
+from vae_rd.figures import learned_scale
 from vae_rd.measures import annealed
 from vae_rd.model import likelihoods
 from vae_rd.model.likelihoods import LIKELIHOODS
@@ -220,6 +221,41 @@ def test_a_member_of_a_column_is_the_run_trained_alone(split, name, stacked, jit
     check_column(split, {"likelihood": name}, stacked, jit)
 
 
+def test_the_scale_that_is_reported_is_best_where_its_square_is_the_mean_squared_error():
+    layer, means, images = LIKELIHOODS["normal_learned_scale"](dtype="float64"), decoder_output("normal"), grey()
+    error = np.square(images - means).mean()
+
+    def distortion(scale):
+        layer.log_scale.assign(np.log(scale))
+        assert layer.reported() == {"likelihood_scale": pytest.approx(scale)}
+        return -float(tf.reduce_sum(layer.distribution(tf.constant(means)).log_prob(images)))
+
+    found = scipy.optimize.minimize_scalar(distortion, bounds=(0.05, 20), method="bounded", options={"xatol": 1e-9})
+    assert found.x == pytest.approx(np.sqrt(error), rel=1e-5)
+    assert LIKELIHOODS["normal"]().reported() == {"likelihood_scale": 0.1}
+    assert LIKELIHOODS["bernoulli"]().reported() == {}
+
+
+@pytest.mark.parametrize("scale, beta", [(0.03, 2.0), (0.4, 0.5)])
+def test_the_normal_likelihood_at_the_effective_beta_trains_the_networks_alike(scale, beta):
+    """distortion_s + beta R = (distortion_0.1 + beta (s / 0.1)^2 R) (0.1 / s)^2, less a constant."""
+    images, noise = grey(6, (4, 4, 1)), np.random.default_rng(2).standard_normal((6, 3))
+    gradients = []
+    for name, weight in (("normal_learned_scale", beta),
+                         ("normal", learned_scale.effective_beta(beta, scale))):
+        vae = model.build(Config(image_size=4, hidden_units=8, latent_dim=3, precision="float64", likelihood=name),
+                          (4, 4, 1), 300)
+        networks = vae.encoder.trainable_variables + vae.decoder.trainable_variables
+        if name == "normal_learned_scale":
+            vae.likelihood_layer.log_scale.assign(np.log(scale))
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_mean(vae.terms(images, noise, weight).objective)
+        factor = (0.1 / scale)**2 if name == "normal" else 1
+        gradients.append([factor * gradient for gradient in tape.gradient(loss, networks)])
+    for learned, fixed in zip(*gradients):
+        np.testing.assert_allclose(learned, fixed, rtol=1e-9, atol=1e-12)
+
+
 @pytest.mark.parametrize("name", LIKELIHOODS)
 def test_a_log_prob_takes_several_codes_for_each_image(name):
     """As annealed importance sampling asks for it: chains of codes, one row of images."""
@@ -324,6 +360,19 @@ def linear_curve(train, images, beta, latent_dim=3, noise=catalogue.NORMAL_SCALE
     errors = np.square(variance / kept) * of_kept + (kept - variance) * variance / kept
     squared = errors.sum() + along[~active].sum()
     return rate, squared / (2 * noise**2) + 0.5 * len(values) * np.log(2 * np.pi * noise**2)
+
+
+@pytest.mark.slow
+def test_a_trained_scale_says_at_which_beta_of_the_fixed_scale_the_run_is(linear):  # noqa: F811
+    """The optimal linear VAE with a learned scale is the one with scale 0.1 at the effective beta, in closed form."""
+    images = LinearGaussian(latent_dim=3, pixels=12, noise=0.15, scale=0.3, centre=0.5).images(150)
+    vae = linear_vae(likelihood="normal_learned_scale")
+    train_exactly(vae, images, beta=0.5)
+    scale = vae.likelihood_layer.reported()[catalogue.LIKELIHOOD_SCALE]
+    rate, distortion = linear_curve(images, images, learned_scale.effective_beta(0.5, scale))
+    error = (distortion - 6 * np.log(2 * np.pi * 0.1**2)) * 2 * 0.1**2 / 12
+    assert mean_terms(vae, images, 0.5).numpy()[0].mean() == pytest.approx(rate, rel=1e-3)
+    assert scale == pytest.approx(np.sqrt(error), rel=1e-3)
 
 
 @pytest.mark.slow

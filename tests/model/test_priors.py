@@ -158,6 +158,21 @@ def test_binarization_anew_in_each_step_is_refused():
         Config(prior="exemplar", binarization="dynamic")
 
 
+def test_a_single_training_image_is_refused():
+    with pytest.raises(ConfigError, match="split must be one of 2 training images or more with prior=exemplar"):
+        Config(prior="exemplar", split="cv_1")
+    with pytest.raises(ConfigError, match=r"training images must be 2 or more with prior=exemplar.*\(got 1\)\. Try"):
+        exemplar(grey(1))
+    assert len(exemplar(grey(2))[1]) == 2
+
+
+def test_a_prior_that_leaves_images_out_must_say_so_in_the_catalogue(monkeypatch):
+    """Else the measures, which ask the catalogue, would measure without leaving out, and without a word."""
+    monkeypatch.setitem(catalogue.PRIORS, "exemplar", catalogue.PRIORS["exemplar"]._replace(keeps_images=False))
+    with pytest.raises(ConfigError, match=r"keeps_images of the prior 'exemplar' must be True.*\(got False\)\. Set it"):
+        exemplar(grey(4))
+
+
 def test_the_exemplar_prior_is_a_gaussian_at_each_code():
     vae, _, logs = exemplar(grey(400))
     codes = np.random.default_rng(0).standard_normal((9, 3))

@@ -133,8 +133,16 @@ def test_the_estimate_takes_the_batch_of_evaluations_and_the_images_of_the_data_
     assert large > small
 
 
+def test_the_estimate_counts_every_parameter_of_a_pixel(monkeypatch):
+    monkeypatch.setattr(columns, "num_parameters", lambda config: 0)
+    one, two = (columns.member_bytes(Config(likelihood=name)) for name in ("normal", "discretized_logistic"))
+    assert two - one == 4 * 1024 * 2 * 3072
+    assert one == columns.member_bytes(Config())
+
+
 @pytest.mark.slow
-def test_the_memory_estimate_covers_the_measured_peak(tmp_path):
+@pytest.mark.parametrize("likelihood", ["bernoulli", "discretized_logistic"])
+def test_the_memory_estimate_covers_the_measured_peak(likelihood):
     """The peak of 4 members more, measured from outside, against the estimate."""
     import subprocess
     import sys
@@ -144,13 +152,13 @@ def test_the_memory_estimate_covers_the_measured_peak(tmp_path):
                "from vae_rd.config import Config\n"
                "from vae_rd.training.column import Column\n"
                "images = np.random.default_rng(0).integers(0, 255, (4096, 32, 32, 3), dtype=np.uint8)\n"
-               "members = [Config(beta=0.1 * (m + 1)) for m in range(int(sys.argv[1]))]\n"
+               "members = [Config(beta=0.1 * (m + 1), likelihood=sys.argv[2]) for m in range(int(sys.argv[1]))]\n"
                "column = Column(members, images, strategy=tf.distribute.get_strategy(), jit=True, stacked=False)\n"
                "column.train(0, 3)\n"
                "column.evaluate(Partition(images, np.arange(4096), images))\n"
                "column.restore(column.state(), 3)\n"
                "print(int(open('/proc/self/status').read().split('VmHWM:')[1].split()[0]) * 1024)\n")
-    peaks = [int(subprocess.run([sys.executable, "-c", program, str(members)], capture_output=True, text=True,
-                                check=True).stdout) for members in (1, 5)]
-    measured, estimated = (peaks[1] - peaks[0]) / 4, columns.member_bytes(Config())
+    peaks = [int(subprocess.run([sys.executable, "-c", program, str(members), likelihood],
+                                capture_output=True, text=True, check=True).stdout) for members in (1, 5)]
+    measured, estimated = (peaks[1] - peaks[0]) / 4, columns.member_bytes(Config(likelihood=likelihood))
     assert measured <= estimated <= 4 * measured

@@ -5,7 +5,7 @@ import pytest
 from data_gen.builders import DATASETS
 from vae_rd.catalogue import NETWORKS
 from vae_rd.config import Config
-from vae_rd.sweeps.cost import STEP_MS, cost, duration, num_parameters, step_seconds
+from vae_rd.sweeps.cost import LIKELIHOOD_MS, STEP_MS, cost, duration, num_parameters, step_seconds
 
 
 def test_parameters_against_a_count_by_hand():
@@ -64,3 +64,19 @@ def test_a_prior_and_an_architecture_count_with_their_weights(monkeypatch):
     assert step_seconds(Config(prior="exemplar")) == pytest.approx(2 * step_seconds(Config()), rel=1e-5)
     monkeypatch.setitem(NETWORKS, "toy", toy)
     assert step_seconds(Config(architecture="toy")) == pytest.approx(2 * step_seconds(Config()))
+
+
+def test_a_likelihood_adds_its_own_time_by_the_values_in_an_image():
+    for (architecture, likelihood), milliseconds in LIKELIHOOD_MS.items():
+        config = Config(architecture=architecture, likelihood=likelihood)
+        weights = num_parameters(config) / num_parameters(Config()) if architecture == "mlp" else 1
+        network = weights * STEP_MS[architecture, 1] / 1000
+        assert step_seconds(config) == pytest.approx(network + milliseconds / 1000)
+        small = config.replace(image_size=16, dataset="mnist", batch_size=256)
+        without = small.replace(likelihood="bernoulli")
+        more = 1 if architecture == "cnn" else num_parameters(small) / num_parameters(without)
+        added = step_seconds(small) - more * step_seconds(without)
+        assert added == pytest.approx(2 * milliseconds / 1000 / 4 / 3)
+        exemplar = config.replace(prior="exemplar")
+        assert step_seconds(exemplar) == pytest.approx(2 * network + milliseconds / 1000, rel=1e-5)
+    assert cost([Config(likelihood="normal")]) == cost([Config()])

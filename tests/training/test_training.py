@@ -14,6 +14,7 @@ import scipy.stats
 from tests.numpy_vae import NumpyVae
 from tests.outcomes import CLOCKS, differences, leftovers, outcome
 from vae_rd import model
+from vae_rd.analysis import tables
 from vae_rd.config import Config
 from vae_rd.datasets import random_streams, splits
 from vae_rd.datasets.records import RecordsError
@@ -58,10 +59,10 @@ def overfitted(finish, tmp_path_factory):
 
 
 def numpy_values(vae, partition):
-    """Rate, distortion, mean and stddev of each image, by NumPy."""
+    """Rate, distortion, mean, stddev and logits of each image, by NumPy."""
     noise = random_streams.evaluation_noise(partition.index, vae.latent_dim)
     weights = [weight.numpy() for weight in vae.trainable_variables]
-    return NumpyVae(weights, 1).forward(partition.images / 255, noise)[:4]
+    return NumpyVae(weights, 1).forward(partition.images / 255, noise)[:5]
 
 
 # What a finished run holds
@@ -93,13 +94,36 @@ def test_results_are_the_means_over_every_image(pair, data_dir, split):
         for name, images in (("train", split.train), ("test", split.test),
                              ("test_select", splits.Partition(*(values[half] for values in split.test))),
                              ("test_compare", splits.Partition(*(values[~half] for values in split.test)))):
-            rate, distortion, mean, _ = numpy_values(vae, images)
+            rate, distortion, mean, _, logits = numpy_values(vae, images)
+            errors = images.images.reshape(len(rate), -1) / 255 - scipy.special.expit(logits)
             expected = {"num_images": len(rate), "rate": rate.mean(), "distortion": distortion.mean(),
                         "elbo": -rate.mean() - distortion.mean(),
                         "objective": distortion.mean() + config.beta * rate.mean(),
                         "active_units": (mean.var(0) > 0.01).sum(),
-                        "entropy_floor": likelihoods.entropy_floor(images.images).mean()}
+                        "entropy_floor": likelihoods.entropy_floor(images.images).mean(),
+                        "mean_squared_error": np.square(errors).mean()}
             assert results[name] == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("likelihood", ["normal_learned_scale", "discretized_logistic"])
+def test_results_have_the_squared_error_of_every_likelihood_and_its_scale(finish, tmp_path, data_dir, likelihood):
+    run, = finish(tmp_path, OVERFITTING.replace(likelihood=likelihood))
+    results = run.read_results()
+    assert results["best"]["step"] < 500
+    for checkpoint, block in (("last", results), ("best", results["best"])):
+        opened = finished_run.open_run(run.path, data_dir, checkpoint)
+        codes = opened.codes("test")
+        errors = opened.squared_errors("test", np.arange(len(codes)), codes)
+        assert block["test"]["mean_squared_error"] == pytest.approx(errors.mean(), rel=1e-5)
+        if likelihood == "normal_learned_scale":
+            scale = np.exp(opened.vae.trainable_variables[-1].numpy())
+            assert block["train"]["likelihood_scale"] == block["test"]["likelihood_scale"] == pytest.approx(scale)
+        else:
+            assert "likelihood_scale" not in block["train"]
+    row = tables.collect(tmp_path).query("partition == 'test' and checkpoint == 'last'").iloc[0]
+    assert row["mean_squared_error"] == results["test"]["mean_squared_error"]
+    assert ("likelihood_scale" in row) == (likelihood == "normal_learned_scale")
 
 
 def test_the_history_has_a_row_per_evaluation_and_partition(pair):
@@ -119,8 +143,9 @@ def test_the_history_has_a_row_per_evaluation_and_partition(pair):
                        if row["step"] == step and row["partition"].startswith("test_")) == 100
         last = {row["partition"]: row for row in rows if row["step"] == 60}
         for partition in runs.PARTITIONS:
-            assert run.read_results()[partition] == {name: last[partition][name]
-                                                     for name in ("num_images", *runs.METRICS)}
+            results = run.read_results()[partition]
+            results.pop("mean_squared_error")  # which the history does not have
+            assert results == {name: last[partition][name] for name in ("num_images", *runs.METRICS)}
 
 
 def test_the_first_rows_are_those_of_the_untrained_model(pair, split):
@@ -227,7 +252,7 @@ def test_the_score_has_the_whole_rate_whatever_part_is_penalised(split, part):
     """Codes far from all training codes have a low marginal KL, and must not make an evaluation the best."""
     evaluator, random = evaluation.Evaluator(split, TINY.replace(rate_terms=part)), np.random.default_rng(0)
     rate, distortion = random.uniform(1, 9, (2, 300)).astype(np.float32)
-    values = evaluation.PerExample(split.test.index, rate, distortion, np.full(300, -1e6), rate, rate)
+    values = evaluation.PerExample(split.test.index, rate, distortion, np.full(300, -1e6), rate, rate, rate)
     half = random_streams.select_half(split.test.index)
     expected = (distortion[half] + 0.25 * rate[half].astype(np.float64)).mean()
     assert evaluator.score({"test": values}, 0.25) == pytest.approx(expected, rel=1e-6)
@@ -253,10 +278,10 @@ def test_the_evaluated_objective_has_the_exact_part_of_the_rate(finish, tmp_path
     config = TINY.replace(rate_terms=part, beta=2.0, train_steps=40, eval_images=60)
     run, = finish(tmp_path, config)
     vae = model.load(run.model)
-    _, _, means, stddevs = numpy_values(vae, split.train)
+    _, _, means, stddevs, _ = numpy_values(vae, split.train)
     for name in ("train", "test"):
         partition = getattr(split, name)
-        _, distortion, mean, stddev = numpy_values(vae, partition)
+        _, distortion, mean, stddev, _ = numpy_values(vae, partition)
         noise = random_streams.evaluation_noise(partition.index, 4)
         codes = mean + stddev * noise
         densities = scipy.stats.norm.logpdf(codes[:, None], means, stddevs).sum(2)  # each code under each training code

@@ -11,9 +11,9 @@ from matplotlib.figure import Figure
 
 from vae_rd.analysis import matched_rate, naming, quantities, tables
 from vae_rd.analysis.tables import TableError, curves, folders
-from vae_rd.catalogue import LIKELIHOODS
+from vae_rd.catalogue import LIKELIHOOD_SCALE, LIKELIHOODS
 from vae_rd.config import STACKABLE_FIELDS, Config
-from vae_rd.figures import against_beta, against_rate, against_step, curve_names, distances
+from vae_rd.figures import against_beta, against_rate, against_step, curve_names, distances, learned_scale
 from vae_rd.figures.rd_curves import rd_figure
 from vae_rd.storage.runs import RunDir
 from vae_rd.sweeps.experiments import DEFAULT_SCALE, OTHER_DATASETS, SCALES, Experiment, experiment
@@ -270,13 +270,16 @@ def priors(material: Material) -> Drawn:
 
 
 def likelihoods(material: Material) -> Drawn:
-    """A plane for each likelihood and network, as their distortions do not compare; and squared error, which does."""
-    drawn = rd_curves(material)
-    lacking = _lacking(material, quantities.MEAN_SQUARED_ERROR)
-    if not lacking:
-        drawn.figures[f"{material.experiment.name}_squared_error"] = against_rate.squared_error_figure(
-            material.checkpoint())
-    return drawn._replace(notes=lacking)
+    """A plane for each likelihood, as their distortions do not compare; squared error, which does; learned scales."""
+    name, points, drawn = material.experiment.name, material.checkpoint(), rd_curves(material)
+    no_errors, no_scales = (_lacking(material, column) for column in (quantities.MEAN_SQUARED_ERROR, LIKELIHOOD_SCALE))
+    if not no_errors:
+        drawn.figures[f"{name}_squared_error"] = against_rate.squared_error_figure(points)
+    if not no_scales:
+        last = learned_scale.with_effective_beta(material.table[material.table["checkpoint"] == "last"])
+        drawn.figures[f"{name}_scale"] = learned_scale.scale_figure(
+            curves(last), curve_names.looks(points, ["likelihood"]))
+    return drawn._replace(notes=[*no_errors, *no_scales])
 
 
 def _lacking(material: Material, column: str) -> list[str]:

@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
-from vae_rd.catalogue import NORMAL_SCALE
+from vae_rd.catalogue import LIKELIHOOD_SCALE, NORMAL_SCALE
 
 ENTROPY_BLOCK = 4096  # images per block: 12.6 million pixels, 50 MB of float32
 MIN_LOGISTIC_SCALE = 1e-4  # 1/40 of a grey level: the level at the mean has probability 1 in float32
@@ -36,6 +36,10 @@ class Likelihood(keras.layers.Layer):
     def floor(images: np.ndarray) -> np.ndarray | None:
         """Lowest distortion that any parameters reach on uint8 images [num, ...]: [num] nats, or None if unbounded."""
         return None
+
+    def reported(self) -> dict[str, float]:
+        """Numbers of its own for results.json and the tables, by name, such as a learned scale; most have none."""
+        return {}
 
     def _pixels(self, parameters: tf.Tensor) -> tfd.Distribution:
         """The distribution of single pixels, batch [..., height, width, channels]."""
@@ -75,6 +79,10 @@ class Normal(Likelihood):
         """The distortion at mean = image: pixels * log(scale * sqrt(2 pi)), below zero."""
         return np.full(len(images), np.prod(images.shape[1:]) * (math.log(NORMAL_SCALE) + 0.5 * math.log(2 * math.pi)))
 
+    def reported(self) -> dict[str, float]:
+        """The fixed scale."""
+        return {LIKELIHOOD_SCALE: NORMAL_SCALE}
+
     def _pixels(self, parameters: tf.Tensor) -> tfd.Distribution:
         return tfd.Normal(parameters, tf.constant(NORMAL_SCALE, parameters.dtype))
 
@@ -82,13 +90,18 @@ class Normal(Likelihood):
 class NormalLearnedScale(Likelihood):
     """N(mean, scale^2) with one scale for all pixels, learned: at its optimum scale^2 is the mean squared error.
 
-    The objective weighs squared errors by 1 / (2 scale^2), so the scale and beta are confounded: what a beta means
-    changes as the scale is learned. No floor: a perfect reconstruction with scale 0 has distortion -infinity.
+    The objective weighs squared errors by 1 / (2 scale^2), so the scale and beta are confounded: means and codes are
+    those of `Normal` at beta * (scale / 0.1)^2, and the scale is learned. No floor: a perfect reconstruction with scale
+    0 has distortion -infinity.
     """
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
         self.log_scale = self.add_weight(name="log_scale", shape=(), initializer=_constant(math.log(NORMAL_SCALE)))
+
+    def reported(self) -> dict[str, float]:
+        """The learned scale."""
+        return {LIKELIHOOD_SCALE: math.exp(float(self.log_scale.numpy()))}
 
     def _pixels(self, parameters: tf.Tensor) -> tfd.Distribution:
         return tfd.Normal(parameters, tf.exp(tf.convert_to_tensor(self.log_scale)))

@@ -20,6 +20,7 @@ class Coded(NamedTuple):
     distortion: tf.Tensor  # [batch], -log p(x|z), summed over pixels and channels, nats
     posterior: tfd.Distribution  # q(z|x): batch [batch], event [latent_dim]
     codes: tf.Tensor  # [batch, latent_dim], one sample of each posterior
+    parameters: tf.Tensor  # [batch, height, width, channels * per pixel], of the likelihood at the codes
 
 
 class Terms(NamedTuple):
@@ -73,7 +74,11 @@ class VAE(keras.Model):
             if not any(isinstance(layer, networks.Gate) for layer in part.layers):
                 raise ConfigError(f"architecture must have gates in its {part.name} with conditioning=beta (got "
                                   f"{architecture!r}, with none). Let its hidden layers go through layers.gated.")
-        self.prior_layer = _chosen("prior", prior, priors.PRIORS)(
+        prior_class = _chosen("prior", prior, priors.PRIORS)
+        if prior_class.leaving_out is not priors.Prior.leaving_out and not catalogue.PRIORS[prior].keeps_images:
+            raise ConfigError(f"keeps_images of the prior {prior!r} must be True, as its class overrides leaving_out "
+                              "(got False). Set it in vae_rd.catalogue.PRIORS, or measures leave nothing out.")
+        self.prior_layer = prior_class(
             latent_dim, image_shape=image_shape, posterior=self.posterior, num_train=num_train, seed=seed, dtype=dtype)
         self.likelihood_layer = likelihood_class(dtype=dtype)
         self.trackers = {name: keras.metrics.Mean(name) for name in ("rate", "distortion", "objective")}
@@ -98,7 +103,14 @@ class VAE(keras.Model):
         """Shows the prior the training images [num, height, width, channels] uint8, before training.
 
         The exemplar prior keeps some, and the VampPrior starts from some.
+
+        Raises:
+            ConfigError: if it keeps images, and would leave out the only one.
         """
+        prior = self._arguments["prior"]
+        if catalogue.PRIORS[prior].keeps_images and len(images) < 2:
+            raise ConfigError(f"training images must be 2 or more with prior={prior}, which leaves an image out of its "
+                              f"own prior (got {len(images)}). Try a larger split, or another prior.")
         self.prior_layer.adapt(images)
 
     def likelihood(self, codes: tf.Tensor, beta: tf.Tensor | float | None = None) -> tfd.Distribution:
@@ -117,17 +129,19 @@ class VAE(keras.Model):
             noise: [batch, latent_dim], standard normal.
             beta: weight of the rate, and what conditioned networks are told: a number, or [batch].
         """
-        rate, distortion, posterior, codes = self.rate_and_distortion(images, noise, beta)
+        rate, distortion, posterior, codes, _ = self.rate_and_distortion(images, noise, beta)
         penalty = rate if self.rate_terms == "both" else getattr(
             self.information(posterior, codes, images), self.rate_terms)
         return Terms(rate, distortion, penalty, objective(distortion, penalty, beta))
 
     def rate_and_distortion(self, images: tf.Tensor, noise: tf.Tensor, beta: tf.Tensor | float | None = None) -> Coded:
-        """Rate [batch], distortion [batch], posterior and codes [batch, latent_dim]: all that evaluation needs."""
+        """Rate [batch], distortion [batch], and what they are made of: all that evaluation needs."""
         posterior = self.posterior(images, beta)
         codes = posterior.mean() + posterior.stddev() * noise
         rate = kl_divergence(posterior, self.prior(images), codes)
-        return Coded(rate, -self.likelihood(codes, beta).log_prob(images), posterior, codes)
+        parameters = self._decoded(codes, beta)
+        likelihood = self.likelihood_layer.distribution(parameters)
+        return Coded(rate, -likelihood.log_prob(images), posterior, codes, parameters)
 
     def information(self, posterior: tfd.Distribution, codes: tf.Tensor, images: tf.Tensor | None = None
                     ) -> InformationTerms:

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections.abc import Hashable
 
-from vae_rd.catalogue import EVALUATION_BATCH, NETWORKS
+from vae_rd.catalogue import EVALUATION_BATCH, LIKELIHOODS, NETWORKS
 from vae_rd.config import STACKABLE_FIELDS, Config
 from vae_rd.sweeps.cost import cost, images_and_channels, num_parameters
 from vae_rd.training import gpus
@@ -91,12 +91,16 @@ def num_gpus() -> int:
 
 
 def _activations(config: Config) -> int:
-    """Numbers in one batch, of evaluation or training, whichever is larger: images, logits, hidden layers."""
+    """Numbers in one batch, of evaluation or training, whichever is larger.
+
+    Twice images and parameters of the likelihood, and four times hidden layers.
+    """
     pixels, channels = config.image_size**2, images_and_channels(config)[1]
     network = NETWORKS[config.architecture]
     width, layers = getattr(config, network.width), range(1, config.num_layers + 1)
     hidden = sum(width * pixels // 4**layer if network.halves else width for layer in layers)
-    return max(EVALUATION_BATCH, config.batch_size) * (4 * channels * pixels + 4 * hidden)
+    values = (2 + 2 * LIKELIHOODS[config.likelihood].per_pixel) * channels * pixels
+    return max(EVALUATION_BATCH, config.batch_size) * (values + 4 * hidden)
 
 
 @functools.cache

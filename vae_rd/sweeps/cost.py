@@ -15,6 +15,11 @@ EVALUATION_SHARE = 1 / 3  # time to evaluate an image, as a share of training on
 # Of a step's time per image, for an image that a prior has encoded besides the batch. Steps of MLPs took 1.6 to 2.1
 # times as long with exemplar's 256, 1.5 to 2.0 times with vamp's 128, which are trained as well, and 1.05 with others.
 ENCODER_SHARE = 1 / 2
+# Milliseconds that a likelihood adds to such a step beyond what its weights do. Steps were taken in turns on two busy
+# cores; as shares of Bernoulli's those of the discretized logistic took 1.77 (1-layer MLP), 1.39 (3 layers) and 1.35 to
+# 1.64 (CNN), of the continuous Bernoulli 1.05, 0.94 and 1.20 to 1.33. CNNs run without XLA, which fuses the formulas.
+LIKELIHOOD_MS = {("mlp", "discretized_logistic"): 2.0, ("cnn", "discretized_logistic"): 8.0,
+                 ("cnn", "continuous_bernoulli"): 4.0}
 DISK_COPIES = 5  # of the weights in a run directory: model.keras, best, and last with Adam's two slots
 BYTES_PER_IMAGE = 2 * 32  # of per-example values, for last and best
 
@@ -39,21 +44,19 @@ def seconds(configs: Sequence[Config]) -> list[float]:
     """Expected seconds of each run: its evaluations, and its share of a training that several runs share."""
     runs = collections.Counter(config.training_key for config in configs if config.conditioning == "beta")
     return [step_seconds(config) * config.train_steps / runs.get(config.training_key, 1)
-            + image_seconds(config) * EVALUATION_SHARE * _images_evaluated(config) for config in configs]
+            + (image_seconds(config) + likelihood_seconds(config)) * EVALUATION_SHARE * _images_evaluated(config)
+            for config in configs]
 
 
 def step_seconds(config: Config) -> float:
     """Expected seconds per optimizer step on 2 cores, with the images that the prior has encoded besides the batch."""
-    return image_seconds(config) * (config.batch_size + ENCODER_SHARE * PRIORS[config.prior].encoded_images)
+    encoded = ENCODER_SHARE * PRIORS[config.prior].encoded_images
+    return image_seconds(config) * (config.batch_size + encoded) + likelihood_seconds(config) * config.batch_size
 
 
 def image_seconds(config: Config) -> float:
-    """Expected seconds per image of a step: measured ones, scaled by parameters; convolutions by area and channels.
-
-    An architecture without measurements counts as a cnn if its layers halve the image, else as an mlp.
-    """
-    network = NETWORKS[config.architecture]
-    like = "cnn" if network.halves else "mlp"
+    """Expected seconds per image of a step: measured ones, scaled by parameters; convolutions by area and channels."""
+    network, like = NETWORKS[config.architecture], _measured_architecture(config)
     protocol = Config(architecture=like, num_layers=min(config.num_layers, 3))
     one, three = (STEP_MS[like, layers] for layers in (1, 3))
     milliseconds = one + (three - one) / 2 * (protocol.num_layers - 1)
@@ -62,6 +65,18 @@ def image_seconds(config: Config) -> float:
     else:
         share = (config.image_size / 32) ** 2 * getattr(config, network.width) / protocol.channels
     return milliseconds / 1000 * share / protocol.batch_size
+
+
+def likelihood_seconds(config: Config) -> float:
+    """Expected seconds per image that the likelihood adds to those of the network, by the values in an image."""
+    milliseconds = LIKELIHOOD_MS.get((_measured_architecture(config), config.likelihood), 0.0)
+    share = (config.image_size / 32) ** 2 * images_and_channels(config)[1] / 3
+    return milliseconds / 1000 * share / Config().batch_size
+
+
+def _measured_architecture(config: Config) -> str:
+    """One without measurements counts as a cnn if its layers halve the image, else as an mlp."""
+    return "cnn" if NETWORKS[config.architecture].halves else "mlp"
 
 
 def num_parameters(config: Config) -> int:

@@ -32,6 +32,7 @@ class Evaluated(NamedTuple):
     stddev: np.ndarray  # [members, num, latent_dim], of the posterior
     log_posterior: np.ndarray  # [members, num], log q(z|x) at the image's code, nats
     log_prior: np.ndarray  # [members, num], log p(z) at the image's code, nats
+    mean_squared_error: np.ndarray  # [members, num], of the mean picture at the code, over pixels and channels
 
 
 class Column:
@@ -233,8 +234,9 @@ class Column:
         images = _unit_interval(images, noise.dtype)
         coded = self.template.rate_and_distortion(images, noise, beta)
         posterior, codes = coded.posterior, coded.codes
+        errors = images - self.template.likelihood_layer.picture(coded.parameters)
         return Evaluated(coded.rate, coded.distortion, posterior.mean(), posterior.stddev(), posterior.log_prob(codes),
-                         self.template.prior(images).log_prob(codes))
+                         self.template.prior(images).log_prob(codes), tf.reduce_mean(tf.square(errors), [1, 2, 3]))
 
     # State
 

@@ -206,8 +206,11 @@ class Training:
         images = self.split.test.images[shown] / np.float32(255)
         for number, member in enumerate(self.members):
             if member.active:
-                vae = self.column.member_model(number, final[number])
-                member.finish(vae, {"last": last[number], "best": best[number]}, images)
+                vae = self.column.member_model(number, weights[number])
+                reported = {"best": vae.likelihood_layer.reported()}
+                vae.assign_weights(final[number])
+                reported["last"] = vae.likelihood_layer.reported()
+                member.finish(vae, {"last": last[number], "best": best[number]}, reported, images)
 
     def _facts(self) -> dict:
         """What results.json says of every member alike."""

@@ -83,9 +83,11 @@ class Member:
             weights: of this member, by name.
         """
         seconds = round(self._clock.wall_seconds(), 3)
+        means = {partition: values[partition].metrics() for partition in runs.PARTITIONS
+                 if len(values[partition].index)}
         rows: list[dict[str, Any]] = [
-            {"step": step, "partition": partition, **values[partition].metrics(), "wall_seconds": seconds}
-            for partition in runs.PARTITIONS if len(values[partition].index)]
+            {"step": step, "partition": partition, **{name: found[name] for name in ("num_images", *runs.METRICS)},
+             "wall_seconds": seconds} for partition, found in means.items()]
         for row in rows:
             bad = [name for name in runs.METRICS if name != "entropy_floor" and not np.isfinite(row[name])]
             if bad:
@@ -131,12 +133,14 @@ class Member:
                               "diverged": {"step": step, "quantity": quantity}, **self._provenance(step)})
         self._board.finish(runs.DIVERGED)
 
-    def finish(self, vae: model.VAE, evaluations: dict[str, dict[str, PerExample]], images: np.ndarray) -> None:
+    def finish(self, vae: model.VAE, evaluations: dict[str, dict[str, PerExample]],
+               reported: dict[str, dict[str, float]], images: np.ndarray) -> None:
         """Writes the final files of the run, results.json last.
 
         Args:
             vae: the final model.
             evaluations: of the whole sets, with the weights `last` and `best`: values per partition.
+            reported: the likelihood's own numbers with either.
             images: [num, height, width, channels] in [0, 1], for TensorBoard's reconstructions.
         """
         for checkpoint, values in evaluations.items():
@@ -149,7 +153,8 @@ class Member:
         step = self.config.train_steps
         self._board.pictures(vae, images, step)
         self._board.finish(runs.FINISHED)
-        means = {checkpoint: {partition: values.metrics() for partition, values in parts.items() if len(values.index)}
+        means = {checkpoint: {partition: {**values.metrics(), **reported[checkpoint]}
+                              for partition, values in parts.items() if len(values.index)}
                  for checkpoint, parts in evaluations.items()}
         ending.end(self.run, {"status": runs.FINISHED, "step": step, **means["last"],
                               "best": {"step": self.progress.best_step, **means["best"]}, **self._provenance(step)})
