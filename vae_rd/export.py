@@ -160,7 +160,7 @@ def export_experiment(table: "pd.DataFrame", name: str, runs_dir: str | os.PathL
     for stem, figure in drawn.figures.items():
         _write_figure(figure, out, stem)
         print(f"see {out / stem}.png and .pdf")
-    for stem, values in {name: drawn.curves, **drawn.tables}.items():
+    for stem, values in {**({name: drawn.curves} if drawn.figures else {}), **drawn.tables}.items():
         write_text(out / f"{stem}.csv", tables.csv_text(values))
 
 

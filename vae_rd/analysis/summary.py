@@ -41,11 +41,10 @@ _MEASURED: dict[str, dict[str, tuple[str, str, str]]] = {
     "memorisation": {"at the mean": (MEMORISED_AT_MEAN, "test", ".1%"),
                      "its control": (MEMORISED_AT_MEAN_CONTROL, "test", ".1%"),
                      "sampled codes": (MEMORISED, "test", ".1%"), "their control": (MEMORISED_CONTROL, "test", ".1%")},
-    "neighbours": {"mean distance": ("nearest_distance", "test", ".2f"),
-                   "90th percentile": ("nearest_distance_p90", "test", ".2f")},
     "log_px": {"ELBO": ("elbo", "test", ".1f"), "log p(x), importance sampling": (LOG_PX, "test", ".1f"),
                "share flagged": (UNRELIABLE, "test", ".0%"), "log p(x), AIS": (LOG_PX_AIS, "test", ".1f"),
-               "AIS less importance sampling": ("ais_excess", "test", ".1f")},
+               "the same images, AIS less importance sampling": ("ais_excess", "test", ".1f"),
+               "AIS, bidirectional gap": ("bidirectional_gap", "test", ".1f")},
 }
 
 # Of the table of convergence: headings, with quantity and partition.
