@@ -31,6 +31,8 @@ def rebuilt(results, tmp_path_factory):
     text = (results / "README.md").read_text()
     folder.joinpath("README.md").write_text(re.sub(r"(<!-- table: \w+ -->\n).*?<!-- end -->", r"\1<!-- end -->", text,
                                                    flags=re.DOTALL))
+    for page in results.glob("*.html"):
+        (folder / page.name).touch()
     subprocess.run([sys.executable, "-m", "vae_rd.export", f"--from={folder}"], check=True, capture_output=True)
     return folder
 
@@ -48,6 +50,11 @@ def test_the_table_to_read_is_that_of_the_published_runs(results, rebuilt):
 def test_the_tables_of_the_readme_are_made_from_the_published_runs(results, rebuilt):
     text = (results / "README.md").read_text()
     assert text.count("<!-- table: ") >= 3 and (rebuilt / "README.md").read_text() == text
+
+
+def test_pages_are_those_of_the_published_runs(results, rebuilt):
+    for page in results.glob("*.html"):
+        assert (rebuilt / page.name).read_text() == page.read_text(), page
 
 
 def test_figures_are_those_of_the_published_runs(results, rebuilt):

@@ -169,8 +169,8 @@ def export_results(results_dir: str | os.PathLike, scale: str | None = None) -> 
 
     Args:
         results_dir: holds `runs`; gets runs.csv, rd_curves.csv, rd_table.txt and claims.csv, in `figures` all curves
-            and the figures of every experiment of which no curve is missing as a whole, and the tables in its
-            README.md, if it has one.
+            and the figures of every experiment of which no curve is missing as a whole. What it has of a README.md and
+            of pages to explore (figure3.html) is made anew: of the first the tables.
         scale: as in `export_experiment`.
 
     Raises:
@@ -190,6 +190,8 @@ def export_results(results_dir: str | os.PathLike, scale: str | None = None) -> 
         if paper.has_every_curve(table, wanted):
             export_experiment(table, name, runs_dir, figures_dir, wanted.scale)
     judged = export_claims(table, runs_dir, results, scale)
+    if pages := [name for name in experiments.names() if (results / f"{name}.html").is_file()]:
+        export_pages(table, runs_dir, results, pages, scale)
     readme = results / "README.md"
     if readme.is_file():
         write_text(readme, summary.fill(readme.read_text(), table, points, judged,

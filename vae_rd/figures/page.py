@@ -7,6 +7,7 @@ a page for each, as their distortions do not compare.
 
 import os
 import pathlib
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -25,6 +26,7 @@ from vae_rd.sweeps import experiments
 ALWAYS = ("split", "num_layers", "prior")  # fields that have buttons, whether or not they differ
 OTHER_RUNS = "other_runs"  # the page of those that no experiment holds
 _BUTTONS = ".bk-btn.bk-active { background: %s; border-color: %s; color: white }" % (("#5B7C99",) * 2)
+_RANDOM_ID = re.compile(r"\b[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}\b")
 _TITLES = {"num_layers": "layers"}  # of buttons, where they are not the field's name
 
 
@@ -122,7 +124,14 @@ def page(table: pd.DataFrame, runs_dir: str | os.PathLike, title: str, note: str
         layouts.row(left, layouts.column(panel, histogram), spacing=28),
         _text(page_texts.claims(judged), sum(page_plots.WIDTHS), "claims"), margin=(8, 16, 24, 16)))
     document.js_on_event(events.DocumentReady, show)
-    return file_html(document, resources.INLINE, title)
+    return _numbered(file_html(document, resources.INLINE, title))
+
+
+def _numbered(html: str) -> str:
+    """The page with numbers for Bokeh's random ids, so that the same runs give the same file."""
+    numbers = {found: f"00000000-0000-4000-8000-{index:012}"
+               for index, found in enumerate(dict.fromkeys(_RANDOM_ID.findall(html)))}
+    return _RANDOM_ID.sub(lambda match: numbers[match[0]], html)
 
 
 def _runs(count: int) -> str:
