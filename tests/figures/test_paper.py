@@ -291,6 +291,13 @@ def test_log_px_rises_with_the_number_of_samples():
         assert list(line.get_xdata()) == [1, 10] and np.diff(line.get_ydata()) == pytest.approx(2)
 
 
+def test_betas_whose_log_px_was_not_measured_are_not_in_the_key():
+    points = drawn("log_likelihood").curves
+    points = points[points["checkpoint"] == "last"].copy()
+    points.loc[points["beta"] == 0.1, ["log_px_k1_mean", "log_px_k10_mean"]] = np.nan
+    assert key_of(against_beta.samples_figure(points)) == {"\u03b2 = 0.01", "\u03b2 = 1"}
+
+
 @pytest.mark.slow
 def test_priors_have_their_curves_their_gap_and_their_distortion_at_matched_rate(tmp_path):
     wanted = experiment("priors", "laptop")

@@ -130,6 +130,7 @@ def samples_figure(curves: pd.DataFrame) -> Figure:
     test = curves[(curves["partition"] == "test") & (curves["num_train"] == curves["num_train"].min())]
     pattern = re.compile(rf"{quantities.LOG_PX_SAMPLES}([0-9]+)_mean")
     sizes = sorted(int(found[1]) for found in map(pattern.fullmatch, test.columns) if found)
+    test = test.dropna(subset=[f"{quantities.LOG_PX_SAMPLES}{size}_mean" for size in sizes])  # betas not measured
     networks = list(test.groupby(["architecture", "num_layers"], sort=False))
     betas = sorted(test["beta"].unique())
     colours = style.ordered_colours(len(betas))
