@@ -8,6 +8,7 @@ import zlib
 import numpy as np
 import pandas as pd
 
+from vae_rd.analysis import tables
 from vae_rd.config import Config, split_size
 from vae_rd.storage import ending
 from vae_rd.storage.runs import FINISHED, METRICS, PARTITIONS, RunDir, run_dir
@@ -66,7 +67,8 @@ def fabricate_run(runs_dir: str | os.PathLike, config: Config, status: str = FIN
     if status == FINISHED:
         ending.end(run, {"status": FINISHED, "step": config.train_steps, **block,
                          "best": {"step": config.train_steps // 2, **block}, "wall_seconds": 60.0,
-                         "steps_per_second": 90.0, "num_train": num_images, "num_test": num_images})
+                         "steps_per_second": 90.0, "num_train": num_images, "num_test": num_images,
+                         "versions": dict.fromkeys(tables.VERSIONS, "0.1.9")})
     elif status == "diverged":
         ending.end(run, {"status": status, "step": 70, "diverged": {"step": 70, "quantity": "rate"}})
     if measures:

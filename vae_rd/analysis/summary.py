@@ -15,6 +15,9 @@ import pandas as pd
 
 from vae_rd.analysis import naming, tables, verdicts
 from vae_rd.analysis.quantities import (
+    GAP,
+    GAP_DECODER,
+    GAP_ENCODER,
     LOG_PX,
     LOG_PX_AIS,
     MARGINAL_KL,
@@ -41,6 +44,8 @@ _MEASURED: dict[str, dict[str, tuple[str, str, str]]] = {
     "memorisation": {"at the mean": (MEMORISED_AT_MEAN, "test", ".1%"),
                      "its control": (MEMORISED_AT_MEAN_CONTROL, "test", ".1%"),
                      "sampled codes": (MEMORISED, "test", ".1%"), "their control": (MEMORISED_CONTROL, "test", ".1%")},
+    "refinement": {"gap in D + beta R": (GAP, "test", ".1f"), "the encoder's part": (GAP_ENCODER, "test", ".1f"),
+                   "the rest": (GAP_DECODER, "test", ".1f")},
     "log_px": {"ELBO": ("elbo", "test", ".1f"), "log p(x), importance sampling": (LOG_PX, "test", ".1f"),
                "share flagged": (UNRELIABLE, "test", ".0%"), "log p(x), AIS": (LOG_PX_AIS, "test", ".1f"),
                "the same images, AIS less importance sampling": ("ais_excess", "test", ".1f"),

@@ -27,10 +27,10 @@ UNREADABLE = "unreadable"
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a cell begins with that a spreadsheet calculates
 _NAMED = 5  # unsealed runs that are named in a line
 _ABOUT_THE_RUN = ("num_train", "num_test", "wall_seconds", "steps_per_second")
-_VERSIONS = {name: f"{name}_version" for name in ("vae_rd", "tensorflow", "keras", "tensorflow_probability", "numpy")}
+VERSIONS = {name: f"{name}_version" for name in ("vae_rd", "tensorflow", "keras", "tensorflow_probability", "numpy")}
 COLUMN_MEMBERS = "column_members"  # runs that were trained together: wall_seconds are those of all of them
 _LEADING = ("run", "status", "note", *CONFIG_COLUMNS, "partition", "checkpoint", "step", "num_images", *METRICS,
-            *_ABOUT_THE_RUN, COLUMN_MEMBERS, *_VERSIONS.values())
+            *_ABOUT_THE_RUN, COLUMN_MEMBERS, *VERSIONS.values())
 
 
 class TableError(FileError):
@@ -230,7 +230,7 @@ def _readable_rows(run: RunDir) -> list[dict[str, Any]]:
         return [{**about, **_progress(run, config, results)}]
     about.update({name: results.get(name) for name in _ABOUT_THE_RUN}, note=run.remarks() or _outdated(measures))
     about[COLUMN_MEMBERS] = len(results.get("column") or [run.path.name])
-    about.update({column: results.get("versions", {}).get(name) for name, column in _VERSIONS.items()})
+    about.update({column: results.get("versions", {}).get(name) for name, column in VERSIONS.items()})
     rows = []
     for checkpoint, block in (("last", results), ("best", results.get("best") or {})):
         for partition in PARTITIONS:
