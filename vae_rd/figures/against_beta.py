@@ -98,7 +98,8 @@ def log_px_figure(curves: pd.DataFrame) -> Figure:
                 flagged = points[~(points.get(f"{quantities.UNRELIABLE}_mean", np.nan) <= quantities.TRUSTED)]
                 axes.plot(flagged["beta"], flagged[f"{quantities.LOG_PX}_mean"], "o", color=colour,
                           markerfacecolor="white", markersize=4.2, zorder=4)
-                beta_axes.draw(axes, points, quantities.LOG_PX_AIS, colour, linestyle="none", marker="x", markersize=5)
+                beta_axes.draw(axes, points, quantities.LOG_PX_AIS, colour, linestyle="none", marker="x", markersize=5,
+                               zorder=5)
             if floor := rd_axes.floor_of(rows):
                 axes.axhline(-floor.level, color="black", **_GUIDE)
         grid[0, 0].set_ylabel("test log p(x) (nats per image)")
