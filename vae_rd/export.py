@@ -194,8 +194,7 @@ def export_results(results_dir: str | os.PathLike, scale: str | None = None) -> 
         export_pages(table, runs_dir, results, pages, scale)
     readme = results / "README.md"
     if readme.is_file():
-        write_text(readme, summary.fill(readme.read_text(), table, points, judged,
-                                          tables.histories(table, runs_dir)))
+        write_text(readme, summary.fill(readme.read_text(), table, points, judged, runs_dir))
 
 
 def export_pages(table: "pd.DataFrame", runs_dir: str | os.PathLike, out_dir: str | os.PathLike,

@@ -22,8 +22,7 @@ def fill(tmp_path_factory):
                       measures={"last": information} if beta == 0.1 else None)
     table = tables.collect(folder)
     points, judged = tables.curves(table), verdicts.evaluate(table, "tenth")
-    histories = tables.histories(table, folder)
-    return lambda name: summary.fill(TABLE.format(name), table, points, judged, histories)
+    return lambda name: summary.fill(TABLE.format(name), table, points, judged, folder)
 
 
 def rows(text):
@@ -69,7 +68,7 @@ def test_convergence_says_what_was_at_each_share_of_the_steps(tmp_path):
             for step, partition, count, value in values])
     table = tables.collect(tmp_path)
     text = summary.fill(TABLE.format("convergence"), table, tables.curves(table), verdicts.evaluate(table, "tenth"),
-                        tables.histories(table, tmp_path))
+                        tmp_path)
     (line,) = rows(text)
     assert line["steps"] == "2,570 \u2192 12,850 \u2192 24,415" and line["restarts"] == "2"
     assert line["test D"] == "98.5 \u2192 90.5 \u2192 81.5"

@@ -7,6 +7,7 @@ The text holds a pair of comment lines for each table, between which `export` wr
 """
 
 import functools
+import os
 import re
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -56,7 +57,8 @@ _MEASURED: dict[str, dict[str, tuple[str, str, str]]] = {
 _MOVING = {"train R": ("rate", "train"), "train D": ("distortion", "train"), "test D": ("distortion", "test")}
 
 
-def fill(text: str, table: pd.DataFrame, points: pd.DataFrame, judged: pd.DataFrame, histories: pd.DataFrame) -> str:
+def fill(text: str, table: pd.DataFrame, points: pd.DataFrame, judged: pd.DataFrame,
+         runs_dir: str | os.PathLike) -> str:
     """The text with each of its tables made anew.
 
     Args:
@@ -64,14 +66,14 @@ def fill(text: str, table: pd.DataFrame, points: pd.DataFrame, judged: pd.DataFr
         table: what `tables.collect` returned.
         points: what `tables.curves` made of it.
         judged: the claims table, from `verdicts.evaluate`.
-        histories: from `tables.histories`.
+        runs_dir: the folder it was collected from; histories are read from it where the text has their table.
 
     Raises:
         TableError: for an unknown table.
     """
     makers: dict[str, Callable[[], str]] = {
         "runs": functools.partial(_runs, table), "claims": functools.partial(_claims, judged),
-        "convergence": functools.partial(_convergence, histories),
+        "convergence": functools.partial(_convergence, table, runs_dir),
         **{name: functools.partial(_measured, points, columns) for name, columns in _MEASURED.items()}}
 
     def made(match: re.Match) -> str:
@@ -125,8 +127,9 @@ def _cell(row: pd.Series | None, column: str, form: str) -> str:
     return tables.mean_and_spread(mean, std, restarts, form)
 
 
-def _convergence(histories: pd.DataFrame) -> str:
+def _convergence(table: pd.DataFrame, runs_dir: str | os.PathLike) -> str:
     """Rate and distortion, means over restarts, at shares of the steps: a line for each point."""
+    histories = tables.histories(table, runs_dir)
     rows = histories[histories["partition"].isin([partition for _, partition in _MOVING.values()])]
     names = _naming_fields(histories)
     lines = []

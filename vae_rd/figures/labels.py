@@ -94,13 +94,12 @@ class Labeller:
         artist.set_position((x, y))
         artist.set_rotation(angle)
         filled = _grid(place, half, angle)
-        self._taken = np.concatenate([self._taken, filled])
         if about is not None:
             line = _leader(about, place, half)
             self._axes.plot(*self._axes.transData.inverted().transform(line).T, color=artist.get_color(),
                             linewidth=0.4, zorder=2, scalex=False, scaley=False)
             filled = np.concatenate([filled, _along(line)])
-            self._taken = np.concatenate([self._taken, _along(line)])
+        self._taken = np.concatenate([self._taken, filled])
         self._joints = np.concatenate([self._joints, filled])
         return True
 

@@ -57,7 +57,7 @@ def scale_figure(curves: pd.DataFrame, looks: dict[tuple, tuple]) -> Figure:
             axes.yaxis.set_major_formatter(matplotlib.ticker.StrMethodFormatter("{x:g}"))
             axes.yaxis.set_minor_formatter(matplotlib.ticker.NullFormatter())
         for axes in grid[0]:  # where scales seldom span a factor of ten
-            axes.yaxis.set_major_locator(matplotlib.ticker.LogLocator(subs=(1, 2, 5)))
+            style.number_log_axis(axes.yaxis)
         grid[0, 0].set_ylabel("scale of a pixel")
         grid[1, 0].set_ylabel(f"\N{GREEK SMALL LETTER BETA} at the fixed\nscale of {NORMAL_SCALE:g}")
         lines = [(label, {"color": colour, "marker": marker}) for label, colour, marker in looks.values()]

@@ -193,9 +193,7 @@ def draw_betas(series: Series, labeller: Labeller, ends: bool, labelled: list[tu
 def make_logarithmic(axes: Axes) -> None:
     """A logarithmic rate axis, with plain numbers on it."""
     axes.set_xscale("log")
-    axes.xaxis.set_major_locator(matplotlib.ticker.LogLocator(subs=(1, 2, 5)))
-    axes.xaxis.set_major_formatter(matplotlib.ticker.StrMethodFormatter("{x:g}"))
-    axes.xaxis.set_minor_formatter(matplotlib.ticker.NullFormatter())
+    style.number_log_axis(axes.xaxis)
 
 
 def finish_plane(axes: Axes, series: list[Series], label_series: bool) -> None:

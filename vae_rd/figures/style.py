@@ -5,7 +5,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import matplotlib
+import matplotlib.ticker
 from matplotlib.artist import Artist
+from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
@@ -40,6 +42,18 @@ def figure(width: float, height: float) -> Figure:
     made = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(made)
     return made
+
+
+def number_log_axis(axis: Axis, form: str = "{x:g}") -> None:
+    """Plain numbers at 1, 2 and 5 of each decade of a logarithmic axis.
+
+    Args:
+        axis: the x or y axis of an Axes.
+        form: of a number.
+    """
+    axis.set_major_locator(matplotlib.ticker.LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter(matplotlib.ticker.StrMethodFormatter(form))
+    axis.set_minor_formatter(matplotlib.ticker.NullFormatter())
 
 
 def legend_below(figure: Figure, handles: Sequence[Artist]) -> None:
