@@ -123,8 +123,7 @@ def export_curves(table: "pd.DataFrame", runs_dir: str | os.PathLike, out_dir: s
 def _write_tables(table: "pd.DataFrame", runs_dir: str | os.PathLike, out: pathlib.Path) -> "pd.DataFrame":
     """Writes runs.csv and rd_curves.csv; returns the curves. Raises TableError if no run has finished."""
     from vae_rd.analysis import tables
-    from vae_rd.figures import paper
-    points = paper.in_order(tables.curves(table))
+    points = tables.in_order(tables.curves(table))
     write_text(out / "runs.csv", tables.csv_text(table))
     write_text(out / "rd_curves.csv", tables.csv_text(points))
     if points.empty:
@@ -184,7 +183,7 @@ def export_results(results_dir: str | os.PathLike, scale: str | None = None) -> 
     points = _write_tables(table, runs_dir, results)
     last = points[points["checkpoint"] == "last"]
     write_text(results / "rd_table.txt", tables.as_text(last) + "\n")
-    _write_figure(rd_curves.rd_figure(last, (*rd_curves.FACET, "train_steps")), figures_dir, "rd")
+    _write_figure(rd_curves.rd_figure(last, (*rd_curves.FACET, "architecture", "train_steps")), figures_dir, "rd")
     for name in experiments.names():
         wanted = experiments.experiment(name, scale or paper.fullest_scale(table, name))
         if paper.has_every_curve(table, wanted):

@@ -75,6 +75,25 @@ def test_convergence_says_what_was_at_each_share_of_the_steps(tmp_path):
     assert line["train D"] == "48.5 \u2192 40.5 \u2192 31.5" and line["train R"] == "4.8 \u2192 4.0 \u2192 3.2"
 
 
+@pytest.mark.parametrize("name", ["curves", "runs"])
+def test_settings_come_in_the_order_of_the_paper_and_each_stays_together(tmp_path, name):
+    """Tetrominoes first, splits by size, MLPs before CNNs; an alphabetical order would have it the other way."""
+    settings = [{"split": "cv_8k"}, {"split": "cv_16k", "prior": "flow"}, {"split": "cv_16k"},
+                {"split": "cv_16k", "num_layers": 3}, {"split": "cv_16k", "architecture": "cnn"},
+                {"split": "cv_8k", "dataset": "fashion_mnist"}, {"split": "cv_8k", "dataset": "mnist"}]
+    for changes in reversed(settings):
+        for beta in (0.1, 1.0):
+            fabricate_run(tmp_path, PROTOCOL.replace(beta=beta, **changes))
+    table = tables.collect(tmp_path)
+    text = summary.fill(TABLE.format(name), table, tables.curves(table), verdicts.evaluate(table, "tenth"), tmp_path)
+    found = [line["setting"].replace(", standard normal prior", "") for line in rows(text)]
+    assert list(dict.fromkeys(found)) == [
+        "Tetrominoes, CV(8k), 1-layer MLP", "Tetrominoes, CV(16k), 1-layer MLP",
+        "Tetrominoes, CV(16k), 1-layer MLP, flow prior", "Tetrominoes, CV(16k), 3-layer MLP",
+        "Tetrominoes, CV(16k), 1-layer CNN", "Fashion-MNIST, CV(8k), 1-layer MLP", "MNIST, CV(8k), 1-layer MLP"]
+    assert found == sorted(found, key=list(dict.fromkeys(found)).index)
+
+
 def test_every_verdict_is_counted(fill):
     text = fill("claims")
     known, (total, *counts) = rows(text), [int(word) for word in text.split("Of ")[1].split() if word.isdigit()]

@@ -9,7 +9,7 @@ from matplotlib.collections import PolyCollection
 
 from tests.fabricate import fabricate_run, fabricate_table, metrics
 from vae_rd import catalogue
-from vae_rd.analysis import quantities, tables
+from vae_rd.analysis import naming, quantities, tables
 from vae_rd.config import split_size
 from vae_rd.figures import against_beta, distances, paper
 from vae_rd.storage.runs import RunDir
@@ -156,12 +156,14 @@ def test_runs_under_their_earlier_names_are_drawn_and_counted(tmp_path):
     assert set(table["run"]) == {config.earlier_run_name for config in wanted.configs}
 
 
-@pytest.mark.parametrize("name, alone", [("figure3", True), ("memorisation", True), ("figure5", False)])
-def test_some_figures_are_published_before_every_split_is_there(name, alone):
-    """Split by split; but of the splits that are there no curve may be missing."""
+@pytest.mark.parametrize("name, field, value, alone", [
+    ("figure3", "split", SCALE.small, True), ("memorisation", "split", SCALE.small, True),
+    ("figure5", "split", SCALE.small, False), ("figure7", "dataset", "mnist", True)])
+def test_some_figures_are_published_before_all_of_their_panels_are_there(name, field, value, alone):
+    """Split by split, or data set by data set; but of those that are there no curve may be missing."""
     wanted = experiment(name, "smoke")
-    small = [config for config in wanted.configs if config.split == SCALE.small]
-    for configs, expected in ((wanted.configs, True), (small, alone), (small[:3], False)):
+    part = [config for config in wanted.configs if getattr(config, field) == value]
+    for configs, expected in ((wanted.configs, True), (part, alone), (part[:1], False)):
         assert paper.has_every_curve(fabricate_table(list(configs), point), wanted) == expected
 
 
@@ -296,6 +298,25 @@ def test_betas_whose_log_px_was_not_measured_are_not_in_the_key():
     points = points[points["checkpoint"] == "last"].copy()
     points.loc[points["beta"] == 0.1, ["log_px_k1_mean", "log_px_k10_mean"]] = np.nan
     assert key_of(against_beta.samples_figure(points)) == {"\u03b2 = 0.01", "\u03b2 = 1"}
+
+
+@pytest.mark.parametrize("unmeasured", [SCALE.small, SCALE.large])
+def test_samples_are_drawn_of_the_smallest_split_that_was_measured(unmeasured):
+    points = drawn("log_likelihood").curves
+    points = points[points["checkpoint"] == "last"].copy()
+    points["num_train"] = points["split"].map({SCALE.small: 500, SCALE.large: 4000})
+    points["log_px_k10_mean"] = points["num_train"].astype(float)
+    points.loc[points["split"] == unmeasured, ["log_px_k1_mean", "log_px_k10_mean"]] = np.nan
+    for axes in against_beta.samples_figure(points).axes:
+        assert {line.get_ydata()[1] for line in axes.lines} == {500 if unmeasured == SCALE.large else 4000}
+
+
+def test_a_split_without_measures_has_no_panel():
+    points = drawn("log_likelihood").curves
+    points = points[points["checkpoint"] == "last"].copy()
+    points.loc[points["split"] == SCALE.large, "log_px_mean"] = np.nan
+    figure = against_beta.measures_figure(points, {"log_px": "log p(x)"})
+    assert titles(figure) == [naming.describe({"split": SCALE.small})]
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ The text holds a pair of comment lines for each table, between which `export` wr
 import functools
 import os
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import pandas as pd
@@ -95,7 +95,7 @@ def _runs(table: pd.DataFrame) -> str:
               f"{key[-1]:,}", ", ".join(f"{beta:g}" for beta in sorted(group["beta"].unique())),
               ", ".join(str(seed) for seed in sorted(group["seed"].unique())), str(len(group)),
               f"{(group['wall_seconds'] / group[tables.COLUMN_MEMBERS]).sum() / 3600:.1f}")
-             for key, group in rows.groupby([*names, "train_steps"], dropna=False)]
+             for key, group in tables.in_order(rows).groupby([*names, "train_steps"], dropna=False, sort=False)]
     return _markdown(("setting", "steps", "beta", "seeds", "runs", "hours, all"), lines)
 
 
@@ -104,17 +104,16 @@ def _measured(points: pd.DataFrame, columns: dict[str, tuple[str, str, str]]) ->
 
     The restarts counted are those that were measured: the first column, which every run has, does not count.
     """
-    last = points[points["checkpoint"] == "last"]
+    last = tables.in_order(points[points["checkpoint"] == "last"])
     names = _naming_fields(last)
     lines = []
-    for key, group in last.groupby([*names, "beta"], dropna=False):
+    for setting, beta, group in _by_setting(last, names):
         parts = {part: row for part, row in group.set_index("partition").iterrows()}
         cells = [_cell(parts.get(partition), column, form) for column, partition, form in columns.values()]
         if any(cells[1:]):
-            setting = naming.describe(dict(zip(names, key[:-1])))
             measured = max(parts[partition].get(f"{column}_n", 0) for (column, partition, _), cell
                            in list(zip(columns.values(), cells))[1:] if cell)
-            lines.append((setting, f"{key[-1]:g}", *cells, f"{measured:.0f}"))
+            lines.append((setting, f"{beta:g}", *cells, f"{measured:.0f}"))
     if not lines:
         return "Not measured yet."
     return _markdown(("setting", "beta", *columns, "restarts"), lines)
@@ -129,11 +128,11 @@ def _cell(row: pd.Series | None, column: str, form: str) -> str:
 
 def _convergence(table: pd.DataFrame, runs_dir: str | os.PathLike) -> str:
     """Rate and distortion, means over restarts, at shares of the steps: a line for each point."""
-    histories = tables.histories(table, runs_dir)
+    histories = tables.in_order(tables.histories(table, runs_dir))
     rows = histories[histories["partition"].isin([partition for _, partition in _MOVING.values()])]
     names = _naming_fields(histories)
     lines = []
-    for key, group in rows.groupby([*names, "beta"], dropna=False):
+    for setting, beta, group in _by_setting(rows, names):
         steps = sorted(set.intersection(*(set(part["step"]) for _, part in group.groupby("partition"))))
         chosen = [min(steps, key=lambda step: abs(step - share * group["train_steps"].max()))
                   for share in (0.1, 0.5, 1.0)]
@@ -141,10 +140,16 @@ def _convergence(table: pd.DataFrame, runs_dir: str | os.PathLike) -> str:
         for quantity, partition in _MOVING.values():
             means = group[group["partition"] == partition].groupby("step")[quantity].mean()
             cells.append(" \N{RIGHTWARDS ARROW} ".join(f"{means[step]:.1f}" for step in chosen))
-        lines.append((naming.describe(dict(zip(names, key[:-1]))), f"{key[-1]:g}",
-                      " \N{RIGHTWARDS ARROW} ".join(f"{step:,}" for step in chosen), *cells,
+        lines.append((setting, f"{beta:g}", " \N{RIGHTWARDS ARROW} ".join(f"{step:,}" for step in chosen), *cells,
                       str(group["run"].nunique())))
     return _markdown(("setting", "beta", "steps", *_MOVING, "restarts"), lines)
+
+
+def _by_setting(rows: pd.DataFrame, names: list[str]) -> Iterator[tuple[str, float, pd.DataFrame]]:
+    """The rows of each point, with its setting in words and its beta; settings in the order of their first rows."""
+    for key, setting in rows.groupby(names, dropna=False, sort=False):
+        for beta, group in setting.groupby("beta"):
+            yield naming.describe(dict(zip(names, key))), beta, group
 
 
 def _naming_fields(rows: pd.DataFrame) -> list[str]:

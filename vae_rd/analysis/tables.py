@@ -10,11 +10,14 @@ from typing import Any
 import pandas as pd
 import tqdm
 
+from vae_rd.analysis import naming
 from vae_rd.analysis.statistics import gap_interval, t_half_width
-from vae_rd.config import Config, canonical_split
+from vae_rd.catalogue import LIKELIHOODS, PRIORS
+from vae_rd.config import CONDITIONINGS, Config, canonical_split
 from vae_rd.measures.registry import is_current
 from vae_rd.storage.files import FileError
 from vae_rd.storage.runs import FINISHED, METRICS, PARTITIONS, UNFINISHED, UNSEALED, RunDir, find_runs
+from vae_rd.sweeps.experiments import OTHER_DATASETS
 
 CONFIG_COLUMNS = tuple(field.name for field in dataclasses.fields(Config))
 POINT_COLUMNS = (*(name for name in CONFIG_COLUMNS if name != "seed"), "partition", "checkpoint")
@@ -136,6 +139,23 @@ def curves(table: pd.DataFrame) -> pd.DataFrame:
     order = [f"{quantity}_{summary}" for quantity in quantities for summary in SUMMARIES]
     about = [points["num_train"].max(), points[settings].min()]
     return pd.concat([*about, pd.concat(frames, axis=1)[order]], axis=1).copy().reset_index()
+
+
+def in_order(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows with columns of Config, sorted as they are to be read, by the keys below.
+
+    Tetrominoes come before other data, splits by size, MLPs before CNNs, the paper's likelihood and prior first. Rows
+    that differ in other columns alone keep their order.
+    """
+    def place(field: str, names: Iterable[str], others: int) -> pd.Series:
+        places = {name: number for number, name in enumerate(names)}
+        return rows[field].map(lambda name: places.get(name, others))
+    keys = pd.DataFrame({
+        "dataset": place("dataset", OTHER_DATASETS, -1), "split": rows["split"].map(naming.split_order),
+        "architecture": rows["architecture"] != "mlp", "likelihood": place("likelihood", LIKELIHOODS, len(LIKELIHOODS)),
+        "num_layers": rows["num_layers"], "prior": place("prior", PRIORS, len(PRIORS)),
+        "conditioning": place("conditioning", CONDITIONINGS, len(CONDITIONINGS)), "beta": rows["beta"]})
+    return rows.loc[keys.sort_values(list(keys)).index]
 
 
 def histories(table: pd.DataFrame, runs_dir: str | os.PathLike) -> pd.DataFrame:

@@ -123,15 +123,16 @@ def log_px_figure(curves: pd.DataFrame) -> Figure:
 def samples_figure(curves: pd.DataFrame) -> Figure:
     """log p(x) of test images against the number of importance samples, a panel per network and a line per beta.
 
-    A line that still rises at its right end has not converged. The smallest training set is drawn.
+    A line that still rises at its right end has not converged. The smallest training set that was measured is drawn.
 
     Args:
         curves: rows of `tables.curves` for one checkpoint.
     """
-    test = curves[(curves["partition"] == "test") & (curves["num_train"] == curves["num_train"].min())]
     pattern = re.compile(rf"{quantities.LOG_PX_SAMPLES}([0-9]+)_mean")
-    sizes = sorted(int(found[1]) for found in map(pattern.fullmatch, test.columns) if found)
-    test = test.dropna(subset=[f"{quantities.LOG_PX_SAMPLES}{size}_mean" for size in sizes])  # betas not measured
+    sizes = sorted(int(found[1]) for found in map(pattern.fullmatch, curves.columns) if found)
+    test = curves[curves["partition"] == "test"].dropna(
+        subset=[f"{quantities.LOG_PX_SAMPLES}{size}_mean" for size in sizes])  # betas and splits not measured
+    test = test[test["num_train"] == test["num_train"].min()]
     networks = list(test.groupby(["architecture", "num_layers"], sort=False))
     betas = sorted(test["beta"].unique())
     colours = style.ordered_colours(len(betas))
@@ -159,14 +160,15 @@ def measures_figure(curves: pd.DataFrame, measures: dict[str, str], partitions: 
 
     Args:
         curves: rows of `tables.curves` for one checkpoint.
-        measures: label of the y axis by column; those that no run has are left out.
+        measures: label of the y axis by column; those that no run has are left out, and so are points without any.
         partitions: of which images; those after the first are dashed.
         facet: a field of Config.
         hue: fields of Config that name a curve.
         differences: measures that have a line at 0.
     """
-    rows = curves[curves["partition"].isin(partitions)]
-    measures = {name: label for name, label in measures.items() if f"{name}_mean" in rows}
+    measures = {name: label for name, label in measures.items() if f"{name}_mean" in curves}
+    known = curves[[f"{name}_mean" for name in measures]].notna().any(axis=1)
+    rows = curves[curves["partition"].isin(partitions) & known]
     panels = list(rows.groupby(facet, sort=False))
     looks = curve_names.looks(rows, list(hue))
     with matplotlib.rc_context(style.STYLE):

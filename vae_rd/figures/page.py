@@ -18,7 +18,7 @@ from bokeh.document import Document
 from bokeh.embed import file_html
 from matplotlib.colors import to_hex
 
-from vae_rd.analysis import naming, paired, verdicts
+from vae_rd.analysis import naming, paired, tables, verdicts
 from vae_rd.analysis.tables import TableError, curves, finished, folders
 from vae_rd.figures import curve_names, page_plots, page_scripts, page_texts, paper, style
 from vae_rd.sweeps import experiments
@@ -107,7 +107,7 @@ def page(table: pd.DataFrame, runs_dir: str | os.PathLike, title: str, note: str
         checkpoint: as in `pages`.
     """
     rows = table[table["checkpoint"] == checkpoint]
-    runs = paper.in_order(rows.drop_duplicates("run").sort_values("seed", kind="stable")).reset_index(drop=True)
+    runs = tables.in_order(rows.drop_duplicates("run").sort_values("seed", kind="stable")).reset_index(drop=True)
     shown = [page_texts.shown(pathlib.Path(runs_dir) / run, rows[rows["run"] == run]) for run in runs["run"]]
     sources, left = _curves(rows, runs)
     histogram, parts = page_plots.histogram()
@@ -149,7 +149,7 @@ def _first(runs: pd.DataFrame, measured: list[bool]) -> int:
 
 def _curves(rows: pd.DataFrame, runs: pd.DataFrame) -> tuple[list[models.ColumnDataSource], models.Model]:
     """The points' sources by partition, a row per run, and the plot with its controls above it."""
-    points = paper.in_order(curves(rows))
+    points = tables.in_order(curves(rows))
     names = curve_names.differing(points, ())
     looks = curve_names.looks(points, names)
     fields = [*ALWAYS, *(name for name in names if name not in ALWAYS and runs[name].nunique() > 1)]

@@ -11,12 +11,12 @@ from matplotlib.figure import Figure
 
 from vae_rd.analysis import matched_rate, naming, quantities, tables
 from vae_rd.analysis.tables import TableError, curves, folders
-from vae_rd.catalogue import LIKELIHOOD_SCALE, LIKELIHOODS
+from vae_rd.catalogue import LIKELIHOOD_SCALE
 from vae_rd.config import STACKABLE_FIELDS, Config
 from vae_rd.figures import against_beta, against_rate, against_step, curve_names, distances, learned_scale
 from vae_rd.figures.rd_curves import rd_figure
 from vae_rd.storage.runs import RunDir
-from vae_rd.sweeps.experiments import DEFAULT_SCALE, OTHER_DATASETS, SCALES, Experiment, experiment
+from vae_rd.sweeps.experiments import DEFAULT_SCALE, SCALES, Experiment, experiment
 
 # Figures by prior: the quantities with their labels, and the images that they are means of.
 PARTS_BY_PRIOR: dict[str, tuple[dict[str, str], tuple[str, ...]]] = {
@@ -71,7 +71,7 @@ def missing(table: pd.DataFrame, wanted: Experiment) -> list[str]:
 def has_every_curve(table: pd.DataFrame, wanted: Experiment) -> bool:
     """Whether each of an experiment's curves, that is its Configs without beta and seed, has a finished run.
 
-    If its entry says so, it is enough that each of one split has.
+    If its entry names a field that it is complete by, it is enough that each with one value of that field has.
     """
     def complete(configs: list[Config]) -> bool:
         begun, wanted_curves = ({config.without(*STACKABLE_FIELDS) for config in chosen}
@@ -80,19 +80,8 @@ def has_every_curve(table: pd.DataFrame, wanted: Experiment) -> bool:
 
     parts: dict[str, list[Config]] = {}
     for config in wanted.configs:
-        parts.setdefault(config.split if wanted.split_by_split else "", []).append(config)
+        parts.setdefault(getattr(config, wanted.complete_by) if wanted.complete_by else "", []).append(config)
     return any(complete(configs) for configs in parts.values())
-
-
-def in_order(points: pd.DataFrame) -> pd.DataFrame:
-    """Sorted by data set, split (by size), architecture, likelihood and layers, as panels are to be read."""
-    datasets, likelihoods = ({name: index for index, name in enumerate(names)}
-                             for names in (OTHER_DATASETS, LIKELIHOODS))
-    keys = pd.DataFrame({"dataset": points["dataset"].map(lambda name: datasets.get(name, -1)),
-                         "split": points["split"].map(naming.split_order), "mlp": points["architecture"] != "mlp",
-                         "likelihood": points["likelihood"].map(lambda name: likelihoods.get(name, len(likelihoods))),
-                         "layers": points["num_layers"], "beta": points["beta"]})
-    return points.loc[keys.sort_values(list(keys)).index]
 
 
 def draw(table: pd.DataFrame, wanted: Experiment, runs_dir: str | os.PathLike, rate_axis: str = "auto") -> Drawn:
@@ -113,7 +102,7 @@ def draw(table: pd.DataFrame, wanted: Experiment, runs_dir: str | os.PathLike, r
     if rows.empty:
         raise TableError(f"{wanted.name}: none of its {len(wanted.configs)} runs at scale {wanted.scale} has finished. "
                          f"Train them with {wanted.command}.")
-    material = Material(wanted, rows, in_order(curves(rows)), pathlib.Path(runs_dir), rate_axis)
+    material = Material(wanted, rows, tables.in_order(curves(rows)), pathlib.Path(runs_dir), rate_axis)
     drawn = DRAWINGS[wanted.drawing](material)
     for figure in drawn.figures.values():
         mark_smoke(figure, material.curves)
@@ -230,7 +219,7 @@ def over_steps(material: Material) -> Drawn:
     if histories.empty:
         return Drawn({}, ["no run has a history"])
     name = material.experiment.name
-    figure = against_step.steps_figure(in_order(histories), **material.experiment.layout)
+    figure = against_step.steps_figure(tables.in_order(histories), **material.experiment.layout)
     return Drawn({name: figure}, [], tables={f"{name}_history": histories})
 
 
@@ -246,7 +235,7 @@ def memorisation(material: Material) -> Drawn:
     table = material.table
     beyond = {MEMORISED_BEYOND: table[quantities.MEMORISED_AT_MEAN] - table[quantities.MEMORISED_AT_MEAN_CONTROL],
               MEMORISED_BEYOND_SAMPLED: table[quantities.MEMORISED] - table[quantities.MEMORISED_CONTROL]}
-    points = in_order(curves(table[table["checkpoint"] == "last"].assign(**beyond)))
+    points = tables.in_order(curves(table[table["checkpoint"] == "last"].assign(**beyond)))
     figure = against_beta.measures_figure(points, labels, differences=list(beyond))
     strips = f"the strips of images are {RunDir(material.runs_dir / '<run>').picture('memorisation')}"
     return Drawn({material.experiment.name: figure}, [strips])

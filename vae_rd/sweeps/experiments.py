@@ -48,7 +48,7 @@ class Entry(NamedTuple):
     checkpoints: tuple[str, ...] = ("last",)  # which states of the runs the figures need
     drawing: str = "rd_curves"  # name of a drawing in figures/paper.py
     layout: dict[str, Any] = {}  # of the drawing: mostly arguments of rd_curves.rd_figure, as facet, hue, partitions
-    split_by_split: bool = False  # a panel of one split says something before the runs of the others are there
+    complete_by: str = ""  # a field: runs with one of its values say something before the others are there
 
 
 class Experiment(NamedTuple):
@@ -62,7 +62,7 @@ class Experiment(NamedTuple):
     checkpoints: tuple[str, ...]
     drawing: str
     layout: dict[str, Any]
-    split_by_split: bool = False
+    complete_by: str = ""
 
     @property
     def command(self) -> str:
@@ -218,7 +218,7 @@ EXPERIMENTS: dict[str, Entry] = {
     "figure1": Entry(f"samples of the data ({_PREVIEW})", _no_runs),
     "figure2": Entry(f"the four kinds of split ({_PREVIEW})", _no_runs),
     "figure3": Entry("train and test curves on a large and a small training set, with reconstructions",
-                     _small_and_large, ("neighbours",), drawing="curves_with_reconstructions", split_by_split=True),
+                     _small_and_large, ("neighbours",), drawing="curves_with_reconstructions", complete_by="split"),
     "figure4": Entry("test curves by training-set size, at constant volume and at constant density", _sizes,
                      layout={"facet": ("kind", "num_layers"), "hue": ("num_train",), "partitions": ("test",)}),
     "figure5": Entry("constant volume, large and small, against the checkerboard", _kinds, ("neighbours",),
@@ -226,7 +226,8 @@ EXPERIMENTS: dict[str, Entry] = {
     "figure6": Entry("MLP against CNN on the small training set", _networks,
                      layout={"facet": ("architecture",), "hue": ("num_layers",)}),
     "figure7": Entry("four other data sets, a small training set of each", _others,
-                     layout={"facet": ("dataset",), "hue": ("num_layers",), "share_axes": False}),
+                     layout={"facet": ("dataset",), "hue": ("num_layers",), "share_axes": False},
+                     complete_by="dataset"),
     "figure7_sizes": Entry("the other data sets over a range of training-set sizes", _other_sizes,
                            layout={"facet": ("dataset", "num_layers"), "hue": ("num_train",), "partitions": ("test",),
                                    "share_axes": False}),
@@ -237,14 +238,14 @@ EXPERIMENTS: dict[str, Entry] = {
                             checkpoints=("last", "best"),
                             layout={**_BY_LAYERS, "hue": ("checkpoint",), "partitions": ("test_compare",)}),
     "log_likelihood": Entry("log p(x) against beta, with what cannot be trusted marked", _small_and_large,
-                            ("log_marginal", "annealed"), drawing="log_px", split_by_split=True),
+                            ("log_marginal", "annealed"), drawing="log_px", complete_by="split"),
     "nearest_neighbours": Entry("distance of test images to the training set, by split", _one_per_split,
                                 ("neighbours",), drawing="nearest_distances"),
     "rate_terms": Entry("training without the mutual information or without the marginal KL", _rate_terms,
                         ("information",), layout={**_BY_LAYERS, "hue": ("rate_terms",)}),
     "memorisation": Entry("reconstructions against training images and the infinite-capacity decoder",
                           _small_and_large, ("neighbours", "memorisation"), drawing="memorisation",
-                          split_by_split=True),
+                          complete_by="split"),
     "convergence": Entry("rate and distortion over the training: what more steps would still change", _few_betas,
                          drawing="over_steps"),
     "ten_times": Entry("ten times the steps at two betas, on the released images: how far the others are from their "
