@@ -224,10 +224,12 @@ def test_verdicts_stand_beside_their_claims(table):
     assert text.count("<tr>") == len(judged)
 
 
-def test_a_gallery_is_published(runs, tmp_path):
-    published.publish(runs[0].path.parent, tmp_path)
-    copies = sorted(path.parent.name for path in tmp_path.glob("runs/*/gallery.npz"))
-    assert copies == sorted(run.path.name for run in runs[:-1])
+def test_galleries_are_published_where_a_page_shows_them(runs, tmp_path):
+    measured = sorted(run.path.name for run in runs[:-1])
+    for expected in ([], measured, []):
+        (tmp_path / "figure3.html").touch() if expected else (tmp_path / "figure3.html").unlink(missing_ok=True)
+        published.publish(runs[0].path.parent, tmp_path)
+        assert sorted(path.parent.name for path in tmp_path.glob("runs/*/gallery.npz")) == expected
 
 
 # In the browser
