@@ -28,7 +28,8 @@ def table(priors=("standard_normal", "mixture"), seeds=(0, 1, 2), layers=(1, 3),
 
 def test_the_shift_is_found_at_every_rate_whatever_the_betas():
     found = matched_rate.differences(table(), "prior", "standard_normal")
-    assert list(found) == ["num_layers", "partition", "prior", "rate", "difference", "low", "high", "restarts"]
+    assert list(found) == ["num_layers", "partition", "prior", "rate", "difference", "low", "high", "without_a_beta",
+                           "restarts"]
     assert len(found) == 2 * 2 * matched_rate.NUM_RATES and set(found["restarts"]) == {3}
     interval = statistics.t_interval(np.array(list(SHIFTS.values())))
     for name, value in zip(("difference", "low", "high"), interval):
@@ -55,6 +56,20 @@ def test_two_restarts_have_no_interval():
     found = matched_rate.differences(table(seeds=(0, 1)), "prior", "standard_normal")
     np.testing.assert_allclose(found["difference"], -2.5)
     assert found[["low", "high"]].isna().all(axis=None) and set(found["restarts"]) == {2}
+
+
+def test_leaving_a_beta_out_says_what_the_interpolation_may_miss():
+    """A bend that no neighbour shows: without beta = 0.1 the difference there is that of the straight lines."""
+    found = matched_rate.differences(table(), "prior", "standard_normal")
+    assert (found["without_a_beta"] < 0.1).all(), "curves that are smooth in log R miss little"
+    bent = table()
+    bent.loc[(bent["prior"] == "mixture") & (bent["beta"] == 0.1), "distortion"] += 6
+    found = matched_rate.differences(bent, "prior", "standard_normal")
+    near = found.loc[(found["rate"] - 30 / 0.4 * 1.4).abs().idxmin()]
+    assert near["difference"] == pytest.approx(3.5, abs=1) and near["without_a_beta"] == pytest.approx(6, abs=1)
+    two = table()[lambda rows: (rows["prior"] != "mixture") | rows["beta"].isin([0.001, 5.0])]
+    for few in (two, table(betas=(0.001, 5.0))):
+        assert matched_rate.differences(few, "prior", "standard_normal")["without_a_beta"].isna().all()
 
 
 def test_interpolation_is_monotone_and_never_extrapolates():

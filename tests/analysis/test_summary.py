@@ -1,5 +1,8 @@
 """The tables of results/README.md, against the numbers that they were made from."""
 
+import itertools
+import math
+
 import pytest
 
 from tests.fabricate import fabricate_run
@@ -73,6 +76,23 @@ def test_convergence_says_what_was_at_each_share_of_the_steps(tmp_path):
     assert line["steps"] == "2,570 \u2192 12,850 \u2192 24,415" and line["restarts"] == "2"
     assert line["test D"] == "98.5 \u2192 90.5 \u2192 81.5"
     assert line["train D"] == "48.5 \u2192 40.5 \u2192 31.5" and line["train R"] == "4.8 \u2192 4.0 \u2192 3.2"
+
+
+def test_distortion_at_matched_rate_is_listed_by_prior(tmp_path):
+    """Curves 100 - 20 log R: the flow's lies 3 nats lower, at other rates."""
+    for seed, beta, prior in itertools.product((0, 1, 2), (0.01, 0.1, 1.0, 5.0), ("standard_normal", "flow")):
+        rate = 30 / (0.3 + beta) * (1.4 if prior == "flow" else 1)
+        fabricate_run(tmp_path, PROTOCOL.replace(beta=beta, seed=seed, prior=prior), rate=rate,
+                      distortion=100 - 20 * math.log(rate) - 3 * (prior == "flow") + seed)
+    table = tables.collect(tmp_path)
+    text = summary.fill(TABLE.format("matched_rate"), table, tables.curves(table), verdicts.evaluate(table, "tenth"),
+                        tmp_path)
+    found = rows(text)
+    assert [line["test R"] for line in found] == ["8", "28", "97"]
+    assert {line["setting"] for line in found} == {"flow prior"} and {line["restarts"] for line in found} == {"3"}
+    for line in found:
+        assert line["train D less that of N(0, I) [95% interval]"] == "-3.0 [-3.0, -3.0]"
+        assert float(line["test \u00b1, with a beta less"]) < 0.2
 
 
 @pytest.mark.parametrize("name", ["curves", "runs"])

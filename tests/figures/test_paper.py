@@ -331,7 +331,7 @@ def test_priors_have_their_curves_their_gap_and_their_distortion_at_matched_rate
     key = [text.get_text() for text in result.figures["priors"].legends[0].get_texts()]
     assert [text for text in key if text in names] == names
     key = key_of(result.figures["priors_matched_rate"])
-    assert key == {*names[1:], "bars: 95% interval over 3 restarts"}
+    assert key == {*names[1:], "a \u03b2 left out changes it by more", "bars: 95% interval over 3 restarts"}
     assert titles(result.figures["priors_gap"]) == ["1 layer", "3 layers"]
     for axes, height in zip(result.figures["priors_gap"].axes[::2], (20, 8, 12)):
         assert [list(container.lines[0].get_ydata()) for container in axes.containers] == [[height] * 6] * 6

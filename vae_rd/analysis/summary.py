@@ -14,7 +14,7 @@ from typing import Any
 
 import pandas as pd
 
-from vae_rd.analysis import naming, tables, verdicts
+from vae_rd.analysis import matched_rate, naming, tables, verdicts
 from vae_rd.analysis.quantities import (
     GAP,
     GAP_DECODER,
@@ -30,6 +30,7 @@ from vae_rd.analysis.quantities import (
     MUTUAL_INFORMATION,
     UNRELIABLE,
 )
+from vae_rd.config import Config
 
 _BLOCK = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 _ALWAYS = ("dataset", "split", "architecture", "num_layers", "train_steps")
@@ -74,6 +75,7 @@ def fill(text: str, table: pd.DataFrame, points: pd.DataFrame, judged: pd.DataFr
     makers: dict[str, Callable[[], str]] = {
         "runs": functools.partial(_runs, table), "claims": functools.partial(_claims, judged),
         "convergence": functools.partial(_convergence, table, runs_dir),
+        "matched_rate": functools.partial(_matched_rate, table),
         **{name: functools.partial(_measured, points, columns) for name, columns in _MEASURED.items()}}
 
     def made(match: re.Match) -> str:
@@ -143,6 +145,28 @@ def _convergence(table: pd.DataFrame, runs_dir: str | os.PathLike) -> str:
         lines.append((setting, f"{beta:g}", " \N{RIGHTWARDS ARROW} ".join(f"{step:,}" for step in chosen), *cells,
                       str(group["run"].nunique())))
     return _markdown(("setting", "beta", "steps", *_MOVING, "restarts"), lines)
+
+
+def _matched_rate(table: pd.DataFrame) -> str:
+    """Distortion less that of N(0, I) at equal rate, by prior: a line for each of three rates."""
+    rows = tables.in_order(tables.finished(table))
+    found = matched_rate.differences(rows[rows["checkpoint"] == "last"], "prior", Config().prior)
+    names = [name for name in found.columns[:found.columns.get_loc("partition")] if found[name].nunique() > 1]
+    lines = []
+    for key, group in found.groupby([*names, "prior"], sort=False):
+        setting = naming.describe(dict(zip([*names, "prior"], key)))
+        parts = [part.iloc[[0, matched_rate.NUM_RATES // 2, -1]] for part in
+                 (group[group["partition"] == partition] for partition in ("test", "train"))]
+        for pair in zip(*(part.itertuples() for part in parts)):
+            cells = [cell for row in pair for cell in (
+                f"{row.rate:.0f}", f"{row.difference:+.1f} [{row.low:+.1f}, {row.high:+.1f}]",
+                "" if pd.isna(row.without_a_beta) else f"{row.without_a_beta:.1f}")]
+            lines.append((setting, *cells, str(pair[0].restarts)))
+    if not lines:
+        return "Not measured yet."
+    headings = ("R", "D less that of N(0, I) [95% interval]", "\N{PLUS-MINUS SIGN}, with a beta less")
+    return _markdown(("setting", *(f"{name} {heading}" for name in ("test", "train") for heading in headings),
+                      "restarts"), lines)
 
 
 def _by_setting(rows: pd.DataFrame, names: list[str]) -> Iterator[tuple[str, float, pd.DataFrame]]:

@@ -10,14 +10,19 @@ from matplotlib.lines import Line2D
 from matplotlib.typing import ColorType
 
 from vae_rd.analysis import naming, quantities
+from vae_rd.analysis.matched_rate import WITHOUT_A_BETA
 from vae_rd.figures import curve_names, rd_axes, restarts, style
 
 FACET = "num_layers"  # a column of panels per value
+_HOLLOW = Line2D([], [], color="0.25", marker="o", markerfacecolor="white", linestyle="none",
+                 label="a \N{GREEK SMALL LETTER BETA} left out changes it by more")
 
 
 def matched_figure(differences: pd.DataFrame, looks: dict[tuple, tuple], field: str, reference: str,
                    partitions: Sequence[str] = ("test", "train")) -> Figure:
     """A row per partition, a column per number of layers, a line per kind of run; below 0 is better than the reference.
+
+    Hollow points are differences that one beta more or less may make: see `matched_rate.WITHOUT_A_BETA`.
 
     Args:
         differences: what `matched_rate.differences` returned.
@@ -37,12 +42,16 @@ def matched_figure(differences: pd.DataFrame, looks: dict[tuple, tuple], field: 
                         half = (points["high"] - points["difference"]).fillna(0)
                         axes.errorbar(points["rate"], points["difference"], yerr=half, color=colour, marker=marker,
                                       elinewidth=0.7)
+                        unsure = points[~(points["difference"].abs() > points[WITHOUT_A_BETA])]
+                        axes.plot(unsure["rate"], unsure["difference"], color=colour, marker=marker, linestyle="none",
+                                  markerfacecolor="white", zorder=4)
             row[0][0].set_ylabel(f"{naming.PARTITIONS[partition]} distortion minus\n"
                                  f"{naming.describe({field: reference})}\nat equal rate (nats per image)")
         for axes in figure.axes:
             rd_axes.make_logarithmic(axes)
         compared = {key: look for key, look in looks.items() if key[0] in set(differences[field])}
-        style.legend_below(figure, [*_lines(compared), Line2D([], [], linestyle="none", label=_interval(differences))])
+        bars = Line2D([], [], linestyle="none", label=_interval(differences))
+        style.legend_below(figure, [*_lines(compared), _HOLLOW, bars])
     return figure
 
 
