@@ -53,7 +53,7 @@ class ExactRun(finished_run.FinishedRun):
         index, factors = np.arange(2 * num_images), np.zeros((2 * num_images, 0), np.float32)
         parts = {name: splits.Partition(images[start::2], index[start::2], factors[start::2])
                  for start, name in enumerate(("train", "test"))}
-        return cls(run, config.Config(split="default"), "last", vae, types.SimpleNamespace(**parts))
+        return cls(run, config.Config(split="default", latent_dim=3), "last", vae, types.SimpleNamespace(**parts))
 
     @property
     def model(self):

@@ -100,7 +100,21 @@ def test_the_first_sample_is_that_of_every_evaluation(measured):
         noise = [(measured.codes(name, sample) - measured.posteriors(name).means) / measured.posteriors(name).stddevs
                  for sample in range(3)]
         assert abs(np.corrcoef(np.reshape(noise, (3, -1))) - np.eye(3)).max() < 0.1
-    assert measured.posteriors("test") is measured.posteriors("test"), "it is kept"
+    rows = np.array([7, 3])
+    np.testing.assert_array_equal(measured.codes("test", rows=rows), measured.codes("test")[rows])
+
+
+def test_an_image_is_encoded_once_and_only_if_it_is_asked_for(measured, monkeypatch):
+    """A measure of a hundred images needs no posteriors of the other hundred thousand."""
+    fresh, encoded, rows = dataclasses.replace(measured), [], np.array([5, 299, 0])
+    monkeypatch.setattr(finished_run.FinishedRun, "_encoded", lambda run, images: encoded.append(len(images)) or
+                        finished_run.Posteriors(*np.full((2, len(images), run.config.latent_dim), len(encoded))))
+    assert (fresh.posteriors("test", rows).means == 1).all() and encoded == [3]
+    fresh.posteriors("test", rows[:2])
+    assert encoded == [3]
+    assert fresh.posteriors("test").means[:, 0].tolist() == [1 if row in rows else 2 for row in range(300)]
+    fresh.codes("test")
+    assert encoded == [3, 297]
 
 
 @pytest.mark.parametrize("decoded", ["mean", "sample"])

@@ -67,13 +67,15 @@ def test_kernel_density_is_the_mean_over_its_centres():
 class _KnownRun(ExactRun):
     """A run whose codes are draws of the known mixture, and whose posterior is as wide as N(0, 0.1^2) in all."""
 
-    def codes(self, partition, sample=0):
-        """Codes [num, 2] from the mixture."""
-        return _draw(len(self.partition(partition).index), seed=10 + (partition == "test"))
+    def codes(self, partition, sample=0, rows=None):
+        """Codes [n, 2] from the mixture."""
+        codes = _draw(len(self.partition(partition).index), seed=10 + (partition == "test"))
+        return codes if rows is None else codes[rows]
 
-    def posteriors(self, partition):
+    def posteriors(self, partition, rows=None):
         """Centred at the codes."""
-        return Posteriors(self.codes(partition), np.full((len(self.partition(partition).index), 2), 0.1))
+        codes = self.codes(partition, rows=rows)
+        return Posteriors(codes, np.full_like(codes, 0.1))
 
     def log_prior(self, partition, rows, codes):
         """N(0, 1)."""

@@ -77,7 +77,7 @@ def measure(run: FinishedRun, settings: AnnealedSettings) -> Outcome:
     for name in run.partitions:
         rows = run.rows(name, settings.query_images)
         found = annealed_log_marginal(run.images(name, rows), vae.prior(), vae.likelihood,
-                                      run.posteriors(name).stddevs[rows], seed=SEEDS[name], **chains)
+                                      run.posteriors(name, rows).stddevs, seed=SEEDS[name], **chains)
         importance = log_marginal.importance_bound(log_marginal.weights_of(run, name, rows, settings))
         scalars[name] = {**means_with_errors(**{LOG_PX_AIS: found.log_px}, ais_excess=found.log_px - importance),
                          "ais_ess": float(np.median(found.ess)), "ais_acceptance": float(found.acceptance.mean())}

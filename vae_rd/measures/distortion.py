@@ -79,10 +79,10 @@ def measure(run: FinishedRun, settings: DistortionSettings) -> Outcome:
     per_example = {}
     for name in run.partitions:
         rows = run.rows(name, settings.query_images)
-        posteriors = [values[rows] for values in run.posteriors(name)]
+        posteriors = run.posteriors(name, rows)
         distortions, rates = [], []
         for sample in run.progress(range(settings.posterior_samples), desc="posterior samples"):
-            codes = run.codes(name, sample)[rows]
+            codes = run.codes(name, sample, rows)
             distortions.append(-run.log_likelihood(name, rows, codes))
             rates.append(information.posterior_log_density(codes, *posteriors) - run.log_prior(name, rows, codes))
         scalars[name] = {}
@@ -94,7 +94,7 @@ def measure(run: FinishedRun, settings: DistortionSettings) -> Outcome:
                 quantity + SAMPLING_SHARE: found.sampling_share,
                 quantity + ONE_SAMPLE_ERROR: found.sampling_error(len(run.partition(name).index))}
             values |= {quantity: found.mean, quantity + SAMPLING_STD: found.std}
-        values[MEAN_SQUARED_ERROR] = run.squared_errors(name, rows, run.codes(name)[rows])
+        values[MEAN_SQUARED_ERROR] = run.squared_errors(name, rows, run.codes(name, rows=rows))
         scalars[name] |= means_with_errors(**{MEAN_SQUARED_ERROR: values[MEAN_SQUARED_ERROR]})
         per_example[name] = run.spread(name, rows, **values)
     return Outcome(scalars, per_example)

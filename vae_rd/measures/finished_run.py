@@ -20,7 +20,7 @@ Progress = Callable[..., Iterable]  # called as progress(iterable, desc=text), a
 
 
 class Posteriors(NamedTuple):
-    """q(z|x) of the images of a partition: diagonal Gaussians."""
+    """q(z|x) of some images: diagonal Gaussians."""
 
     means: np.ndarray  # [num, latent_dim]
     stddevs: np.ndarray  # [num, latent_dim]
@@ -34,7 +34,7 @@ def _silent(iterable: Iterable, desc: str = "") -> Iterable:
 class FinishedRun:
     """What a measure, or a notebook, needs of a run; arrays come in the order of its data.
 
-    Posteriors and neighbours are computed when they are first asked for, and kept.
+    Posteriors and neighbours are computed when they are first asked for, and kept; posteriors image by image.
     """
 
     run: runs.RunDir
@@ -90,25 +90,35 @@ class FinishedRun:
         """Images [n, height, width, channels] in [0, 1], in the model's own number format."""
         return self.partition(partition).images[rows].astype(self.dtype) / self.dtype.type(255)
 
-    def posteriors(self, partition: str) -> Posteriors:
-        """The posterior of every image of a partition."""
+    def posteriors(self, partition: str, rows: np.ndarray | None = None) -> Posteriors:
+        """The posteriors of the images at some rows of a partition, or at all."""
+        images = self.partition(partition).images
         if partition not in self._kept:
-            self._kept[partition] = self.encode(self.partition(partition).images)
-        return self._kept[partition]
+            empty = np.zeros((2, len(images), self.config.latent_dim), self.dtype)
+            self._kept[partition] = np.zeros(len(images), bool), Posteriors(*empty)
+        known, kept = self._kept[partition]
+        missing = np.flatnonzero(~known) if rows is None else rows[~known[rows]]
+        if len(missing):
+            for chosen in _blocks(missing, self.progress, "encoding"):
+                kept.means[chosen], kept.stddevs[chosen] = self._encoded(images[chosen])
+                known[chosen] = True
+        return kept if rows is None else Posteriors(*(values[rows] for values in kept))
 
     def encode(self, images: np.ndarray) -> Posteriors:
         """The posteriors of uint8 or float images [n, height, width, channels]."""
-        scale = self.dtype.type(255 if images.dtype == np.uint8 else 1)
-        found = [self.vae.posterior(block.astype(self.dtype) / scale)
-                 for block in _blocks(images, self.progress, "encoding")]
-        return Posteriors(*(np.concatenate([np.asarray(part) for part in parts])
-                            for parts in zip(*((one.mean(), one.stddev()) for one in found))))
+        found = [self._encoded(block) for block in _blocks(images, self.progress, "encoding")]
+        return Posteriors(*(np.concatenate(parts) for parts in zip(*found)))
 
-    def codes(self, partition: str, sample: int = 0) -> np.ndarray:
-        """A posterior sample of every image of a partition, [num, latent_dim]; sample 0 is that of every evaluation."""
-        posteriors = self.posteriors(partition)
-        noise = random_streams.evaluation_noise(self.partition(partition).index, posteriors.means.shape[1], sample)
-        return posteriors.means + posteriors.stddevs * noise.astype(self.dtype)
+    def _encoded(self, images: np.ndarray) -> Posteriors:
+        scale = self.dtype.type(255 if images.dtype == np.uint8 else 1)
+        found = self.vae.posterior(images.astype(self.dtype) / scale)
+        return Posteriors(np.asarray(found.mean()), np.asarray(found.stddev()))
+
+    def codes(self, partition: str, sample: int = 0, rows: np.ndarray | None = None) -> np.ndarray:
+        """A posterior sample of the images at some rows, or at all: [n, latent_dim]; sample 0 is every evaluation's."""
+        (means, stddevs), index = self.posteriors(partition, rows), self.partition(partition).index
+        noise = random_streams.evaluation_noise(index if rows is None else index[rows], means.shape[1], sample)
+        return means + stddevs * noise.astype(self.dtype)
 
     def prior_of(self) -> Callable[[Any], Any]:
         """Images [n, height, width, channels] -> the prior of their codes, which leaves out what is their own."""

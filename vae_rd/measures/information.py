@@ -60,10 +60,9 @@ def measure(run: FinishedRun, settings: InformationSettings) -> Outcome:
     train = run.posteriors("train")
     for name in run.partitions:
         rows = run.rows(name, settings.query_images)
-        codes, posteriors = run.codes(name), run.posteriors(name)
-        log_posterior = posterior_log_density(codes, *posteriors)
-        found = Information(log_posterior[rows], aggregate_log_density(codes[rows], *train, progress=run.progress),
-                            run.log_prior(name, rows, codes[rows]))
+        codes, posteriors = run.codes(name, rows=rows), run.posteriors(name, rows)
+        log_aggregate = aggregate_log_density(codes, *train, progress=run.progress)
+        found = Information(posterior_log_density(codes, *posteriors), log_aggregate, run.log_prior(name, rows, codes))
         rate = run.per_example(name)["rate"][rows]
         parts = {MUTUAL_INFORMATION: found.mutual_information, MARGINAL_KL: found.marginal_kl}
         if name == "test":  # against the TRAINING mixture they are no information: how new, and how usual, codes are
@@ -72,12 +71,13 @@ def measure(run: FinishedRun, settings: InformationSettings) -> Outcome:
         per_example[name] = run.spread(name, rows, **parts)
         by_dimension = rate_per_dimension(*posteriors, run.vae.prior())
         if by_dimension is not None:
-            per_example[name][RATE_PER_DIMENSION] = by_dimension
-        if name == "train":
-            log_aggregate = minibatch_log_density(codes, *train, len(codes), settings.minibatch)  # of ALL images
-            log_prior = run.log_prior(name, np.arange(len(codes)), codes)
-            scalars[name] |= {MUTUAL_INFORMATION + MINIBATCH: float((log_posterior - log_aggregate).mean()),
-                              MARGINAL_KL + MINIBATCH: float((log_aggregate - log_prior).mean())}
+            per_example[name] |= run.spread(name, rows, **{RATE_PER_DIMENSION: by_dimension})
+    codes = run.codes("train")  # the minibatch estimate is of ALL training images
+    estimate = Information(posterior_log_density(codes, *train),
+                           minibatch_log_density(codes, *train, len(codes), settings.minibatch),
+                           run.log_prior("train", np.arange(len(codes)), codes))
+    scalars["train"] |= {MUTUAL_INFORMATION + MINIBATCH: float(estimate.mutual_information.mean()),
+                         MARGINAL_KL + MINIBATCH: float(estimate.marginal_kl.mean())}
     return Outcome(scalars, per_example)
 
 

@@ -74,7 +74,7 @@ MEASURE = Measure(
 
 def weights_of(run: FinishedRun, partition: str, rows: np.ndarray, settings: LogMarginalSettings) -> np.ndarray:
     """The log importance weights [n, K] of the images at some rows of a partition."""
-    means, stddevs = (values[rows] for values in run.posteriors(partition))
+    means, stddevs = run.posteriors(partition, rows)
     return log_importance_weights(run.images(partition, rows), run.partition(partition).index[rows], means, stddevs,
                                   run.vae.prior(), run.vae.likelihood, settings.num_samples, widen=settings.widen,
                                   progress=run.progress)

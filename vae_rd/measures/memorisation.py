@@ -88,8 +88,8 @@ def measure(run: FinishedRun, settings: MemorisationSettings) -> Outcome:
     for name in run.partitions:
         rows = run.rows(name, settings.query_images)
         scalars[name], per_example[name] = {}, {}
-        for suffix, codes in ((AT_MEAN, run.posteriors(name).means), (AT_SAMPLE, run.codes(name))):
-            made = _reconstructed(run, name, rows, codes[rows])
+        for suffix, codes in ((AT_MEAN, run.posteriors(name, rows).means), (AT_SAMPLE, run.codes(name, rows=rows))):
+            made = _reconstructed(run, name, rows, codes)
             numbers, values = _named(made, suffix)
             scalars[name] |= numbers
             per_example[name] |= run.spread(name, rows, **values)

@@ -24,7 +24,7 @@ def measure(run: FinishedRun, settings: Settings) -> Outcome:
             "nearest_factor_distance": float(found.nearest_factor_distance.mean())}
     row = np.array([at_percentile(found.nearest_distance)])
     image = run.partition("test").images[row]
-    reconstruction = run.decode(run.posteriors("test").means[row])
+    reconstruction = run.decode(run.posteriors("test", row).means)
     strip = {"input": image[0], "reconstruction": np.round(255 * reconstruction[0]).astype(np.uint8),
              "index": run.partition("test").index[row]}
     return Outcome({"test": test}, {"test": found._asdict()}, arrays={"reconstruction": strip})

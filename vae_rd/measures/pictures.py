@@ -20,12 +20,12 @@ def measure(run: FinishedRun, settings: Settings) -> Outcome:
     rows, names = [], []
     for name in run.partitions:
         chosen = run.rows(name, STRIP_IMAGES)
-        rows += [run.images(name, chosen), run.decode(run.posteriors(name).means[chosen])]
+        rows += [run.images(name, chosen), run.decode(run.posteriors(name, chosen).means)]
         names += [f"{name} image", "reconstruction"]
     samples = run.decode(np.asarray(run.vae.prior().sample(NUM_SAMPLES, seed=[0, 0])))
     across = min(len(row) for row in rows)
     name = run.partitions[-1]
-    mean = run.posteriors(name).means[run.rows(name, 1)[0]]
+    mean = run.posteriors(name, run.rows(name, 1)).means[0]
     moved = traversal_codes(mean, run.codes("train")).astype(run.dtype)
     return Outcome(pictures={
         "reconstructions": grid(np.stack([row[:across] for row in rows]), names),

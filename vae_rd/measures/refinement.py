@@ -86,7 +86,7 @@ def measure(run: FinishedRun, settings: RefinementSettings) -> Outcome:
     per_example = {}
     for name in run.partitions:
         rows, found = run.rows(name, settings.query_images), []
-        means, stddevs = (values[rows] for values in run.posteriors(name))
+        means, stddevs = run.posteriors(name, rows)
         keys, images = run.partition(name).index[rows], run.images(name, rows)
         for start in run.progress(range(0, len(rows), IMAGES_PER_BLOCK), desc="refinement"):
             block = slice(start, start + IMAGES_PER_BLOCK)

@@ -85,13 +85,13 @@ def measure(run: FinishedRun, settings: RefittedPriorSettings) -> Outcome:
                          f"folds (got {len(fitted)}).")
     scored = {name: run.rows(name, settings.query_images) for name in run.partitions}
     found = {prior: fit_and_score(
-        fit, run.codes("train")[fitted], folds[fitted],
-        {name: run.codes(name)[rows] for name, rows in scored.items()}, folds[scored["train"]], run.progress)
+        fit, run.codes("train", rows=fitted), folds[fitted],
+        {name: run.codes(name, rows=rows) for name, rows in scored.items()}, folds[scored["train"]], run.progress)
         for prior, fit in ((MIXTURE, fit_mixture), (KERNEL, fit_kernel))}
     scalars: dict[str, dict[str, float]] = {}
     per_example = {}
     for name, rows in scored.items():
-        codes, posteriors = run.codes(name)[rows], [values[rows] for values in run.posteriors(name)]
+        codes, posteriors = run.codes(name, rows=rows), run.posteriors(name, rows)
         log_posterior = information.posterior_log_density(codes, *posteriors)
         log_prior = run.log_prior(name, rows, codes)
         refitted = {RATE_REFITTED + prior: log_posterior - logs[name] for prior, logs in found.items()}
