@@ -167,23 +167,23 @@ def export_results(results_dir: str | os.PathLike, scale: str | None = None) -> 
     """Makes the tables, figures and verdicts of published runs.
 
     Args:
-        results_dir: holds `runs`; gets runs.csv, rd_curves.csv, rd_table.txt and claims.csv, in `figures` all curves
-            and the figures of every experiment of which no curve is missing as a whole. What it has of a README.md and
-            of pages to explore (figure3.html) is made anew: of the first the tables.
+        results_dir: holds `runs`; gets runs.csv, rd_curves.csv, rd_table.txt and claims.csv, in `figures` an
+            overview of the curves and the figures of every experiment of which no curve is missing as a whole. What it
+            has of a README.md and of pages to explore (figure3.html) is made anew: of the first the tables.
         scale: as in `export_experiment`.
 
     Raises:
         TableError: if no run has finished.
     """
     from vae_rd.analysis import summary, tables
-    from vae_rd.figures import paper, rd_curves
+    from vae_rd.figures import paper
     results = pathlib.Path(results_dir)
     runs_dir, figures_dir = results / published.RUNS, results / "figures"
     table = tables.collect(runs_dir)
     points = _write_tables(table, runs_dir, results)
     last = points[points["checkpoint"] == "last"]
     write_text(results / "rd_table.txt", tables.as_text(last) + "\n")
-    _write_figure(rd_curves.rd_figure(last, (*rd_curves.FACET, "architecture", "train_steps")), figures_dir, "rd")
+    _write_figure(paper.overview(last), figures_dir, "rd")
     for name in experiments.names():
         wanted = experiments.experiment(name, scale or paper.fullest_scale(table, name))
         if paper.has_every_curve(table, wanted):

@@ -156,6 +156,19 @@ def test_runs_under_their_earlier_names_are_drawn_and_counted(tmp_path):
     assert set(table["run"]) == {config.earlier_run_name for config in wanted.configs}
 
 
+def test_the_overview_has_the_curves_of_the_paper_in_a_panel_per_architecture():
+    """Those of other priors and likelihoods only where there is nothing else."""
+    base = experiments.SCALES["tenth"].base
+    paper_like = [base.replace(architecture=name, num_layers=layers, beta=beta) for name in ("mlp", "cnn")
+                  for layers in (1, 3) for beta in (0.1, 1.0)]
+    others = [base.replace(prior="flow", beta=beta) for beta in (0.1, 1.0)]
+    for configs, curves, panels in ((paper_like + others, 4, 2), (others, 2, 1)):
+        points = tables.curves(fabricate_table(configs, lambda *run: metrics(*run[:2])))
+        figure = paper.overview(points[points["checkpoint"] == "last"])
+        assert len(figure.axes) == panels
+        assert [len(axes.containers) for axes in figure.axes] == [curves] * panels
+
+
 @pytest.mark.parametrize("name, field, value, alone", [
     ("figure3", "split", SCALE.small, True), ("memorisation", "split", SCALE.small, True),
     ("figure5", "split", SCALE.small, False), ("figure7", "dataset", "mnist", True)])

@@ -14,7 +14,7 @@ from vae_rd.analysis.tables import TableError, curves, folders
 from vae_rd.catalogue import LIKELIHOOD_SCALE
 from vae_rd.config import STACKABLE_FIELDS, Config
 from vae_rd.figures import against_beta, against_rate, against_step, curve_names, distances, learned_scale
-from vae_rd.figures.rd_curves import rd_figure
+from vae_rd.figures.rd_curves import FACET, rd_figure
 from vae_rd.storage.runs import RunDir
 from vae_rd.sweeps.experiments import DEFAULT_SCALE, SCALES, Experiment, experiment
 
@@ -28,6 +28,7 @@ PARTS_BY_PRIOR: dict[str, tuple[dict[str, str], tuple[str, ...]]] = {
     "refitted": ({quantities.RATE_SAVED + quantities.MIXTURE: "rate saved by a\nrefitted mixture\n(nats per image)",
                   quantities.RATE_SAVED + quantities.KERNEL: "rate saved by a\nrefitted kernel\n(nats per image)"},
                  ("test", "train"))}
+OWN_FIGURES = ("prior", "likelihood", "conditioning", "rate_terms", "latent_dim")  # fields in which experiments differ
 # Share of test images: memorised minus the control, at the posterior's mean and at a sample from it.
 MEMORISED_BEYOND, MEMORISED_BEYOND_SAMPLED = "memorised_beyond_control", "memorised_sampled_beyond_control"
 
@@ -82,6 +83,18 @@ def has_every_curve(table: pd.DataFrame, wanted: Experiment) -> bool:
     for config in wanted.configs:
         parts.setdefault(getattr(config, wanted.complete_by) if wanted.complete_by else "", []).append(config)
     return any(complete(configs) for configs in parts.values())
+
+
+def overview(points: pd.DataFrame) -> Figure:
+    """The curves (rows of `tables.curves`) of the paper's kind of run, a panel for each of what they were trained on.
+
+    Other priors, likelihoods and the like have experiments with figures of their own; here they are drawn only where
+    there is nothing else.
+    """
+    default = Config()
+    chosen = points[[all(getattr(row, field) == getattr(default, field) for field in OWN_FIGURES)
+                     for row in points.itertuples()]]
+    return rd_figure(points if chosen.empty else chosen, (*FACET, "architecture", "train_steps"))
 
 
 def draw(table: pd.DataFrame, wanted: Experiment, runs_dir: str | os.PathLike, rate_axis: str = "auto") -> Drawn:
