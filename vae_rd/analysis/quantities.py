@@ -3,7 +3,7 @@
 
 from vae_rd.measures.annealed import BIDIRECTIONAL_GAP, LOG_PX_AIS
 from vae_rd.measures.distortion import MEAN_SQUARED_ERROR
-from vae_rd.measures.information import MARGINAL_KL, MINIBATCH, MUTUAL_INFORMATION, RATE_PER_DIMENSION
+from vae_rd.measures.information import MARGINAL_KL, MINIBATCH, MUTUAL_INFORMATION
 from vae_rd.measures.log_marginal import LOG_PX, LOG_PX_SAMPLES, TRUSTED, UNRELIABLE
 from vae_rd.measures.memorisation import (
     AVERAGED,
