@@ -155,11 +155,12 @@ def _matched_rate(table: pd.DataFrame) -> str:
     lines = []
     for key, group in found.groupby([*names, "prior"], sort=False):
         setting = naming.describe(dict(zip([*names, "prior"], key)))
-        parts = [part.iloc[[0, matched_rate.NUM_RATES // 2, -1]] for part in
-                 (group[group["partition"] == partition] for partition in ("test", "train"))]
+        parts = [group[group["partition"] == partition].iloc[::matched_rate.NUM_RATES // 2]
+                 for partition in ("test", "train")]
         for pair in zip(*(part.itertuples() for part in parts)):
             cells = [cell for row in pair for cell in (
-                f"{row.rate:.0f}", f"{row.difference:+.1f} [{row.low:+.1f}, {row.high:+.1f}]",
+                f"{row.rate:.0f}",
+                f"{row.difference:+.1f}" + ("" if pd.isna(row.low) else f" [{row.low:+.1f}, {row.high:+.1f}]"),
                 "" if pd.isna(row.without_a_beta) else f"{row.without_a_beta:.1f}")]
             lines.append((setting, *cells, str(pair[0].restarts)))
     if not lines:
