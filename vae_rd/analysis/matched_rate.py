@@ -15,7 +15,7 @@ from vae_rd.analysis import statistics
 from vae_rd.analysis.tables import CONFIG_COLUMNS
 
 NUM_RATES = 9
-WITHOUT_A_BETA = "without_a_beta"  # how far a difference would be at most from what it is, with one beta less
+WITHOUT_A_BETA = "without_a_beta"  # the largest change of a difference if one beta were left out
 COLUMNS = ("rate", "difference", "low", "high", WITHOUT_A_BETA, "restarts")
 
 

@@ -150,7 +150,8 @@ def _convergence(table: pd.DataFrame, runs_dir: str | os.PathLike) -> str:
 def _matched_rate(table: pd.DataFrame) -> str:
     """Distortion less that of N(0, I) at equal rate, by prior: a line for each of three rates."""
     rows = tables.in_order(tables.finished(table))
-    found = matched_rate.differences(rows[rows["checkpoint"] == "last"], "prior", Config().prior)
+    rows = rows[(rows["checkpoint"] == "last") & rows["partition"].isin(["test", "train"])]
+    found = matched_rate.differences(rows, "prior", Config().prior)
     names = [name for name in found.columns[:found.columns.get_loc("partition")] if found[name].nunique() > 1]
     lines = []
     for key, group in found.groupby([*names, "prior"], sort=False):

@@ -72,7 +72,7 @@ def missing(table: pd.DataFrame, wanted: Experiment) -> list[str]:
 def has_every_curve(table: pd.DataFrame, wanted: Experiment) -> bool:
     """Whether each of an experiment's curves, that is its Configs without beta and seed, has a finished run.
 
-    If its entry names a field that it is complete by, it is enough that each with one value of that field has.
+    If its entry has `complete_by`, the curves with one value of that field are enough.
     """
     def complete(configs: list[Config]) -> bool:
         begun, wanted_curves = ({config.without(*STACKABLE_FIELDS) for config in chosen}
@@ -86,7 +86,7 @@ def has_every_curve(table: pd.DataFrame, wanted: Experiment) -> bool:
 
 
 def overview(points: pd.DataFrame) -> Figure:
-    """The curves (rows of `tables.curves`) of the paper's kind of run, a panel for each of what they were trained on.
+    """The curves (rows of `tables.curves`) of the paper's kind of run, by data set, split, architecture and steps.
 
     Other priors, likelihoods and the like have experiments with figures of their own; here they are drawn only where
     there is nothing else.

@@ -21,8 +21,8 @@ def publish(runs_dir: str | os.PathLike, results_dir: str | os.PathLike) -> list
     """Copies the small files of every finished run into `<results_dir>/runs`; each run appears whole or not at all.
 
     An already published run is replaced if any of its files has changed, as after further measures. Published runs have
-    a manifest of their own, of the published files only. Galleries, most of a run's bytes, go where a page shows them:
-    to a folder of results with one (*.html).
+    a manifest of their own, of the published files only. Galleries, most of a run's bytes, are copied only if
+    `results_dir` has a page to show them (*.html).
 
     Args:
         runs_dir: where runs are trained.
