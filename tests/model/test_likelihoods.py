@@ -287,7 +287,7 @@ def mean_terms(vae, images, beta=1.0):
 
 
 def train_exactly(vae, images, beta=1.0):
-    """Minimises the mean objective, without noise, by L-BFGS."""
+    """Minimises the mean objective, without noise, by BFGS, which converges where L-BFGS crawls along flat valleys."""
     weights = vae.trainable_variables
     ends = np.cumsum([weight.numpy().size for weight in weights])[:-1]
 
@@ -304,8 +304,7 @@ def train_exactly(vae, images, beta=1.0):
         return float(loss), np.concatenate([np.ravel(gradient) for gradient in gradients])
 
     start = np.concatenate([weight.numpy().ravel() for weight in weights])
-    at(scipy.optimize.minimize(at, start, jac=True, method="L-BFGS-B",
-                               options={"maxiter": 2000, "maxfun": 4000, "ftol": 1e-15, "gtol": 1e-7}).x)
+    at(scipy.optimize.minimize(at, start, jac=True, method="BFGS", options={"maxiter": 2000, "gtol": 1e-7}).x)
 
 
 def test_the_bound_of_the_linear_gaussian_model_is_its_log_px(linear):  # noqa: F811
@@ -388,8 +387,8 @@ def test_the_curve_of_the_linear_vae_against_the_size_of_the_training_set(linear
         for some in (images, new):
             rate, distortion, _, objective = mean_terms(vae, some, beta).numpy().mean(1)
             expected = linear_curve(images, some, beta)
-            np.testing.assert_allclose((rate, distortion), expected, rtol=1e-3, atol=2e-3)
-            assert objective == pytest.approx(expected[1] + beta * expected[0], rel=1e-4)
+            np.testing.assert_allclose((rate, distortion), expected, rtol=1e-5, atol=1e-5)
+            assert objective == pytest.approx(expected[1] + beta * expected[0], rel=1e-6)
         kernel = vae.decoder.trainable_variables[0].numpy()
         assert (np.linalg.svd(kernel)[1] > 0.03).sum() == num_active
 
