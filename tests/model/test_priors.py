@@ -197,7 +197,8 @@ def test_an_image_never_sees_its_own_code(copies):
     np.testing.assert_allclose(vae.prior().log_prob(codes), seen, rtol=1e-9)
     assert (seen - left).min() > 5
     noise = np.zeros((8, 3))
-    terms, information = vae.terms(batch, noise, 1.0), vae.information(vae.posterior(batch), codes, batch)
+    terms = vae.terms(batch, noise, 1.0)
+    information = vae.information(vae.rate_and_distortion(batch, 1e-3 / vae.posterior(batch).stddev()), batch)
     mean = vae.posterior(batch).mean()
     expected = vae.posterior(batch).log_prob(mean) - vae.prior(batch).log_prob(mean)
     np.testing.assert_allclose(terms.rate, expected, rtol=1e-10)
@@ -270,6 +271,22 @@ def test_the_rate_is_exact_where_the_catalogue_says_so(prior):
         assert (np.abs(ratios.mean(0) - rates[0]) < 4 * ratios.std(0) / np.sqrt(4000)).all()
     else:
         np.testing.assert_allclose(rates, ratios[:2], rtol=1e-10)
+
+
+@pytest.mark.parametrize("part", ["both", "mutual_information", "marginal_kl"])
+def test_a_narrow_posterior_far_from_zero_keeps_its_rate(part):
+    """In single precision mean + stddev * noise has no digit of the noise left, and no density can be made of it."""
+    found, exact = (make(prior="mixture", rate_terms=part, precision=precision) for precision in ("float32", "float64"))
+    images, noise = batch()
+    biases = [weight for weight in found.encoder.trainable_variables if weight.shape == (2,)]
+    for bias, value in zip(biases, (30, -20), strict=True):  # of the mean, and of the log of stddev
+        bias.assign(np.full(2, value))
+    exact.set_weights(found.get_weights())
+    single = images.astype(np.float32), noise.astype(np.float32)
+    coded, expected = found.rate_and_distortion(*single), exact.rate_and_distortion(images, noise)
+    assert np.abs(coded.posterior.log_prob(coded.codes).numpy() - expected.log_posterior).max() > 1
+    np.testing.assert_allclose(coded.log_posterior, expected.log_posterior, rtol=1e-4)
+    np.testing.assert_allclose(found.terms(*single, 1.0).penalty, exact.terms(images, noise, 1.0).penalty, atol=0.1)
 
 
 # In training, columns and files

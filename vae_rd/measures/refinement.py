@@ -193,9 +193,11 @@ def _compiled(prior: Callable[[Any], Any], likelihood: Callable[[Any], Any], bet
     def terms(images, means, log_scales, noise):
         scales = tf.exp(log_scales)
         posterior = tfd.Independent(tfd.Normal(means, scales), 1)
-        codes = means + scales * tf.stack([noise, -noise])
+        pair = tf.stack([noise, -noise])
+        codes = means + scales * pair
         distortion = -tf.reduce_mean(likelihood(codes).log_prob(images), 0)
-        rate = vae.kl_divergence(posterior, prior(images), codes)  # [n] in closed form, else [2, n]
+        rate = vae.kl_divergence(posterior, prior(images), codes,
+                                 vae.log_posterior(posterior, pair))  # [n] in closed form, else [2, n]
         rate = tf.reduce_mean(tf.reshape(rate, [-1, tf.shape(means)[0]]), 0)
         return vae.objective(distortion, rate, tf.cast(beta, rate.dtype)), rate, distortion
 

@@ -20,6 +20,7 @@ class Coded(NamedTuple):
     distortion: tf.Tensor  # [batch], -log p(x|z), summed over pixels and channels, nats
     posterior: tfd.Distribution  # q(z|x): batch [batch], event [latent_dim]
     codes: tf.Tensor  # [batch, latent_dim], one sample of each posterior
+    log_posterior: tf.Tensor  # [batch], log q(z|x) at the codes, nats
     parameters: tf.Tensor  # [batch, height, width, channels * per pixel], of the likelihood at the codes
 
 
@@ -129,26 +130,25 @@ class VAE(keras.Model):
             noise: [batch, latent_dim], standard normal.
             beta: weight of the rate, and what conditioned networks are told: a number, or [batch].
         """
-        rate, distortion, posterior, codes, _ = self.rate_and_distortion(images, noise, beta)
-        penalty = rate if self.rate_terms == "both" else getattr(
-            self.information(posterior, codes, images), self.rate_terms)
+        coded = self.rate_and_distortion(images, noise, beta)
+        rate, distortion = coded.rate, coded.distortion
+        penalty = rate if self.rate_terms == "both" else getattr(self.information(coded, images), self.rate_terms)
         return Terms(rate, distortion, penalty, objective(distortion, penalty, beta))
 
     def rate_and_distortion(self, images: tf.Tensor, noise: tf.Tensor, beta: tf.Tensor | float | None = None) -> Coded:
         """Rate [batch], distortion [batch], and what they are made of: all that evaluation needs."""
         posterior = self.posterior(images, beta)
-        codes = posterior.mean() + posterior.stddev() * noise
-        rate = kl_divergence(posterior, self.prior(images), codes)
+        codes, log_density = posterior.mean() + posterior.stddev() * noise, log_posterior(posterior, noise)
+        rate = kl_divergence(posterior, self.prior(images), codes, log_density)
         parameters = self._decoded(codes, beta)
         likelihood = self.likelihood_layer.distribution(parameters)
-        return Coded(rate, -likelihood.log_prob(images), posterior, codes, parameters)
+        return Coded(rate, -likelihood.log_prob(images), posterior, codes, log_density, parameters)
 
-    def information(self, posterior: tfd.Distribution, codes: tf.Tensor, images: tf.Tensor | None = None
-                    ) -> InformationTerms:
+    def information(self, coded: Coded, images: tf.Tensor | None = None) -> InformationTerms:
         """Minibatch estimate of the two parts of the rate (Esmaeili et al. 2019, eq. 9; B of num_train images)."""
-        log_marginal = minibatch_log_marginal(posterior, codes, self.num_train)
-        log_prior = self.prior(images).log_prob(codes)
-        return InformationTerms(posterior.log_prob(codes) - log_marginal, log_marginal - log_prior)
+        log_marginal = minibatch_log_marginal(coded, self.num_train)
+        log_prior = self.prior(images).log_prob(coded.codes)
+        return InformationTerms(coded.log_posterior - log_marginal, log_marginal - log_prior)
 
     def call(self, images: tf.Tensor) -> tf.Tensor:
         """Reconstructions [batch, height, width, channels] in [0, 1]: the picture of the posterior's mean."""
@@ -241,20 +241,38 @@ def objective(distortion: Any, rate: Any, beta: Any) -> Any:
     return distortion + beta * rate
 
 
-def kl_divergence(posterior: tfd.Distribution, prior: tfd.Distribution, codes: tf.Tensor) -> tf.Tensor:
-    """KL(q(z|x), p(z)) per image: in closed form where TFP knows one, else log q - log p at the codes."""
+def log_posterior(posterior: tfd.Distribution, noise: tf.Tensor) -> tf.Tensor:
+    """log q(z|x) at z = mean + stddev * noise [..., latent_dim]: [...], nats.
+
+    From the noise, as z - mean has lost its digits where stddev is tiny beside mean: a rate made of what is left falls
+    with (mean / stddev)^2, without bound, and training finds that out.
+    """
+    log_density = tf.square(noise) + tf.math.log(2 * np.pi * tf.square(posterior.stddev()))
+    return -0.5 * tf.reduce_sum(log_density, -1)
+
+
+def kl_divergence(posterior: tfd.Distribution, prior: tfd.Distribution, codes: tf.Tensor, log_density: tf.Tensor
+                  ) -> tf.Tensor:
+    """KL(q(z|x), p(z)) per image: in closed form where TFP knows one, else log q - log p at the codes.
+
+    Args:
+        codes: samples of the posterior, [..., batch, latent_dim].
+        log_density: what `log_posterior` returned for them, [..., batch].
+    """
     try:
         return posterior.kl_divergence(prior)
     except NotImplementedError:
-        return posterior.log_prob(codes) - prior.log_prob(codes)
+        return log_density - prior.log_prob(codes)
 
 
-def minibatch_log_marginal(posterior: tfd.Distribution, codes: tf.Tensor, num_train: int) -> tf.Tensor:
+def minibatch_log_marginal(coded: Coded, num_train: int) -> tf.Tensor:
     """log q(z) at each code, estimated from its own batch (Esmaeili et al. 2019): [batch].
 
     q(z_b) ~ 1/N q(z_b|x_b) + (N-1)/(N(B-1)) * sum over b' != b of q(z_b|x_b').
     """
-    log_densities = posterior.log_prob(codes[:, tf.newaxis])  # [code, posterior]
+    codes = coded.codes
+    log_densities = tf.linalg.set_diag(coded.posterior.log_prob(codes[:, tf.newaxis]),  # [code, posterior]
+                                       coded.log_posterior)
     batch = tf.cast(tf.shape(codes)[0], log_densities.dtype)
     size = tf.cast(num_train, log_densities.dtype)
     log_other = tf.math.log((size - 1) / (size * (batch - 1)))

@@ -233,10 +233,10 @@ class Column:
     def _evaluate_member(self, weights, images, noise, beta):
         images = _unit_interval(images, noise.dtype)
         coded = self.template.rate_and_distortion(images, noise, beta)
-        posterior, codes = coded.posterior, coded.codes
         errors = images - self.template.likelihood_layer.picture(coded.parameters)
-        return Evaluated(coded.rate, coded.distortion, posterior.mean(), posterior.stddev(), posterior.log_prob(codes),
-                         self.template.prior(images).log_prob(codes), tf.reduce_mean(tf.square(errors), [1, 2, 3]))
+        return Evaluated(coded.rate, coded.distortion, coded.posterior.mean(), coded.posterior.stddev(),
+                         coded.log_posterior, self.template.prior(images).log_prob(coded.codes),
+                         tf.reduce_mean(tf.square(errors), [1, 2, 3]))
 
     # State
 
