@@ -247,8 +247,8 @@ def log_posterior(posterior: tfd.Distribution, noise: tf.Tensor) -> tf.Tensor:
     From the noise, as z - mean has lost its digits where stddev is tiny beside mean: a rate made of what is left falls
     with (mean / stddev)^2, without bound, and training finds that out.
     """
-    log_density = tf.square(noise) + tf.math.log(2 * np.pi * tf.square(posterior.stddev()))
-    return -0.5 * tf.reduce_sum(log_density, -1)
+    log_density = -0.5 * (tf.square(noise) + np.log(2 * np.pi)) - tf.math.log(posterior.stddev())
+    return tf.reduce_sum(log_density, -1)
 
 
 def kl_divergence(posterior: tfd.Distribution, prior: tfd.Distribution, codes: tf.Tensor, log_density: tf.Tensor
