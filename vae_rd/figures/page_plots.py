@@ -52,7 +52,7 @@ def _draw_diagonals(plot: Any, wide: bool, least: float) -> None:
     for level in rd_axes.elbo_levels(rates, distortions, wide, least):
         left, right = (float(np.clip(level - end, *rates)) for end in distortions[::-1])
         # Rounded, as the last bits differ between processors, and so would the published page.
-        across = np.round(np.geomspace(left, right, 100) if wide else [left, right], 9)
+        across = np.round(np.geomspace(left, right, 100) if wide else [left, right], 9).clip(*rates)
         lines.append((across, level - across))
         place = np.array([(scale(right) - scale(rates[0])) / np.ptp(scale(rates)) * WIDTHS[0],
                           (level - right - distortions[0]) / np.ptp(distortions) * HEIGHTS[0]])  # pixels

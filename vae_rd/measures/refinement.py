@@ -196,8 +196,8 @@ def _compiled(prior: Callable[[Any], Any], likelihood: Callable[[Any], Any], bet
         pair = tf.stack([noise, -noise])
         codes = means + scales * pair
         distortion = -tf.reduce_mean(likelihood(codes).log_prob(images), 0)
-        rate = vae.kl_divergence(posterior, prior(images), codes,
-                                 vae.log_posterior(posterior, pair))  # [n] in closed form, else [2, n]
+        log_density = vae.log_posterior(posterior, pair)
+        rate = vae.kl_divergence(posterior, prior(images), codes, log_density)  # [n] in closed form, else [2, n]
         rate = tf.reduce_mean(tf.reshape(rate, [-1, tf.shape(means)[0]]), 0)
         return vae.objective(distortion, rate, tf.cast(beta, rate.dtype)), rate, distortion
 

@@ -138,7 +138,8 @@ class VAE(keras.Model):
     def rate_and_distortion(self, images: tf.Tensor, noise: tf.Tensor, beta: tf.Tensor | float | None = None) -> Coded:
         """Rate [batch], distortion [batch], and what they are made of: all that evaluation needs."""
         posterior = self.posterior(images, beta)
-        codes, log_density = posterior.mean() + posterior.stddev() * noise, log_posterior(posterior, noise)
+        codes = posterior.mean() + posterior.stddev() * noise
+        log_density = log_posterior(posterior, noise)
         rate = kl_divergence(posterior, self.prior(images), codes, log_density)
         parameters = self._decoded(codes, beta)
         likelihood = self.likelihood_layer.distribution(parameters)
@@ -244,8 +245,8 @@ def objective(distortion: Any, rate: Any, beta: Any) -> Any:
 def log_posterior(posterior: tfd.Distribution, noise: tf.Tensor) -> tf.Tensor:
     """log q(z|x) at z = mean + stddev * noise [..., latent_dim]: [...], nats.
 
-    From the noise, as z - mean has lost its digits where stddev is tiny beside mean: a rate made of what is left falls
-    with (mean / stddev)^2, without bound, and training finds that out.
+    Computed from the noise, not from z: in single precision, z - mean holds only rounding errors where stddev is tiny
+    compared with the mean. A rate computed from those can fall without bound, and training exploits it.
     """
     log_density = -0.5 * (tf.square(noise) + np.log(2 * np.pi)) - tf.math.log(posterior.stddev())
     return tf.reduce_sum(log_density, -1)
