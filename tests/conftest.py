@@ -70,7 +70,7 @@ def kept_columns():
             made[key] = new, new.state()
         kept, start = made[key]
         kept.configs, kept.shared = configs, configs[0]
-        kept.restore(start, 0)
+        kept.restore(start)
         return kept
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loop, "Column", make)

@@ -72,13 +72,13 @@ def predicted_seconds(kernels: list[Kernel]) -> float:
 
 
 def of_step(configs, image_shape: tuple[int, int, int], stacked: bool) -> list[Kernel]:
-    """Kernels of a column's whole step: gradients of all members, and Adam."""
+    """Kernels of a compiled step, gradients and Adam: of all members if stacked, of one where they take turns."""
     column = Column(configs, np.zeros((1, *image_shape), np.uint8), strategy=tf.distribute.get_strategy(), jit=True,
                     stacked=stacked)
     shared = column.shared
     images = tf.zeros([len(column.seeds), shared.batch_size, *image_shape], tf.uint8)
     noise = tf.zeros([len(column.seeds), shared.batch_size, shared.latent_dim])
-    program = column._update.experimental_get_compiler_ir(images, noise, None)
+    program = column._update.experimental_get_compiler_ir(images, noise, column.beta if stacked else column.beta[:1])
     text = program(stage="optimized_hlo", device_name="/device:CPU:0")  # else it draws a number to find the device
     if not _takes_images(text):
         raise ValueError("the images are constants of the compiled program, so it is compiled again for every batch: "
@@ -106,15 +106,15 @@ def _product(shape: str, left: str, rest: str) -> int:
 
 
 def prediction(material: Material, repeats: int, report) -> list[Row]:
-    """Kernels per step of columns of 1, 4 and 12, unrolled and stacked, against as many single runs."""
+    """Kernels per step of stacked columns of 1, 4 and 12, against as many single runs, and of one run of a CNN."""
     rows = []
-    for network, stacked in (("mlp1", False), ("mlp1", True), ("cnn1", False)):  # convolutions have no stacked form
+    for network, stacked in (("mlp1", True), ("cnn1", False)):  # convolutions have no stacked form
         config = material.config(network)
         if not stacked:
             config = config.replace(**SMALL[config.architecture])
         single = None
-        for members in MEMBERS if material.sizes.references else MEMBERS[:2]:
-            label = f"{network}: column of {members}, {'stacked' if stacked else 'unrolled'}"
+        for members in (MEMBERS if material.sizes.references else MEMBERS[:2]) if stacked else MEMBERS[:1]:
+            label = f"{network}: " + (f"column of {members}, stacked" if stacked else "one member, by turns")
             report(label)
             shape = (config.image_size, config.image_size, 3)
             try:

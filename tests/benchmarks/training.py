@@ -57,7 +57,8 @@ def column(network: str, material: Material, repeats: int, report) -> list[Row]:
     train_single = Steps(single.train, number)
     evaluated = material.split.test
     reference = f"{members} single runs"
-    training = measure({"column": Steps(many.train, max(1, number // members)),
+    longer = loop.TURNS_SECONDS / loop.CHUNK_SECONDS if many.num_turns > 1 else 1  # as the program's loop calls it
+    training = measure({"column": Steps(many.train, max(1, int(longer * number / members))),
                         reference: lambda: members * train_single()}, repeats, report)
     evaluation = measure({"column": lambda: 1000 * timed(lambda: many.evaluate(evaluated)),
                           reference: lambda: 1000 * members * timed(lambda: single.evaluate(evaluated))},
@@ -125,7 +126,7 @@ def roofline(column, peak: float, bandwidth: float) -> float:
 
 def step_cost(column) -> tuple[int, int]:
     """Operations of the products in one step, and bytes that Adam reads and writes."""
-    weights = sum(int(tf.size(weight)) for weight in column.weights)
+    weights = sum(int(tf.size(weight)) for weight in column.template.trainable_variables)
     return step_flops(column.template, column.shared.batch_size), ADAM_BYTES * weights
 
 
@@ -169,7 +170,7 @@ def _bare(column, images: np.ndarray):
     @tf.function
     def run(number):
         for _ in tf.range(number):
-            column._update(images, noise, None)
+            column._update(images, noise, column.beta)
 
     return lambda first, number: run(tf.constant(number))
 

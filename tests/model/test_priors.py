@@ -105,9 +105,9 @@ def test_pseudo_inputs_start_as_training_images_of_each_restart(count):
     images = grey(count)
     configs = [Config(image_size=8, hidden_units=16, latent_dim=3, prior="vamp", seed=seed) for seed in (0, 1)]
     made = column.Column(configs, images, strategy=tf.distribute.get_strategy(), jit=False, stacked=False)
-    weights = dict(zip(made.weight_names, made.weights))
-    (name,) = [name for name in weights if "pseudo" in name]
-    starts = scipy.special.expit(weights[name].numpy())
+    weights = made.state()
+    (name,) = [name for name in made.weight_names if "pseudo" in name]
+    starts = scipy.special.expit(weights[name])
     assert starts.shape == (2, 128, *SHAPE)
     distances = np.abs(starts[:, :, None] - images / 255).max((3, 4, 5))  # [restarts, pseudo-inputs, images]
     assert distances.min(2).max() < 0.0101

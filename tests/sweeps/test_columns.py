@@ -156,7 +156,7 @@ def test_the_memory_estimate_covers_the_measured_peak(likelihood):
                "column = Column(members, images, strategy=tf.distribute.get_strategy(), jit=True, stacked=False)\n"
                "column.train(0, 3)\n"
                "column.evaluate(Partition(images, np.arange(4096), images))\n"
-               "column.restore(column.state(), 3)\n"
+               "column.restore(column.state())\n"
                "print(int(open('/proc/self/status').read().split('VmHWM:')[1].split()[0]) * 1024)\n")
     peaks = [int(subprocess.run([sys.executable, "-c", program, str(members), likelihood],
                                 capture_output=True, text=True, check=True).stdout) for members in (1, 5)]

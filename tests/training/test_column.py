@@ -58,7 +58,7 @@ def test_training_takes_the_steps_of_numpy(split, num_layers, jit, stacked):
     """Batch order, noise, gradients, Adam: 12 steps in float64, more than one pass over the images."""
     configs = members(SMALL.replace(num_layers=num_layers, precision="float64"), (0.3, 2.0), (0, 5))[1:3]
     made = column(configs, split, jit, stacked)
-    checks = [NumpyVae([values[place] for values in list(made.state().values())[:len(made.weights)]], num_layers)
+    checks = [NumpyVae([values[place] for values in list(made.state().values())[:len(made.weight_names)]], num_layers)
               for place in range(2)]
     trace = made.train(0, 12)
     for place, (config, check) in enumerate(zip(configs, checks)):
@@ -84,8 +84,9 @@ def test_a_member_is_the_run_trained_alone(split, config, jit, stacked):
     configs = members(config.replace(precision="float64"), (0.01, 2.0), (3, 0))[::3]
     together = trained(configs, split, 100, jit=jit, stacked=stacked)
     alone = trained(configs[1:2], split, 100, jit=jit, stacked=stacked)
-    assert distance(member_state(together, 1), member_state(alone, 0)) < 1e-9
-    np.testing.assert_allclose(together.trace[:, :, 1], alone.trace[:, :, 0], rtol=1e-9)
+    limit = 1e-9 if stacked else 0  # members that take turns run the program of the single run
+    assert distance(member_state(together, 1), member_state(alone, 0)) <= limit
+    np.testing.assert_allclose(together.trace[:, :, 1], alone.trace[:, :, 0], rtol=limit)
     assert distance(member_state(together, 0), member_state(alone, 0)) > 0.1  # not by all being the same
 
 
@@ -94,7 +95,7 @@ def test_a_member_is_the_run_trained_alone(split, config, jit, stacked):
 def test_a_member_is_the_run_trained_alone_in_float32(split, config, jit, stacked):
     configs = members(config, (0.01, 2.0), (3, 0))[::3]
     together, alone = (trained(chosen, split, 10, jit=jit, stacked=stacked) for chosen in (configs, configs[1:2]))
-    assert distance(member_state(together, 1), member_state(alone, 0)) < 1e-5
+    assert distance(member_state(together, 1), member_state(alone, 0)) == 0
 
 
 @pytest.mark.parametrize("precision", ["bfloat16", "tensorfloat32"])
@@ -121,7 +122,7 @@ def test_a_restored_column_goes_on_to_the_same_bits(split):
     configs = members(SMALL, (0.1, 1.0))
     whole, half = trained(configs, split, 30), trained(configs, split, 13)
     other = column(configs, split)
-    other.restore(half.state(), 13)
+    other.restore(half.state())
     other.train(13, 17)
     assert all(np.array_equal(values, whole.state()[name]) for name, values in other.state().items())
 
@@ -132,7 +133,7 @@ def test_a_checkpoint_that_lacks_weights_is_refused(split):
         state = made.state()
         del state[name]
         with pytest.raises(runs.RunError, match=f"lacks {name}: it is damaged, or of another version. To start"):
-            made.restore(state, 3)
+            made.restore(state)
 
 
 @pytest.mark.slow
@@ -140,7 +141,7 @@ def test_the_state_of_an_earlier_version_is_restored_without_its_betas(split):
     configs = members(SMALL, (0.1, 1.0))
     half = trained(configs, split, 13)
     other = column(configs, split)
-    other.restore({"beta": np.array([7.0, 7.0])} | half.state(), 13)
+    other.restore({"beta": np.array([7.0, 7.0])} | half.state())
     half.train(13, 4)
     other.train(13, 4)
     assert all(np.array_equal(values, half.state()[name]) for name, values in other.state().items())
@@ -186,13 +187,14 @@ def test_noise_of_steps_and_restarts_is_independent():
 
 def test_weights_are_named_by_what_they_are(split):
     made = column(members(SMALL.replace(prior="mixture"), (1.0,)), split)
-    shapes = {name: weight.shape[1:] for name, weight in zip(made.weight_names, made.weights)}
+    state = made.state()
+    shapes = {name: state[name].shape[1:] for name in made.weight_names}
     assert shapes == {
         "encoder.0.kernel": (192, 16), "encoder.1.bias": (16,), "encoder.2.kernel": (16, 4), "encoder.3.bias": (4,),
         "encoder.4.kernel": (16, 4), "encoder.5.bias": (4,), "decoder.0.kernel": (4, 16), "decoder.1.bias": (16,),
         "decoder.2.kernel": (16, 192), "decoder.3.bias": (192,), "prior.0.means": (16, 4),
         "prior.1.log_scales": (16, 4), "prior.2.logits": (16,)}
-    assert len(made.state()) == 3 * 13
+    assert len(state) == 3 * 13
 
 
 def test_members_that_cannot_share_a_program_are_refused(split):

@@ -78,7 +78,7 @@ def test_float32_products_ask_for_full_precision(precision, expected):
         made = column(precision=precision)
         images, noise = (tf.stack([values] * len(made.seeds)) for values in
                          (tf.zeros([8, 8, 8, 3], tf.uint8), tf.zeros([8, made.shared.latent_dim])))
-        text = made._compiled_gradients.experimental_get_compiler_ir(images, noise, None)(stage="hlo")
+        text = made._compiled_gradients.experimental_get_compiler_ir(images, noise, made.beta[:1])(stage="hlo")
     finally:
         tf.config.experimental.enable_tensor_float_32_execution(before)
     products = [line for line in text.splitlines() if " dot(" in line]

@@ -75,7 +75,7 @@ def test_with_open_gates_and_a_range_of_no_width_it_is_an_ordinary_run(split, co
         is_offset, is_encoder = name.endswith("offset"), name.startswith("encoder")
         state[name][:] = (80.0 if is_encoder else -80.0) if is_offset else 0.0
     closed = column([config], split)
-    made.restore(state, 0)
+    made.restore(state)
     traces = [one.train(0, 12) for one in (made, plain, closed)]
     np.testing.assert_allclose(traces[0], traces[1], rtol=1e-9)
     assert not np.allclose(traces[2], traces[1], rtol=1e-3)  # with the gates as they begin it is another model

@@ -13,7 +13,7 @@ from vae_rd.config import STACKABLE_FIELDS, Config
 from vae_rd.sweeps.cost import cost, images_and_channels, num_parameters
 from vae_rd.training import gpus
 
-SEQUENTIAL_MEMBERS = 12  # more gain nothing where members run one after the other, and take longer to compile
+SEQUENTIAL_MEMBERS = 12  # more gain nothing where members take turns, and all of them end late
 GPU_MEMBERS = 60  # the paper's 12 betas x 5 restarts
 MEMORY_COPIES = 9  # of a member's weights at the peak: weights, gradients, Adam's two, each twice, and one to save
 NUMBERS_PER_CODE_VALUE = 4  # per latent dimension of an evaluated image: posterior mean and scale, each with a copy
@@ -72,7 +72,6 @@ def members_that_fit(config: Config, sharing: int = 1) -> int:
     on_gpu = num_gpus() > 0
     memory = _gpu_bytes() if on_gpu else os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     fitting = int(MEMORY_SHARE * memory / sharing / member_bytes(config))
-    # Without a batched form every member is compiled anew: minutes for 60 of them.
     most = GPU_MEMBERS if on_gpu and NETWORKS[config.architecture].stackable else SEQUENTIAL_MEMBERS
     return max(1, min(most, fitting))
 

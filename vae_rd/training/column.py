@@ -1,14 +1,15 @@
-"""A column: models that differ only in beta and seed, their weights stacked along a leading axis and trained together.
+"""A column: models that differ only in beta and seed, trained by one compiled program.
 
-A column of one is the single run; there is no second trainer. Members that are one training (conditioning=beta, equal
-but for beta) share one set of weights, which is trained once and evaluated at the beta of each. The members'
-computation is written once, in `VAE.terms`: each member runs it with its own slice of the stacked weights, put in place
-by a Keras StatelessScope.
+On a GPU it trains all members at once, their weights stacked along a leading axis. On a CPU it trains one, and the
+members take turns, a call each. A column of one is the single run; there is no second trainer. Members that are one
+training (conditioning=beta, equal but for beta) share one set of weights, which is trained once and evaluated at the
+beta of each. The members' computation is written once, in `VAE.terms`: each member runs it with its own weights, put in
+place by a Keras StatelessScope.
 """
 
 import contextlib
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -36,15 +37,16 @@ class Evaluated(NamedTuple):
 
 
 class Column:
-    """Members trained as one program.
+    """Members trained by one program.
 
     Args:
         configs: one Config per member; they differ in STACKABLE_FIELDS only.
         images: the training images, [num, height, width, channels] uint8, kept as they are.
         strategy: a `tf.distribute` strategy; weights are mirrored, each batch is split over the replicas.
         jit: compile each replica's forward and backward pass by XLA.
-        stacked: run the members as batched products, not one after the other: for GPUs, where launching kernels takes
-            most of the time (on CPU both cost the same; convolutions have no batched form).
+        stacked: train the members at once, as batched products, not in turns: for GPUs, where launching kernels takes
+            most of the time (convolutions have no batched form). On a CPU turns are faster: one member's weights stay
+            in the cache, and the program of one member compiles sooner.
     """
 
     def __init__(self, configs: list[Config], images: np.ndarray, *, strategy: tf.distribute.Strategy, jit: bool,
@@ -54,11 +56,11 @@ class Column:
         _check_configs(configs, strategy.num_replicas_in_sync)
         self.conditioned = self.shared.conditioning == "beta"
         self.seeds = sorted({config.seed for config in configs})
-        # Each member's index on the weights' leading axis; members of one training share a slot.
+        # Each member's index among the sets of weights; members of one training share a slot.
         self.slots = ([self.seeds.index(config.seed) for config in configs] if self.conditioned
                        else list(range(len(configs))))
-        self._seed_of_slot = list(range(len(self.seeds))) if self.conditioned else [
-            self.seeds.index(config.seed) for config in configs]
+        self._seed_of_slot = self.seeds if self.conditioned else [config.seed for config in configs]
+        self._take_turns(len(self._seed_of_slot))
         self.template = model.build(self.shared, images.shape[1:], len(images))
         self.template.adapt(images)
         self.weight_names = list(self.template.named_weights())
@@ -70,18 +72,37 @@ class Column:
             self._images = tf.Variable(images, trainable=False)
             self._kept = [(weight, tf.Variable(weight.numpy(), trainable=False))  # likewise what a prior keeps
                           for weight in self.template.prior_layer.non_trainable_variables]
-        with strategy.scope():
-            self.weights = [keras.Variable(value, name=name, dtype=value.dtype)
-                            for name, value in self._initial_weights(images).items()]
+        initial = self._initial_weights(images)
+        with strategy.scope():  # the variables of one turn
+            self._weights = [keras.Variable(value[self._turns[0]], name=name, dtype=value.dtype)
+                             for name, value in initial.items()]
             self.optimizer = keras.optimizers.Adam(self.shared.learning_rate)
-            self.optimizer.build(self.weights)
+            self.optimizer.build(self._weights)
+        self.restore(initial | {f"{kind}.{name}": np.zeros_like(value) for kind in ("momentum", "velocity")
+                                for name, value in initial.items()})
         self._jit, alone = jit, strategy.num_replicas_in_sync == 1
         self._compiled_gradients = self._compiled(self._gradients_of_batch)
         self._update = self._compiled(self._update_compiled) if alone else self._update_over_replicas
         self._compiled_evaluation = self._compiled(self._evaluate_batch)
-        batches = tf.TensorSpec([None, len(self.seeds), self.shared.batch_size], tf.int32)
-        self.program = tf.function(self._steps, [batches, tf.TensorSpec([], tf.int32)],  # traced once, for any number
-                                   autograph=False)
+        turn, seeds = self._turns[0], self._seeds(self._turns[0])
+        self.program = tf.function(self._steps, [  # traced once, for any turn and number of steps
+            tf.TensorSpec([None, len(seeds), self.shared.batch_size], tf.int32), tf.TensorSpec([], tf.int32),
+            tf.TensorSpec([len(seeds)], tf.int32), tf.TensorSpec([len(turn)], self.beta.dtype)], autograph=False)
+
+    def _take_turns(self, num_slots: int) -> None:
+        """Sets which slots are trained together, in one turn, and makes room for the state of each turn."""
+        slots = list(range(num_slots))
+        self._turns = [slots] if self._stacked else [[slot] for slot in slots]
+        self._states: list[dict[str, Any]] = [{} for _ in self._turns]  # by name, [slots of the turn, ...]
+
+    @property
+    def num_turns(self) -> int:
+        """Parts of the column that are trained one after the other."""
+        return len(self._turns)
+
+    def _seeds(self, slots: list[int]) -> list[int]:
+        """The seeds of slots, each once."""
+        return sorted({self._seed_of_slot[slot] for slot in slots})
 
     def _compiled(self, function):
         """The function as one program, without AutoGraph, whose work is most of the start of a small training."""
@@ -89,8 +110,9 @@ class Column:
 
     def _initial_weights(self, images: np.ndarray) -> dict[str, np.ndarray]:
         """Weights [slots, ...], each initialised as if it were alone (with its own fans and seed)."""
-        alone = [model.build(self.shared.replace(seed=seed), images.shape[1:], len(images)) for seed in self.seeds]
-        for single in alone:
+        alone = {seed: model.build(self.shared.replace(seed=seed), images.shape[1:], len(images))
+                 for seed in self.seeds}
+        for single in alone.values():
             single.adapt(images)
         return {name: np.stack([alone[seed].named_weights()[name].numpy() for seed in self._seed_of_slot])
                 for name in self.weight_names}
@@ -99,18 +121,32 @@ class Column:
 
     def train(self, first_step: int, num_steps: int) -> np.ndarray:
         """Trains `num_steps` steps from `first_step`; returns batch means of rate, distortion [steps, 2, members]."""
-        return self.program(self.batches(first_step, num_steps), tf.constant(first_step)).numpy()
+        batches = self.batches(first_step, num_steps)
+        traces = [self._train_turn(slots, state, batches, first_step)
+                  for slots, state in zip(self._turns, self._states)]
+        return np.concatenate(traces, axis=2)[:, :, self.slots]
 
-    def _steps(self, batches, first_step):
-        """The steps of `batches` [steps, seeds, batch], as one graph."""
+    def _train_turn(self, slots, state, batches, first_step):
+        """Trains the slots of one turn, and replaces their state."""
+        for name, variable in self._variables().items():
+            variable.assign(state.pop(name))  # kept here as well, it would take its memory twice
+        self.optimizer.iterations.assign(first_step)
+        seeds = self._seeds(slots)
+        trace = self.program(tf.gather(batches, [self.seeds.index(seed) for seed in seeds], axis=1),
+                             tf.constant(first_step), tf.constant(seeds), tf.gather(self.beta, slots))
+        state.update({name: tf.convert_to_tensor(variable.value) for name, variable in self._variables().items()})
+        return trace.numpy()
+
+    def _steps(self, batches, first_step, seeds, beta):
+        """The steps of `batches` [steps, seeds, batch], as one graph: [steps, 2, slots]."""
         def step(number, trace):
-            parts = self.strategy.run(self._replica_step, (batches[number], first_step + number))
+            parts = self.strategy.run(self._replica_step, (batches[number], first_step + number, seeds, beta))
             return number + 1, trace.write(number, self.strategy.reduce("SUM", parts, axis=None))
 
         num_steps = tf.shape(batches)[0]
-        trace = tf.TensorArray(self.template.variable_dtype, num_steps, element_shape=[2, len(self._seed_of_slot)])
+        trace = tf.TensorArray(self.template.variable_dtype, num_steps, element_shape=[2, len(self._turns[0])])
         _, trace = tf.while_loop(lambda number, trace: number < num_steps, step, (0, trace))
-        return tf.gather(trace.stack(), self.slots, axis=2) if self.conditioned else trace.stack()
+        return trace.stack()
 
     def batches(self, first_step: int, num_steps: int) -> tf.Tensor:
         """Rows of the training images for each seed: [steps, seeds, batch] int32."""
@@ -118,20 +154,24 @@ class Column:
                 for seed in self.seeds]
         return tf.constant(np.stack(rows, axis=1))
 
-    def _replica_step(self, batch, step):
-        """One replica's part: its slice of the batch of every seed, [seeds, batch / replicas]."""
+    def _replica_step(self, batch, step, seeds, beta):
+        """One replica's part: its slice of the batch of every seed, [seeds, batch / replicas].
+
+        `beta` [slots] is what the members of the turn are trained at; conditioned networks draw theirs.
+        """
         context = tf.distribute.get_replica_context()
         width = self.shared.batch_size // context.num_replicas_in_sync
         first = context.replica_id_in_sync_group * width
-        images = tf.gather(self._images, batch[:, first:first + width])
-        noise = tf.stack([self._noise(seed, step) for seed in self.seeds])[:, first:first + width]
+
+        def drawn(draw):
+            """A draw for each seed, [seeds, batch / replicas, ...]."""
+            return tf.stack([draw(seed, step) for seed in tf.unstack(seeds)])[:, first:first + width]
+
+        images, noise = tf.gather(self._images, batch[:, first:first + width]), drawn(self._noise)
         if self.shared.binarization == "dynamic":
-            uniform = tf.stack([self._uniform(seed, step) for seed in self.seeds])[:, first:first + width]
+            uniform = drawn(self._uniform)
             images = tf.where(uniform * 255 < tf.cast(images, uniform.dtype), tf.uint8.max, tf.uint8.min)
-        beta = None
-        if self.conditioned:
-            beta = tf.stack([self._betas(seed, step) for seed in self.seeds])[:, first:first + width]
-        return self._update(images, noise, beta)
+        return self._update(images, noise, drawn(self._betas) if self.conditioned else beta)
 
     # Noise is drawn for the global batch and sliced, so that it does not depend on the number of replicas, and
     # outside the compiled part: XLA's float draws differ from the graph's for the same seed.
@@ -153,24 +193,27 @@ class Column:
     def _update_compiled(self, images, noise, beta):
         """Gradient and optimizer in one compiled program: nothing to sum over replicas between them."""
         gradients, sums = self._gradients_of_batch(images, noise, beta)
-        self.optimizer.apply_gradients(zip(gradients, self.weights))
+        self.optimizer.apply_gradients(zip(gradients, self._weights))
         return sums
 
     def _update_over_replicas(self, images, noise, beta):
         gradients, sums = self._compiled_gradients(images, noise, beta)
-        self.optimizer.apply_gradients(zip(gradients, self.weights))
+        self.optimizer.apply_gradients(zip(gradients, self._weights))
         return sums
 
     def _gradients_of_batch(self, images, noise, beta):
         """Gradients of this replica's share of the mean objective; its share of mean rate and distortion, [2, slots].
 
-        `beta` [seeds, batch] is what conditioned networks are trained at; None: each member's own beta.
+        Args:
+            images, noise: [seeds, batch, ...].
+            beta: of each slot, [slots]; what conditioned networks are trained at, [seeds, batch].
         """
-        seeds = self._seed_of_slot
+        slots = self._turns[0]  # which are like those of any other turn
+        seeds = [self._seeds(slots).index(self._seed_of_slot[slot]) for slot in slots]
+        of_slots = [tf.gather(values, seeds) for values in (images, noise)]
         gradients, rate, distortion = self._map_members(
-            self._member_gradients, [weight.value for weight in self.weights],
-            [images[seed] for seed in seeds], [noise[seed] for seed in seeds],
-            tf.unstack(self.beta) if beta is None else [beta[seed] for seed in seeds])
+            self._member_gradients, [weight.value for weight in self._weights], *of_slots,
+            tf.gather(beta, seeds) if self.conditioned else beta)
         return gradients, tf.stack([rate, distortion])
 
     def _member_gradients(self, weights, images, noise, beta):
@@ -188,7 +231,16 @@ class Column:
         return tape.gradient(loss, weights), rate, distortion
 
     def _map_members(self, function, values, *inputs):
-        """function(weights, *inputs) of each member with its weights in place, the outputs stacked over members."""
+        """function(weights, *inputs) of each member with its weights in place.
+
+        Args:
+            function: of one member's weights and inputs; returns arrays, [...] each.
+            values: the weights of the members that are computed together, [members, ...]: one if they take turns.
+            inputs: [members, ...].
+
+        Returns:
+            What the function returned, [members, ...].
+        """
         def member(arguments):
             weights, its_inputs = arguments
             kept = [(weight, tf.convert_to_tensor(copy)) for weight, copy in self._kept]
@@ -197,11 +249,9 @@ class Column:
                 return function(weights, *its_inputs)
 
         if self._stacked:
-            stacked_inputs = tuple(tf.stack(parts) for parts in inputs)
-            return tf.vectorized_map(member, (values, stacked_inputs), fallback_to_while_loop=False)
-        slices = zip(*(tf.unstack(value) for value in values))
-        outputs = [member((list(weights), its_inputs)) for weights, its_inputs in zip(slices, zip(*inputs))]
-        return tf.nest.map_structure(lambda *parts: tf.stack(parts), *outputs)
+            return tf.vectorized_map(member, (values, inputs), fallback_to_while_loop=False)
+        arguments = tf.nest.map_structure(lambda value: tf.squeeze(value, 0), (values, inputs))
+        return tf.nest.map_structure(lambda output: output[tf.newaxis], member(arguments))
 
     # Evaluation
 
@@ -213,22 +263,27 @@ class Column:
             report: called with the number of images done after each batch.
         """
         noise = random_streams.evaluation_noise(partition.index, self.shared.latent_dim)
+        together = self._evaluated_together()
         batches = []
         for start in range(0, len(partition.index), EVALUATION_BATCH):
             images, draws = (values[start:start + EVALUATION_BATCH] for values in (partition.images, noise))
-            parts = self._compiled_evaluation(tf.constant(_padded(images)),
-                                              tf.constant(_padded(draws), self.template.variable_dtype))
-            batches.append([part.numpy()[:, :len(images)] for part in parts])
+            given = tf.constant(_padded(images)), tf.constant(_padded(draws), self.template.variable_dtype)
+            found = [self._compiled_evaluation(*members, *given) for members in together]
+            batches.append([np.concatenate(parts)[:, :len(images)] for parts in zip(*found)])
             report(len(images))
         return Evaluated(*(np.concatenate(parts, axis=1) for parts in zip(*batches)))
 
-    def _evaluate_batch(self, images, noise):
-        members = len(self.configs)
-        values = [weight.value for weight in self.weights]
-        if self.conditioned:
-            values = [tf.gather(value, self.slots) for value in values]
-        return self._map_members(self._evaluate_member, values, [images] * members, [noise] * members,
-                                 tf.unstack(self.beta))
+    def _evaluated_together(self):
+        """Weights [members, ...] and betas [members] of the members that are evaluated in one call, for each call."""
+        if self._stacked:
+            (state,) = self._states
+            return [([tf.gather(state[name], self.slots) for name in self.weight_names], self.beta)]
+        return [([tf.convert_to_tensor(self._states[slot][name]) for name in self.weight_names], beta[tf.newaxis])
+                for slot, beta in zip(self.slots, tf.unstack(self.beta))]
+
+    def _evaluate_batch(self, weights, beta, images, noise):
+        images, noise = (tf.repeat(values[tf.newaxis], beta.shape[0], 0) for values in (images, noise))
+        return self._map_members(self._evaluate_member, weights, images, noise, beta)
 
     def _evaluate_member(self, weights, images, noise, beta):
         images = _unit_interval(images, noise.dtype)
@@ -242,19 +297,18 @@ class Column:
 
     def state(self) -> dict[str, np.ndarray]:
         """Weights and Adam's moments, [slots, ...] each, by name, all copied to the host."""
-        return {name: variable.numpy() for name, variable in self._variables().items()}
+        return {name: np.concatenate([state[name] for state in self._states]) for name in self._states[0]}
 
-    def restore(self, state: dict[str, np.ndarray], step: int) -> None:
-        """Restores what `state` returned; the optimizer's step count is the column's step.
+    def restore(self, state: dict[str, np.ndarray]) -> None:
+        """Restores what `state` returned.
 
         Raises:
             runs.RunError: if weights or moments are missing; other entries are ignored.
         """
-        _assign(self._variables(), state)
-        self.optimizer.iterations.assign(step)
+        self._put(state, list(self._variables()))
 
     def set_weights(self, state: dict[str, np.ndarray]) -> None:
-        """Puts weights [members, ...] in place, to be evaluated, and leaves the optimizer alone.
+        """Puts weights [members, ...] in place, to be evaluated, and leaves Adam's moments alone.
 
         With conditioning=beta each member gets weights of its own (their best steps may differ), and the column cannot
         be trained afterwards.
@@ -264,12 +318,16 @@ class Column:
         """
         if self.conditioned:
             self.slots = list(range(len(self.configs)))
-            with self.strategy.scope():
-                self.weights = [keras.Variable(np.zeros((len(self.configs), *weight.shape[1:])), name=name,
-                                               dtype=weight.dtype)
-                                for name, weight in zip(self.weight_names, self.weights)]
-            self._compiled_evaluation = self._compiled(self._evaluate_batch)
-        _assign(dict(zip(self.weight_names, self.weights)), state)
+            self._take_turns(len(self.configs))
+        self._put(state, self.weight_names)
+
+    def _put(self, state: dict[str, np.ndarray], names: list[str]) -> None:
+        missing = [name for name in names if name not in state]
+        if missing:
+            raise runs.RunError(f"a checkpoint lacks {', '.join(missing)}: it is damaged, or of another version. To "
+                                f"start the run again, {checkpoints.FROM_NOTHING}.")
+        for slots, kept in zip(self._turns, self._states):
+            kept.update({name: state[name][slots] for name in names})
 
     def member_model(self, member: int, weights: dict[str, np.ndarray]) -> model.VAE:
         """A plain single model of a member's Config with these weights."""
@@ -279,7 +337,8 @@ class Column:
         return single
 
     def _variables(self) -> dict[str, keras.Variable]:
-        parts = {"": self.weights, "momentum.": self.optimizer._momentums, "velocity.": self.optimizer._velocities}
+        """Weights and moments of one turn."""
+        parts = {"": self._weights, "momentum.": self.optimizer._momentums, "velocity.": self.optimizer._velocities}
         return {f"{prefix}{name}": variable for prefix, variables in parts.items()
                 for name, variable in zip(self.weight_names, variables)}
 
@@ -293,15 +352,6 @@ def stacked_state(states: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
     """The state of a column with these in its slots: the arrays that all of them have."""
     return {name: np.stack([state[name] for state in states]) for name in states[0]
             if all(name in state for state in states)}
-
-
-def _assign(variables: dict, values: dict[str, np.ndarray]) -> None:
-    missing = [name for name in variables if name not in values]
-    if missing:
-        raise runs.RunError(f"a checkpoint lacks {', '.join(missing)}: it is damaged, or of another version. To start "
-                            f"the run again, {checkpoints.FROM_NOTHING}.")
-    for name, variable in variables.items():
-        variable.assign(values[name])
 
 
 def _check_configs(configs: list[Config], num_replicas: int) -> None:

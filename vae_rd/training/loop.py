@@ -18,7 +18,8 @@ from vae_rd.training.evaluation import Evaluator, PerExample
 from vae_rd.training.members import Clock, Member
 
 CHECKPOINT_SECONDS = 300
-CHUNK_SECONDS = 0.5  # what one call of the compiled steps should take: signals are handled between calls
+CHUNK_SECONDS = 0.5  # what a call of Column.train should take: signals are handled between calls
+TURNS_SECONDS = 2.0  # the same where members take turns: each turn begins with some 10 ms that are no training
 
 
 def train(configs: list[Config], split: splits.Split, *, runs_dir: str | os.PathLike, placement: devices.Placement,
@@ -72,7 +73,7 @@ class Training:
         self.step, self.clock = first.progress.step, Clock(first.progress)
         self.saved_at, self.steps_per_call = time.monotonic(), 1
         if self.step and first.state is not None:  # at step 0 every member has its own initial weights
-            self.column.restore(stacked_state(self._states(first.state)), self.step)
+            self.column.restore(stacked_state(self._states(first.state)))
         for member in members:
             member.state = None  # only needed here, and as large as the column
         if placement.chief:
@@ -163,7 +164,8 @@ class Training:
         if _several_workers(self.placement.strategy):
             self.steps_per_call = 10  # the same on every worker, whatever its clock says
         elif size == self.steps_per_call:
-            self.steps_per_call = max(1, min(2 * self.steps_per_call, int(CHUNK_SECONDS / seconds * size)))
+            allowed = TURNS_SECONDS if self.column.num_turns > 1 else CHUNK_SECONDS
+            self.steps_per_call = max(1, min(2 * self.steps_per_call, int(allowed / seconds * size)))
 
     def _agree_on_stopping(self) -> bool:
         """Whether to stop: all workers do if one was asked to. A member that ended on the chief ends everywhere."""
