@@ -13,7 +13,7 @@ from vae_rd.config import STACKABLE_FIELDS, Config
 from vae_rd.sweeps.cost import cost, images_and_channels, num_parameters
 from vae_rd.training import gpus
 
-SEQUENTIAL_MEMBERS = 12  # more gain nothing where members take turns, and all of them end late
+SEQUENTIAL_MEMBERS = 6  # of members that take turns more gain nothing: all end late, and workers share them unevenly
 GPU_MEMBERS = 60  # the paper's 12 betas x 5 restarts
 MEMORY_COPIES = 9  # of a member's weights at the peak: weights, gradients, Adam's two, each twice, and one to save
 NUMBERS_PER_CODE_VALUE = 4  # per latent dimension of an evaluated image: posterior mean and scale, each with a copy
