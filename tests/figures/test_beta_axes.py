@@ -16,6 +16,12 @@ def test_curves_are_set_apart_by_a_little_whatever_the_betas(betas):
     assert factors[2] / factors[0] < 1.5
 
 
+def test_many_curves_stay_nearer_to_their_own_beta_than_to_the_next():
+    factors = np.array(beta_axes.shifts(9, pd.Series([0.001, 0.1, 0.3, 5.0])))
+    assert 0.1 * factors[-1] < np.sqrt(0.1 * 0.3) < 0.3 * factors[0]
+    assert factors[-1] / factors[0] == pytest.approx(3 ** (1 / 3))
+
+
 @pytest.mark.parametrize("height", [9.757, 9.643])
 def test_a_text_on_a_line_covers_no_curve_not_even_one_of_two_points(height):
     figure = Figure(figsize=(2, 2))

@@ -19,8 +19,8 @@ from vae_rd.measures.registry import is_share
 NETWORK = ("architecture", "num_layers")  # fields that name a network
 BATCH_SIZE = "information.minibatch"  # columns of the settings that a measure was made with
 IMAGES, AIS_IMAGES = "log_marginal.query_images", "annealed.query_images"
-LINEAR_UP_TO = 10.0  # the axis of the marginal KL, which may be 0 and may be hundreds of nats
-MARGINAL_TICKS = (0, 5, 10, 20, 50, 100, 200, 500, 1000)
+LINEAR_UP_TO = 10.0  # the axis of what may be 0 and may be hundreds of nats, as the marginal KL
+TICKS = (-1000, -100, -10, -5, 0, 5, 10, 20, 50, 100, 200, 500, 1000)  # of such an axis
 _BAND = "where the mutual information must lie: max(0, log N \N{MINUS SIGN} D) to R"
 _GUIDE: dict[str, Any] = {"linewidth": 0.7, "linestyle": (0, (1, 1.5))}
 
@@ -55,11 +55,8 @@ def information_figure(curves: pd.DataFrame) -> Figure:
                 beta_axes.draw(axes, points, name, colour)
         _, high = _range(train, [quantities.MUTUAL_INFORMATION, quantities.MUTUAL_INFORMATION + quantities.MINIBATCH])
         grid[0, 0].set_ylim(0, 1.18 * max(high, *(level for levels in caps for level in levels)))
-        grid[1, 0].set_yscale("symlog", linthresh=LINEAR_UP_TO)
-        low, high = _range(train, [quantities.MARGINAL_KL, quantities.MARGINAL_KL + quantities.MINIBATCH])
-        grid[1, 0].set_ylim(min(-0.5, 1.3 * low), max(1, 1.6 * high))
-        grid[1, 0].yaxis.set_major_locator(matplotlib.ticker.FixedLocator(MARGINAL_TICKS))
-        grid[1, 0].yaxis.set_major_formatter(matplotlib.ticker.StrMethodFormatter("{x:g}"))
+        _make_logarithmic_above(grid[1, 0], *_range(
+            train, [quantities.MARGINAL_KL, quantities.MARGINAL_KL + quantities.MINIBATCH]))
         grid[0, 0].set_ylabel("mutual information\n(nats per image)")
         grid[1, 0].set_ylabel(f"marginal KL (nats per\nimage; log above {LINEAR_UP_TO:g})")
         batch = _counts(np.minimum(train[BATCH_SIZE], train["num_train"])) if BATCH_SIZE in train else ""
@@ -153,7 +150,8 @@ def samples_figure(curves: pd.DataFrame) -> Figure:
 
 
 def measures_figure(curves: pd.DataFrame, measures: dict[str, str], partitions: Sequence[str] = ("test",),
-                    facet: str = "split", hue: Sequence[str] = NETWORK, differences: Sequence[str] = ()) -> Figure:
+                    facet: str = "split", hue: Sequence[str] = NETWORK, differences: Sequence[str] = (),
+                    wide: Sequence[str] = ()) -> Figure:
     """Any measures against beta: a row per measure, a column per value of `facet`, a curve per value of `hue`.
 
     The curves are set apart a little along beta, so that no marker hides another.
@@ -165,6 +163,7 @@ def measures_figure(curves: pd.DataFrame, measures: dict[str, str], partitions: 
         facet: a field of Config.
         hue: fields of Config that name a curve.
         differences: measures that have a line at 0.
+        wide: measures whose axis is logarithmic above LINEAR_UP_TO nats, because curves of all sizes are compared.
     """
     measures = {name: label for name, label in measures.items() if f"{name}_mean" in curves}
     known = curves[[f"{name}_mean" for name in measures]].notna().any(axis=1)
@@ -185,6 +184,8 @@ def measures_figure(curves: pd.DataFrame, measures: dict[str, str], partitions: 
             row[0].set_ylabel(label)
             if is_share(name):
                 row[0].set_ylim(-0.04, 1.04)
+            if name in wide:
+                _make_logarithmic_above(row[0], *_range(rows, [name]))
             for axes in row if name in differences else ():
                 axes.axhline(0, color=style.QUIET, **_GUIDE)
         lines = [(label, {"color": colour, "marker": marker}) for label, colour, marker in looks.values()]
@@ -194,6 +195,14 @@ def measures_figure(curves: pd.DataFrame, measures: dict[str, str], partitions: 
         beta_axes.key(figure, lines, restarts.words(rows))
         beta_axes.finish(figure, grid)
     return figure
+
+
+def _make_logarithmic_above(axes: Axes, low: float, high: float) -> None:
+    """Makes the y axis, and all that share it, logarithmic beyond LINEAR_UP_TO, for values from low to high."""
+    axes.set_yscale("symlog", linthresh=LINEAR_UP_TO)
+    axes.set_ylim(min(-0.5, 1.3 * low), max(1, 1.6 * high))
+    axes.yaxis.set_major_locator(matplotlib.ticker.FixedLocator(TICKS))
+    axes.yaxis.set_major_formatter(matplotlib.ticker.FuncFormatter(lambda y, _: rd_axes.with_minus(f"{y:g}")))
 
 
 def draw_quantity(axes: Axes, curves: pd.DataFrame, quantity: str, hue: Sequence[str] | None = None) -> Axes:

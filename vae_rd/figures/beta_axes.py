@@ -47,10 +47,15 @@ def draw(axes: Axes, points: pd.DataFrame, name: str, color: ColorType, shift: f
 
 
 def shifts(count: int, betas: pd.Series) -> list[float]:
-    """Factors on beta that set so many curves apart: steps of a fiftieth of the axis."""
-    shown = betas[betas > 0]  # the axis is logarithmic
-    span = max(10.0, float(shown.max() / shown.min())) if len(shown) else 10.0
-    return [span ** ((index - (count - 1) / 2) / 50) for index in range(count)]
+    """Factors on beta that set so many curves apart.
+
+    Steps of a fiftieth of the axis, but all within a third of the way from a beta to the next.
+    """
+    gaps = np.diff(np.unique(np.log(betas[betas > 0].to_numpy(float))))  # the axis is logarithmic
+    step = max(np.log(10), gaps.sum()) / 50
+    if len(gaps):
+        step = min(step, gaps.min() / 3 / max(1, count - 1))
+    return [float(np.exp((index - (count - 1) / 2) * step)) for index in range(count)]
 
 
 def write_on_lines(axes: Axes, texts: dict[float, str]) -> None:

@@ -21,13 +21,14 @@ from vae_rd.sweeps.experiments import DEFAULT_SCALE, SCALES, Experiment, experim
 # Figures by prior: the quantities with their labels, and the images that they are means of.
 PARTS_BY_PRIOR: dict[str, tuple[dict[str, str], tuple[str, ...]]] = {
     "information": ({quantities.MUTUAL_INFORMATION: "mutual information\n(nats per image)",
-                     quantities.MARGINAL_KL: "marginal KL to\nthe run's own prior\n(nats per image)"}, ("train",)),
+                     quantities.MARGINAL_KL: "marginal KL to\nthe run's own prior\n(nats; log above 10)"}, ("train",)),
     "gap": ({quantities.GAP: "gap in the objective,\ntest minus train\n(nats per image)",
              quantities.GAP_ENCODER: "the encoder's part\n(nats per image)",
              quantities.GAP_DECODER: "the decoder's part\n(nats per image)"}, ("test",)),
-    "refitted": ({quantities.RATE_SAVED + quantities.MIXTURE: "rate saved by a\nrefitted mixture\n(nats per image)",
-                  quantities.RATE_SAVED + quantities.KERNEL: "rate saved by a\nrefitted kernel\n(nats per image)"},
+    "refitted": ({quantities.RATE_SAVED + quantities.MIXTURE: "rate saved by a\nrefitted mixture\n(nats; log above 10)",
+                  quantities.RATE_SAVED + quantities.KERNEL: "rate saved by a\nrefitted kernel\n(nats; log above 10)"},
                  ("test", "train"))}
+WIDE = (quantities.MARGINAL_KL, quantities.RATE_SAVED + quantities.MIXTURE, quantities.RATE_SAVED + quantities.KERNEL)
 OWN_FIGURES = ("prior", "likelihood", "conditioning", "rate_terms", "latent_dim")  # fields in which experiments differ
 # Share of test images: memorised minus the control, at the posterior's mean and at a sample from it.
 MEMORISED_BEYOND, MEMORISED_BEYOND_SAMPLED = "memorised_beyond_control", "memorised_sampled_beyond_control"
@@ -267,7 +268,8 @@ def priors(material: Material) -> Drawn:
             drawn.notes.extend(lacking)
         else:
             drawn.figures[f"{name}_{part}"] = against_beta.measures_figure(
-                points, labels, partitions, facet="num_layers", hue=("prior",), differences=list(labels))
+                points, labels, partitions, facet="num_layers", hue=("prior",), differences=list(labels),
+                wide=[label for label in labels if label in WIDE])
     return drawn
 
 
