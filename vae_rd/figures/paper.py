@@ -269,7 +269,7 @@ def priors(material: Material) -> Drawn:
         else:
             drawn.figures[f"{name}_{part}"] = against_beta.measures_figure(
                 points, labels, partitions, facet="num_layers", hue=("prior",), differences=list(labels),
-                wide=[label for label in labels if label in WIDE])
+                wide=WIDE)
     return drawn
 
 
