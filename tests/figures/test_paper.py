@@ -63,8 +63,8 @@ LAYOUTS = {
     "log_likelihood": ["CV(500)", "CV(4000)"], "rate_terms": ["1 layer", "3 layers"],
     "one_training": ["1 layer", "3 layers"],
     "memorisation": ["CV(500)", "CV(4000)"], "latent_dim": ["1 layer", "3 layers"], "priors": ["1 layer", "3 layers"],
-    "likelihoods": [f"{name} likelihood" for name in ("bernoulli", "continuous bernoulli", "normal",
-                                                      "normal learned scale", "discretized logistic")]}
+    "likelihoods": ["bernoulli likelihood", "continuous bernoulli likelihood", "normal likelihood",
+                    "normal likelihood of learned scale", "discretized logistic likelihood"]}
 
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=[] if name in ("figure3", "figure8") else pytest.mark.slow)
@@ -339,7 +339,7 @@ def test_priors_have_their_curves_their_gap_and_their_distortion_at_matched_rate
     assert list(result.figures) == ["priors", *(f"priors_{part}" for part in ("matched_rate", "information", "gap",
                                                                               "refitted"))]
     assert not result.notes
-    names = ["standard normal prior", "learned normal prior", "mixture prior", "vamp prior", "flow prior",
+    names = ["standard normal prior", "learned normal prior", "mixture prior", "VampPrior", "flow prior",
              "exemplar prior"]
     key = [text.get_text() for text in result.figures["priors"].legends[0].get_texts()]
     assert [text for text in key if text in names] == names

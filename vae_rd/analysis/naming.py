@@ -10,6 +10,7 @@ RATE_TERMS = {"both": "whole rate", "mutual_information": "MI only", "marginal_k
 CONDITIONINGS = {"none": "a training for each \N{GREEK SMALL LETTER BETA}", "beta": "one training"}
 NAMES = {"latent_dim": "latent dim", "num_train": "N ="}
 KINDS = {"cv": "constant volume", "cd": "constant density"}
+CHOICES = {"vamp": "VampPrior", "normal_learned_scale": "normal likelihood of learned scale"}  # other names say it
 CHECKPOINTS = {"last": "after the last step", "best": "early-stopped"}
 
 
@@ -42,7 +43,7 @@ def describe(values: dict[str, Any]) -> str:
     words += [known[values.pop(name)] for name, known in
               (("conditioning", CONDITIONINGS), ("rate_terms", RATE_TERMS),
                ("kind", KINDS), ("checkpoint", CHECKPOINTS)) if name in values]
-    words += [f"{str(values.pop(name)).replace('_', ' ')} {name}" for name in ("prior", "likelihood") if name in values]
+    words += [_choice_words(name, str(values.pop(name))) for name in ("prior", "likelihood") if name in values]
     if "train_steps" in values:
         words.append(f"{_number(values.pop('train_steps'))} steps")
     words += [f"{NAMES.get(name, name.replace('_', ' '))} {_number(value)}" for name, value in values.items()]
@@ -56,6 +57,10 @@ def _network_words(values: dict[str, Any]) -> list[str]:
     if architecture is None:
         return [f"{layers} layer{'s' if layers > 1 else ''}"]
     return [f"{layers}-layer {architecture.upper()}"]
+
+
+def _choice_words(name: str, choice: str) -> str:
+    return CHOICES.get(choice, f"{choice.replace('_', ' ')} {name}")
 
 
 def _number(value: Any) -> str:
