@@ -97,6 +97,21 @@ def test_the_continuous_bernoulli_keeps_its_precision_around_a_logit_of_0():
     np.testing.assert_allclose(tape.gradient(log_prob, values), 0.3 - exact.mean(), atol=1e-12)
 
 
+@pytest.mark.parametrize("logit", [30.0, 1e3, 3e4, 4e5, 1e7])
+def test_the_continuous_bernoulli_keeps_its_precision_at_large_logits(logit):
+    """Black and white pixels drive them there, as the density at 0 grows with log |logit|."""
+    images = np.float64([0, 1e-6, 0.25, 1])
+    exact = images * logit - (logit + np.log1p(-np.exp(-logit)) - np.log(logit))  # the defining formula, in float64
+    mean = 1 - 1 / logit + 1 / np.expm1(logit) if logit < 700 else 1 - 1 / logit
+    for sign, values in ((1, images), (-1, 1 - images)):
+        logits = tf.fill(4, tf.constant(sign * logit, tf.float32))
+        with tf.GradientTape() as tape:
+            tape.watch(logits)
+            log_prob = likelihoods.ContinuousBernoulliPixel(logits).log_prob(values.astype(np.float32))
+        np.testing.assert_allclose(log_prob, exact, rtol=2e-7, atol=2e-6)
+        np.testing.assert_allclose(tape.gradient(log_prob, logits), sign * (images - mean), rtol=2e-6)
+
+
 def all_levels(mean, scale, dtype=np.float64):
     """log P of the 256 levels."""
     pixel = likelihoods.DiscretizedLogisticPixel(dtype(mean), dtype(scale))

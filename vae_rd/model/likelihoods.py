@@ -15,7 +15,7 @@ from vae_rd.catalogue import LIKELIHOOD_SCALE, NORMAL_SCALE
 
 ENTROPY_BLOCK = 4096  # images per block: 12.6 million pixels, 50 MB of float32
 MIN_LOGISTIC_SCALE = 1e-4  # 1/40 of a grey level: the level at the mean has probability 1 in float32
-SERIES_BELOW = 0.1  # |u| below which the functions of sinh(u) / u are Taylor series, exact to float64
+SERIES_BELOW = 0.1  # |logit / 2| below which the continuous Bernoulli's functions are Taylor series, exact to float64
 
 
 class Likelihood(keras.layers.Layer):
@@ -137,12 +137,17 @@ class BernoulliPixel(tfd.Bernoulli):
 
 
 class ContinuousBernoulliPixel(tfd.ContinuousBernoulli):
-    """TFP's continuous Bernoulli, with a density and a mean that hold their precision at logits near 0."""
+    """TFP's continuous Bernoulli, with a density and a mean that hold their precision at small and large logits.
+
+    Pixels that are exactly 0 or 1 drive logits to 10^5, where x * logit and the normaliser would cancel.
+    """
 
     def _log_prob(self, event):
-        """log p(x) = (x - 1/2) * logit - log(sinh(u) / u) with u = logit / 2: the normaliser, without its pole."""
+        """log p(x) = log(size / (1 - exp(-size))) - size * distance, with size = |logit|, distance that to the mode."""
         logits = self.logits_parameter()
-        return (tf.cast(event, logits.dtype) - 0.5) * logits - log_sinhc(logits / 2)
+        event = tf.cast(event, logits.dtype)
+        size = tf.where(logits < 0, -logits, logits)  # tf.abs has gradient 0 at 0
+        return log_peak(size) - size * tf.where(logits < 0, event, 1 - event)
 
     def _mean(self):
         return 0.5 + langevin(self.logits_parameter() / 2) / 2
@@ -176,13 +181,13 @@ class DiscretizedLogisticPixel(tfd.Logistic):
         return tf.clip_by_value(tf.round(super()._sample_n(n, seed) * 255) / 255, 0, 1)
 
 
-def log_sinhc(u: tf.Tensor) -> tf.Tensor:
-    """log(sinh(u) / u): even, 0 at 0."""
-    small = tf.abs(u) < SERIES_BELOW
-    squares = tf.square(tf.where(small, u, tf.zeros_like(u)))  # both sides stay finite, and so do their gradients
-    series = squares * (1 / 6 - squares * (1 / 180 - squares * (1 / 2835 - squares / 37800)))
-    size = tf.where(small, tf.ones_like(u), tf.abs(u))
-    return tf.where(small, series, size + tf.math.log1p(-tf.exp(-2 * size)) - tf.math.log(2 * size))
+def log_peak(size: tf.Tensor) -> tf.Tensor:
+    """log(size / (1 - exp(-size))) for size >= 0: the log density of the continuous Bernoulli at its mode."""
+    small = size < 2 * SERIES_BELOW
+    near, far = tf.where(small, size, tf.zeros_like(size)), tf.where(small, tf.ones_like(size), size)
+    u2 = tf.square(near / 2)  # both sides stay finite, and so do their gradients
+    series = near / 2 - u2 * (1 / 6 - u2 * (1 / 180 - u2 * (1 / 2835 - u2 / 37800)))  # size / 2 - log(sinh(u) / u)
+    return tf.where(small, series, tf.math.log(far) - tf.math.log1p(-tf.exp(-far)))
 
 
 def langevin(u: tf.Tensor) -> tf.Tensor:
