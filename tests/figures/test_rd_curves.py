@@ -158,7 +158,7 @@ def test_curves_without_a_floor_hide_that_of_others(four):
 def test_likelihoods_share_no_axis(tmp_path):
     points = curves(tmp_path, *(SMALL.replace(likelihood=likelihood) for likelihood in LEVELS), seeds=1)
     axes = rd_curves.rd_figure(points).axes
-    names = {f"{likelihood.replace('_', ' ')} likelihood" for likelihood in LEVELS}
+    names = {naming.describe({"likelihood": likelihood}) for likelihood in LEVELS}
     assert {one.get_title().removeprefix("1-layer MLP, ") for one in axes} == names
     assert all(np.ptp(one.get_ylim()) < 200 for one in axes)
     words = r"must be of one likelihood.*\(got .*normal.*Try the rows of one of them, or likelihood among the facets"
