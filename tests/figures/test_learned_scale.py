@@ -7,6 +7,8 @@ from tests.fabricate import fabricate_table, metrics
 from vae_rd.figures import paper
 from vae_rd.sweeps.experiments import experiment
 
+RATE = 20  # nats per image at beta = 1
+
 
 def scale_of(config):
     """What the run reports: as the errors grow with beta, so does a learned scale."""
@@ -16,7 +18,8 @@ def scale_of(config):
 def point(config, partition, checkpoint):
     """Values whose squared errors are those that the learned scale belongs to."""
     scale = 0.05 * (1 + config.beta)
-    return metrics(config, partition) | {"likelihood_scale": scale_of(config), "mean_squared_error": scale**2}
+    return metrics(config, partition) | {"likelihood_scale": scale_of(config), "mean_squared_error": scale**2,
+                                         "rate": RATE / config.beta}
 
 
 @pytest.fixture(scope="module")
@@ -34,11 +37,12 @@ def test_only_likelihoods_with_a_scale_are_drawn_a_column_per_network(figure):
 
 
 def test_a_learned_scale_changes_the_beta_and_a_fixed_one_does_not(figure):
-    scales, betas = figure.axes[0], figure.axes[2]
+    scales, rates = figure.axes[0], figure.axes[2]
     for place, expected in ((0, lambda beta: 0.1 + 0 * beta), (1, lambda beta: 0.05 * (1 + beta))):
         beta, scale = (np.array(data, float) for data in scales.containers[place].lines[0].get_data())
         np.testing.assert_allclose(scale, expected(beta))
-        beta, effective = (np.array(data, float) for data in betas.containers[place].lines[0].get_data())
+        effective, rate = (np.array(data, float) for data in rates.containers[place].lines[0].get_data())
         np.testing.assert_allclose(effective, beta * (expected(beta) / 0.1)**2)
+        np.testing.assert_allclose(rate, RATE / beta)
     root = [line for line in scales.lines if line.is_dashed()][1]
     np.testing.assert_allclose(root.get_ydata(), 0.05 * (1 + root.get_xdata()))

@@ -63,7 +63,7 @@ LAYOUTS = {
     "log_likelihood": ["CV(500)", "CV(4000)"], "rate_terms": ["1 layer", "3 layers"],
     "one_training": ["1 layer", "3 layers"],
     "memorisation": ["CV(500)", "CV(4000)"], "latent_dim": ["1 layer", "3 layers"], "priors": ["1 layer", "3 layers"],
-    "likelihoods": ["bernoulli likelihood", "continuous bernoulli likelihood", "normal likelihood",
+    "likelihoods": ["Bernoulli likelihood", "continuous Bernoulli likelihood", "normal likelihood",
                     "normal likelihood of learned scale", "discretized logistic likelihood"]}
 
 

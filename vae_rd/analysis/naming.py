@@ -10,7 +10,9 @@ RATE_TERMS = {"both": "whole rate", "mutual_information": "MI only", "marginal_k
 CONDITIONINGS = {"none": "a training for each \N{GREEK SMALL LETTER BETA}", "beta": "one training"}
 NAMES = {"latent_dim": "latent dim", "num_train": "N ="}
 KINDS = {"cv": "constant volume", "cd": "constant density"}
-CHOICES = {"vamp": "VampPrior", "normal_learned_scale": "normal likelihood of learned scale"}  # other names say it
+CHOICES = {"vamp": "VampPrior", "bernoulli": "Bernoulli likelihood",  # the others are called by their names
+           "continuous_bernoulli": "continuous Bernoulli likelihood",
+           "normal_learned_scale": "normal likelihood of learned scale"}
 CHECKPOINTS = {"last": "after the last step", "best": "early-stopped"}
 
 

@@ -46,7 +46,7 @@ def steps_figure(histories: pd.DataFrame, partitions: Sequence[str] = ("test", "
         for row, label in zip(panels, QUANTITIES.values()):
             row[0].set_ylabel(label)
         for axis in (panels[0, 0].xaxis, panels[-1, 0].yaxis):  # the logarithmic ones, which all panels share
-            style.number_log_axis(axis, "{x:,g}")
+            style.number_log_axis(axis)
         handles = [Line2D([], [], color=colour, label=f"\u03b2 = {beta:g}") for beta, colour in zip(betas, colours)]
         handles += [Line2D([], [], label=naming.PARTITIONS[name], color="0.25", **{**line, "marker": None})
                     for name, line in zip(partitions, (style.FIRST_LINE, style.SECOND_LINE))]

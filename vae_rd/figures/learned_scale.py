@@ -1,4 +1,4 @@
-"""The scale of normal likelihoods against beta, and the beta of the fixed scale that it amounts to; table to Figure."""
+"""What a learned scale does to beta: the scale, and rate against the fixed scale's beta; a table in, a Figure out."""
 
 from typing import Any
 
@@ -29,9 +29,10 @@ def with_effective_beta(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def scale_figure(curves: pd.DataFrame, looks: dict[tuple, tuple]) -> Figure:
-    """Scale (above) and effective beta (below) against beta, a column per number of layers, a line per likelihood.
+    """Scale against beta (above), and rate against effective beta (below), where runs that train alike lie on one line.
 
-    Dashed: the root of the mean squared error of training images, which a learned scale settles at.
+    A column per number of layers, a line per likelihood, training images. Dashed: the root of the pictures' mean
+    squared error. A learned scale settles a little above it, as pictures are means cut to [0, 1].
 
     Args:
         curves: rows of `tables.curves` for one checkpoint, with EFFECTIVE_BETA.
@@ -43,23 +44,24 @@ def scale_figure(curves: pd.DataFrame, looks: dict[tuple, tuple]) -> Figure:
     looks = {key: look for key, look in looks.items() if key[0] in set(train["likelihood"])}
     with matplotlib.rc_context(style.STYLE):
         figure, grid = beta_axes.grid(2, len(panels), sharey="row")
-        for (scale, effective), (layers, chosen) in zip(grid.T, panels):
+        for (scale, rate), (layers, chosen) in zip(grid.T, panels):
             scale.set_title(naming.describe({FACET: layers}))
+            scale.set_xlabel("\N{GREEK SMALL LETTER BETA}")
+            scale.tick_params(labelbottom=True)
+            rate.set_xlabel(f"\N{GREEK SMALL LETTER BETA} \N{MULTIPLICATION SIGN} (scale / {NORMAL_SCALE:g})\u00b2")
             for key, (_, colour, marker) in looks.items():
                 points = curve_names.rows(chosen, ["likelihood"], key).sort_values("beta")
                 beta_axes.draw(scale, points, LIKELIHOOD_SCALE, colour, marker=marker)
-                beta_axes.draw(effective, points, EFFECTIVE_BETA, colour, marker=marker)
+                at_fixed = points.assign(beta=points[f"{EFFECTIVE_BETA}_mean"])
+                beta_axes.draw(rate, at_fixed, "rate", colour, marker=marker)
                 if error in points:
                     scale.plot(points["beta"], points[error]**0.5, color=colour,
                                **{**style.SECOND_LINE, "marker": marker, "markersize": 5.5})
         for axes in grid.flat:
             axes.set_yscale("log")
-            axes.yaxis.set_major_formatter(matplotlib.ticker.StrMethodFormatter("{x:g}"))
-            axes.yaxis.set_minor_formatter(matplotlib.ticker.NullFormatter())
-        for axes in grid[0]:  # where scales seldom span a factor of ten
             style.number_log_axis(axes.yaxis)
         grid[0, 0].set_ylabel("scale of a pixel")
-        grid[1, 0].set_ylabel(f"\N{GREEK SMALL LETTER BETA} at the fixed\nscale of {NORMAL_SCALE:g}")
+        grid[1, 0].set_ylabel("train rate\n(nats per image)")
         lines = [(label, {"color": colour, "marker": marker}) for label, colour, marker in looks.values()]
         beta_axes.key(figure, [*lines, ("root of the mean squared error, train", style.SECOND_LINE)],
                       restarts.words(train))

@@ -44,16 +44,19 @@ def figure(width: float, height: float) -> Figure:
     return made
 
 
-def number_log_axis(axis: Axis, form: str = "{x:g}") -> None:
-    """Plain numbers at 1, 2 and 5 of each decade of a logarithmic axis.
-
-    Args:
-        axis: the x or y axis of an Axes.
-        form: of a number.
-    """
-    axis.set_major_locator(matplotlib.ticker.LogLocator(subs=(1, 2, 5)))
-    axis.set_major_formatter(matplotlib.ticker.StrMethodFormatter(form))
+def number_log_axis(axis: Axis) -> None:
+    """Plain numbers on the x or y axis of an Axes, which is logarithmic: see `_RoundNumbers`."""
+    axis.set_major_locator(_RoundNumbers())
+    axis.set_major_formatter(matplotlib.ticker.StrMethodFormatter("{x:,g}"))
     axis.set_minor_formatter(matplotlib.ticker.NullFormatter())
+
+
+class _RoundNumbers(matplotlib.ticker.LogLocator):
+    """At 1, 2 and 5 of each decade; over more than three decades, at powers of ten alone, or texts would overlap."""
+
+    def tick_values(self, vmin: float, vmax: float) -> Sequence[float]:
+        self.set_params(subs=(1, 2, 5) if vmax < 1000 * vmin else (1,))
+        return super().tick_values(vmin, vmax)
 
 
 def legend_below(figure: Figure, handles: Sequence[Artist]) -> None:
