@@ -54,6 +54,19 @@ def test_a_point_without_the_measure_has_no_line(fill):
     assert "Not measured yet." in fill("log_px")
 
 
+def test_a_setting_is_named_by_what_differs_among_the_lines_of_its_table(tmp_path):
+    """Only Bernoulli runs have the measure, so its table need not say it."""
+    information = {"information": {"settings": {"step": PROTOCOL.train_steps}, "train": {"mutual_information": 5.0}}}
+    fabricate_run(tmp_path, PROTOCOL, measures={"last": information})
+    fabricate_run(tmp_path, PROTOCOL.replace(likelihood="normal"))
+    table = tables.collect(tmp_path)
+    settings = {name: [line["setting"] for line in rows(summary.fill(TABLE.format(name), table, tables.curves(table),
+                                                                     verdicts.evaluate(table, "tenth"), tmp_path))]
+                for name in ("information", "curves")}
+    assert settings == {"information": ["1-layer MLP"],
+                        "curves": [f"1-layer MLP, {likelihood} likelihood" for likelihood in ("Bernoulli", "normal")]}
+
+
 def test_runs_are_counted_with_their_hours(fill):
     (line,) = rows(fill("runs"))
     assert (line["beta"], line["seeds"], line["runs"]) == ("0.001, 0.1, 1, 5", "0, 1", "5")

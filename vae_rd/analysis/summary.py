@@ -104,9 +104,13 @@ def _runs(table: pd.DataFrame) -> str:
 def _measured(points: pd.DataFrame, columns: dict[str, tuple[str, str, str]]) -> str:
     """Means over restarts, as `tables.mean_and_spread` has them: a line for each point that has one of the columns.
 
-    The restarts counted are those that were measured: the first column, which every run has, does not count.
+    The restarts counted are those that were measured: the first column, which every run has, does not count. A setting
+    is named by the fields in which the lines differ.
     """
     last = tables.in_order(points[points["checkpoint"] == "last"])
+    has = last.reindex(columns=[f"{column}_mean" for column, _, _ in list(columns.values())[1:]]).notna().any(axis=1)
+    fields = [last[name] for name in tables.POINT_COLUMNS if name != "partition"]
+    last = last[has.groupby(fields, dropna=False).transform("any")]
     names = _naming_fields(last)
     lines = []
     for setting, beta, group in _by_setting(last, names):
