@@ -75,6 +75,7 @@ def squared_error_figure(curves: pd.DataFrame, hue: Sequence[str] = ("likelihood
                     _draw_squared_error(axes, points, colour, {**line, "marker": marker})
             rd_axes.make_logarithmic(axes)
             axes.set_yscale("log")
+            style.number_log_axis(axes.yaxis)
         panels[0][0].set_ylabel("squared error\n(mean over pixels)")
         kinds = [Line2D([], [], color="0.25", label=naming.PARTITIONS[name], **line) for name, line in lines.items()]
         bars = Line2D([], [], linestyle="none", label=restarts.words(curves))
