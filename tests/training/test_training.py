@@ -100,7 +100,8 @@ def test_results_are_the_means_over_every_image(pair, data_dir, split):
                         "objective": distortion.mean() + config.beta * rate.mean(),
                         "active_units": (mean.var(0) > 0.01).sum(),
                         "entropy_floor": likelihoods.entropy_floor(images.images).mean(),
-                        "mean_squared_error": np.square(errors).mean()}
+                        "mean_squared_error": np.square(errors).mean(), "rate_se": scipy.stats.sem(rate),
+                        "distortion_se": scipy.stats.sem(distortion)}
             assert results[name] == pytest.approx(expected, rel=1e-4)
 
 
@@ -143,7 +144,8 @@ def test_the_history_has_a_row_per_evaluation_and_partition(pair):
         last = {row["partition"]: row for row in rows if row["step"] == 60}
         for partition in runs.PARTITIONS:
             results = run.read_results()[partition]
-            results.pop("mean_squared_error")  # which the history does not have
+            for name in ("mean_squared_error", "rate_se", "distortion_se"):  # which the history does not have
+                results.pop(name)
             assert results == {name: last[partition][name] for name in ("num_images", *runs.METRICS)}
 
 

@@ -8,6 +8,7 @@ import numpy as np
 from vae_rd.config import Config
 from vae_rd.datasets import random_streams, splits
 from vae_rd.measures import information
+from vae_rd.measures.measure import estimate
 from vae_rd.model import likelihoods
 from vae_rd.model.vae import objective
 from vae_rd.training.column import Column, Evaluated
@@ -32,7 +33,7 @@ class PerExample(NamedTuple):
         return PerExample(*(values[chosen] for values in self))
 
     def metrics(self) -> dict[str, float]:
-        """Means over the images, by the vocabulary's names.
+        """Means over the images, by the vocabulary's names; `_se`: standard errors, which a few outliers make large.
 
         `active_units` counts latent dimensions whose posterior mean has a variance above ACTIVE_VARIANCE (Burda et al.
         2016). It says something under a prior of fixed scale only: multiplying means, posterior scales and prior by
@@ -43,7 +44,9 @@ class PerExample(NamedTuple):
                 "elbo": float(-(distortion + rate)), "objective": float(self.objective.mean(dtype=np.float64)),
                 "active_units": int((self.mean.var(axis=0, dtype=np.float64) > ACTIVE_VARIANCE).sum()),
                 "entropy_floor": float(self.entropy_floor.mean()),
-                "mean_squared_error": float(self.mean_squared_error.mean(dtype=np.float64))}
+                "mean_squared_error": float(self.mean_squared_error.mean(dtype=np.float64)),
+                "rate_se": estimate(self.rate).standard_error,
+                "distortion_se": estimate(self.distortion).standard_error}
 
 
 class Evaluator:
