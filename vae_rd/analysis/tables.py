@@ -56,7 +56,8 @@ def collect(runs_dir: str | os.PathLike) -> pd.DataFrame:
     table = pd.DataFrame([row for run in find_runs(runs_dir) for row in _rows(run)])
     table = table.reindex(columns=[*_LEADING, *(name for name in table.columns if name not in _LEADING)])
     whole = ["eval_every", "step", "num_images", "num_train", "num_test", COLUMN_MEMBERS]
-    return table.astype({name: "Int64" for name in whole}).copy()  # of one block a type: pandas warns of many
+    # The copy has one block of memory per type; pandas warns when columns are added to a table of many blocks.
+    return table.astype({name: "Int64" for name in whole}).copy()
 
 
 def finished(table: pd.DataFrame) -> pd.DataFrame:

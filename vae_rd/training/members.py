@@ -128,7 +128,8 @@ class Member:
         kept = self.run.last_checkpoint.is_file()
         tqdm.write(f"{self.config.run_name}: {quantity} is not finite at step {step}; the run ends as diverged. "
                    + (f"Its checkpoint of step {self.progress.step} is kept. " if kept else "")
-                   + "Lower the learning rate, which makes another run; --retry repeats the same training.")
+                   + "Try a lower learning rate or --precision=float64, which make another run; "
+                   "--retry repeats this one.")
         ending.end(self.run, {"status": runs.DIVERGED, "step": self.progress.step,
                               "diverged": {"step": step, "quantity": quantity}, **self._provenance(step)})
         self._board.finish(runs.DIVERGED)
