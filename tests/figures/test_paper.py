@@ -157,12 +157,13 @@ def test_runs_under_their_earlier_names_are_drawn_and_counted(tmp_path):
 
 
 def test_the_overview_has_the_curves_of_the_paper_in_a_panel_per_architecture():
-    """Those of other priors and likelihoods only where there is nothing else."""
+    """Those of other priors and likelihoods, and those of two betas, only where there is nothing else."""
     base = experiments.SCALES["tenth"].base
     paper_like = [base.replace(architecture=name, num_layers=layers, beta=beta) for name in ("mlp", "cnn")
                   for layers in (1, 3) for beta in (0.1, 1.0)]
     others = [base.replace(prior="flow", beta=beta) for beta in (0.1, 1.0)]
-    for configs, curves, panels in ((paper_like + others, 4, 2), (others, 2, 1)):
+    complete = [base.replace(beta=beta) for beta in (0.1, 1.0, 5.0)]
+    for configs, curves, panels in ((paper_like + others, 4, 2), (others, 2, 1), (paper_like + complete, 2, 1)):
         points = tables.curves(fabricate_table(configs, lambda *run: metrics(*run[:2])))
         figure = paper.overview(points[points["checkpoint"] == "last"])
         assert len(figure.axes) == panels

@@ -22,10 +22,14 @@ def split_words(split: str) -> str:
     return f"{kind.upper()}({size})" if size else split
 
 
-def split_order(split: str) -> tuple[str, float]:
-    """Sorts splits by kind, then by size: cv_8k before cv_16k."""
+def split_order(split: str) -> tuple[int, float]:
+    """Sorts splits by kind, then by size.
+
+    >>> sorted(["checkerboard", "cd_8k", "cv_16k", "cv_8k"], key=split_order)
+    ['cv_8k', 'cv_16k', 'cd_8k', 'checkerboard']
+    """
     kind, _, size = split.partition("_")
-    return kind, float(size.replace("k", "e3") or 0)
+    return [*KINDS, kind].index(kind), float(size.replace("k", "e3") or 0)
 
 
 def describe(values: dict[str, Any]) -> str:

@@ -90,12 +90,14 @@ def overview(points: pd.DataFrame) -> Figure:
     """The curves (rows of `tables.curves`) of the paper's kind of run, by data set, split, architecture and steps.
 
     Other priors, likelihoods and the like have experiments with figures of their own; here they are drawn only where
-    there is nothing else.
+    there is nothing else. So are curves of less than three betas, whose training has just begun.
     """
     default = Config()
-    chosen = points[[all(getattr(row, field) == getattr(default, field) for field in OWN_FIGURES)
-                     for row in points.itertuples()]]
-    return rd_figure(points if chosen.empty else chosen, (*FACET, "architecture", "train_steps"))
+    usual = np.logical_and.reduce([points[field] == getattr(default, field) for field in OWN_FIGURES])
+    fields = [points[name] for name in tables.POINT_COLUMNS if name not in ("beta", "partition")]
+    begun = points.groupby(fields, dropna=False)["beta"].transform("nunique") < 3
+    chosen = next(rows for rows in (points[usual & ~begun], points[usual], points) if len(rows))
+    return rd_figure(chosen, (*FACET, "architecture", "train_steps"))
 
 
 def draw(table: pd.DataFrame, wanted: Experiment, runs_dir: str | os.PathLike, rate_axis: str = "auto") -> Drawn:
