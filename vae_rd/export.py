@@ -78,8 +78,10 @@ def main(argv: list[str]) -> None:
         elif _CLAIMS.value:
             export_claims(table, runs_dir, out_dir, _SCALE.value)
         elif _EXPERIMENT.value:
+            from vae_rd.figures.paper import fullest_scale
             for name in _EXPERIMENT.value:
-                export_experiment(table, name, runs_dir, out_dir, _SCALE.value, _RATE_AXIS.value)
+                wanted = experiments.experiment(name, _SCALE.value or fullest_scale(table, name))
+                export_experiment(table, wanted, runs_dir, out_dir, _RATE_AXIS.value)
         else:
             export_curves(table, runs_dir, out_dir, _FACET.value, _CHECKPOINT.value, _RATE_AXIS.value)
         if _GAPS.value:
@@ -132,16 +134,15 @@ def _write_tables(table: "pd.DataFrame", runs_dir: str | os.PathLike, out: pathl
     return points
 
 
-def export_experiment(table: "pd.DataFrame", name: str, runs_dir: str | os.PathLike, out_dir: str | os.PathLike,
-                      scale: str | None = None, rate_axis: str = "auto") -> None:
+def export_experiment(table: "pd.DataFrame", wanted: experiments.Experiment, runs_dir: str | os.PathLike,
+                      out_dir: str | os.PathLike, rate_axis: str = "auto") -> None:
     """Writes the figures of one experiment, as its entry says; prints what is missing for the rest of it.
 
     Args:
         table: what `tables.collect` returned.
-        name: of the experiment.
+        wanted: the experiment.
         runs_dir: the folder it was collected from.
         out_dir: gets the figures, as .png and .pdf, <name>.csv and any further tables.
-        scale: of the experiment; None: the one with the most finished runs.
         rate_axis: linear, log or auto.
 
     Raises:
@@ -149,17 +150,16 @@ def export_experiment(table: "pd.DataFrame", name: str, runs_dir: str | os.PathL
     """
     from vae_rd.analysis import tables
     from vae_rd.figures import paper
-    wanted = experiments.experiment(name, scale or paper.fullest_scale(table, name))
     drawn = paper.draw(table, wanted, runs_dir, rate_axis)
     lacking = paper.missing(table, wanted)
     total, out = len(wanted.configs), pathlib.Path(out_dir)
-    print(f"{name} at scale {wanted.scale}: {total - len(lacking)} of {total} runs finished")
+    print(f"{wanted.name} at scale {wanted.scale}: {total - len(lacking)} of {total} runs finished")
     for line in [*(f"missing: {run}" for run in lacking), *drawn.notes]:
         print(line)
     for stem, figure in drawn.figures.items():
         _write_figure(figure, out, stem)
         print(f"see {out / stem}.png and .pdf")
-    for stem, values in {**({name: drawn.curves} if drawn.figures else {}), **drawn.tables}.items():
+    for stem, values in {**({wanted.name: drawn.curves} if drawn.figures else {}), **drawn.tables}.items():
         write_text(out / f"{stem}.csv", tables.csv_text(values))
 
 
@@ -168,9 +168,10 @@ def export_results(results_dir: str | os.PathLike, scale: str | None = None) -> 
 
     Args:
         results_dir: holds `runs`; gets runs.csv, rd_curves.csv, rd_table.txt and claims.csv, in `figures` an
-            overview of the curves and the figures of every experiment of which no curve is missing as a whole. What it
-            has of a README.md and of pages to explore (figure3.html) is made anew: of the first the tables.
-        scale: as in `export_experiment`.
+            overview of the curves and the figures of every experiment, as far as its parts are complete
+            (`paper.complete_parts`). What it has of a README.md and of pages to explore (figure3.html) is made anew: of
+            the first the tables.
+        scale: of the experiments; None: of each the one with the most finished runs.
 
     Raises:
         TableError: if no run has finished.
@@ -186,8 +187,9 @@ def export_results(results_dir: str | os.PathLike, scale: str | None = None) -> 
     _write_figure(paper.overview(last), figures_dir, "rd")
     for name in experiments.names():
         wanted = experiments.experiment(name, scale or paper.fullest_scale(table, name))
-        if paper.has_every_curve(table, wanted):
-            export_experiment(table, name, runs_dir, figures_dir, wanted.scale)
+        wanted = paper.complete_parts(table, wanted)
+        if wanted.configs:
+            export_experiment(table, wanted, runs_dir, figures_dir)
     judged = export_claims(table, runs_dir, results, scale)
     if pages := [name for name in experiments.names() if (results / f"{name}.html").is_file()]:
         export_pages(table, runs_dir, results, pages, scale)
@@ -198,7 +200,7 @@ def export_results(results_dir: str | os.PathLike, scale: str | None = None) -> 
 
 def export_pages(table: "pd.DataFrame", runs_dir: str | os.PathLike, out_dir: str | os.PathLike,
                  names: Sequence[str] = (), scale: str | None = None, checkpoint: str = "last") -> None:
-    """Writes a page to explore in a browser for each experiment; `scale` as in `export_experiment`."""
+    """Writes a page to explore in a browser for each experiment; `scale` as in `export_results`."""
     from vae_rd.figures import page
     for name, text in page.pages(table, runs_dir, names, scale, checkpoint):
         path = pathlib.Path(out_dir) / f"{name}{'' if checkpoint == 'last' else f'_{checkpoint}'}.html"
@@ -208,7 +210,7 @@ def export_pages(table: "pd.DataFrame", runs_dir: str | os.PathLike, out_dir: st
 
 def export_claims(table: "pd.DataFrame", runs_dir: str | os.PathLike, out_dir: str | os.PathLike,
                   scale: str | None = None) -> "pd.DataFrame":
-    """Writes claims.csv, the verdicts on the paper's claims, and prints them; `scale` as in `export_experiment`.
+    """Writes claims.csv, the verdicts on the paper's claims, and prints them; `scale` as in `export_results`.
 
     Returns:
         The claims table.

@@ -150,7 +150,7 @@ def test_runs_under_their_earlier_names_are_drawn_and_counted(tmp_path):
         run = fabricate_run(tmp_path, config)
         run.path.rename(tmp_path / config.earlier_run_name)
     table = tables.collect(tmp_path)
-    assert paper.fullest_scale(table, "figure3") == "smoke" and paper.has_every_curve(table, wanted)
+    assert paper.fullest_scale(table, "figure3") == "smoke" and paper.complete_parts(table, wanted) == wanted
     assert paper.missing(table, wanted) == []
     assert set(paper.draw(table, wanted, tmp_path).curves["rate_n"]) == {1}
     assert set(table["run"]) == {config.earlier_run_name for config in wanted.configs}
@@ -178,7 +178,26 @@ def test_some_figures_are_published_before_all_of_their_panels_are_there(name, f
     wanted = experiment(name, "smoke")
     part = [config for config in wanted.configs if getattr(config, field) == value]
     for configs, expected in ((wanted.configs, True), (part, alone), (part[:1], False)):
-        assert paper.has_every_curve(fabricate_table(list(configs), point), wanted) == expected
+        found = paper.complete_parts(fabricate_table(list(configs), point), wanted).configs
+        assert found == (tuple(configs) if expected else ())
+
+
+def test_a_split_of_which_training_has_begun_is_not_published():
+    """One beta of each curve is there; the curves of the other split are complete."""
+    wanted = experiment("figure3", "smoke")
+    whole, begun = ([config for config in wanted.configs if config.split == split]
+                    for split in (SCALE.small, SCALE.large))
+    table = fabricate_table([*whole, *(config for config in begun if config.beta == 0.1)], point)
+    assert set(paper.complete_parts(table, wanted).configs) == set(whole)
+
+
+@pytest.mark.parametrize("name, quantity", [("log_likelihood", quantities.LOG_PX),
+                                            ("memorisation", quantities.MEMORISED_AT_MEAN)])
+def test_a_split_without_the_measure_has_no_panel(name, quantity):
+    table = fabricate_table(list(experiment(name, "smoke").configs), point)
+    table.loc[table["split"] == SCALE.large, quantity] = np.nan
+    figure = paper.draw(table, experiment(name, "smoke"), "nowhere").figures[name]
+    assert titles(figure) == [naming.split_words(SCALE.small)]
 
 
 @pytest.mark.parametrize("name, lines, marks", [("convergence", 4, 0), ("ten_times", 4, 1)])

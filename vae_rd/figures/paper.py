@@ -2,7 +2,7 @@
 
 import os
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -29,6 +29,7 @@ PARTS_BY_PRIOR: dict[str, tuple[dict[str, str], tuple[str, ...]]] = {
                   quantities.RATE_SAVED + quantities.KERNEL: "rate saved by a\nrefitted kernel\n(nats; log above 10)"},
                  ("test", "train"))}
 WIDE = (quantities.MARGINAL_KL, quantities.RATE_SAVED + quantities.MIXTURE, quantities.RATE_SAVED + quantities.KERNEL)
+LEAST_BETAS = 3  # of a curve; one of fewer has only begun, and is not published in a figure
 OWN_FIGURES = ("prior", "likelihood", "conditioning", "rate_terms", "latent_dim")  # fields in which experiments differ
 # Share of test images: memorised minus the control, at the posterior's mean and at a sample from it.
 MEMORISED_BEYOND, MEMORISED_BEYOND_SAMPLED = "memorised_beyond_control", "memorised_sampled_beyond_control"
@@ -70,32 +71,36 @@ def missing(table: pd.DataFrame, wanted: Experiment) -> list[str]:
     return [config.run_name for config in wanted.configs if config not in there]
 
 
-def has_every_curve(table: pd.DataFrame, wanted: Experiment) -> bool:
-    """Whether each of an experiment's curves, that is its Configs without beta and seed, has a finished run.
+def complete_parts(table: pd.DataFrame, wanted: Experiment) -> Experiment:
+    """The experiment without the Configs of parts in which a curve has runs of less than LEAST_BETAS betas, or none.
 
-    If its entry has `complete_by`, the curves with one value of that field are enough.
+    If its entry has `complete_by`, each value of that field is a part; else the whole is one.
     """
-    def complete(configs: list[Config]) -> bool:
-        begun, wanted_curves = ({config.without(*STACKABLE_FIELDS) for config in chosen}
-                                for chosen in (folders(table, configs), configs))
-        return bool(begun) and begun == wanted_curves
+    def part(config: Config) -> str:
+        return getattr(config, wanted.complete_by) if wanted.complete_by else ""
 
-    parts: dict[str, list[Config]] = {}
-    for config in wanted.configs:
-        parts.setdefault(getattr(config, wanted.complete_by) if wanted.complete_by else "", []).append(config)
-    return any(complete(configs) for configs in parts.values())
+    def betas_of_curves(configs: Iterable[Config]) -> dict[Any, set[float]]:
+        betas: dict[Any, set[float]] = {}
+        for config in configs:
+            betas.setdefault((part(config), config.without(*STACKABLE_FIELDS)), set()).add(config.beta)
+        return betas
+
+    there = betas_of_curves(folders(table, wanted.configs))
+    begun = {curve[0] for curve, betas in betas_of_curves(wanted.configs).items()
+             if len(there.get(curve, ())) < min(LEAST_BETAS, len(betas))}
+    return wanted._replace(configs=tuple(config for config in wanted.configs if part(config) not in begun))
 
 
 def overview(points: pd.DataFrame) -> Figure:
     """The curves (rows of `tables.curves`) of the paper's kind of run, by data set, split, architecture and steps.
 
     Other priors, likelihoods and the like have experiments with figures of their own; here they are drawn only where
-    there is nothing else. So are curves of less than three betas, whose training has just begun.
+    there is nothing else. So are curves of less than LEAST_BETAS betas.
     """
     default = Config()
     usual = np.logical_and.reduce([points[field] == getattr(default, field) for field in OWN_FIGURES])
     fields = [points[name] for name in tables.POINT_COLUMNS if name not in ("beta", "partition")]
-    begun = points.groupby(fields, dropna=False)["beta"].transform("nunique") < 3
+    begun = points.groupby(fields, dropna=False)["beta"].transform("nunique") < LEAST_BETAS
     chosen = next(rows for rows in (points[usual & ~begun], points[usual], points) if len(rows))
     return rd_figure(chosen, (*FACET, "architecture", "train_steps"))
 
@@ -206,7 +211,7 @@ def log_px(material: Material) -> Drawn:
     lacking = _lacking(material, quantities.LOG_PX)
     if lacking:
         return Drawn({}, lacking)
-    points = material.checkpoint()
+    points = _where_measured(material.checkpoint(), quantities.LOG_PX)
     return Drawn({material.experiment.name: against_beta.log_px_figure(points),
                   "log_px_samples": against_beta.samples_figure(points)}, [])
 
@@ -252,6 +257,7 @@ def memorisation(material: Material) -> Drawn:
     beyond = {MEMORISED_BEYOND: table[quantities.MEMORISED_AT_MEAN] - table[quantities.MEMORISED_AT_MEAN_CONTROL],
               MEMORISED_BEYOND_SAMPLED: table[quantities.MEMORISED] - table[quantities.MEMORISED_CONTROL]}
     points = tables.in_order(curves(table[table["checkpoint"] == "last"].assign(**beyond)))
+    points = _where_measured(points, MEMORISED_BEYOND)
     figure = against_beta.measures_figure(points, labels, differences=list(beyond))
     strips = f"the strips of images are {RunDir(material.runs_dir / '<run>').picture('memorisation')}"
     return Drawn({material.experiment.name: figure}, [strips])
@@ -286,6 +292,11 @@ def likelihoods(material: Material) -> Drawn:
         drawn.figures[f"{name}_scale"] = learned_scale.scale_figure(
             curves(last), curve_names.looks(points, ["likelihood"]))
     return drawn._replace(notes=[*no_errors, *no_scales])
+
+
+def _where_measured(points: pd.DataFrame, quantity: str) -> pd.DataFrame:
+    """The rows of splits on which some run has a quantity; the panel of another would be empty."""
+    return points[points[f"{quantity}_mean"].notna().groupby(points["split"]).transform("any")]
 
 
 def _lacking(material: Material, column: str) -> list[str]:
