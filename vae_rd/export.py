@@ -190,9 +190,10 @@ def export_results(results_dir: str | os.PathLike, scale: str | None = None) -> 
         wanted = paper.complete_parts(table, wanted)
         if wanted.configs:
             export_experiment(table, wanted, runs_dir, figures_dir)
+            if (results / f"{name}.html").is_file():
+                rows = table["run"].isin(set(tables.folders(table, wanted.configs).values()))
+                export_pages(table[rows], runs_dir, results, [name], wanted.scale)
     judged = export_claims(table, runs_dir, results, scale)
-    if pages := [name for name in experiments.names() if (results / f"{name}.html").is_file()]:
-        export_pages(table, runs_dir, results, pages, scale)
     readme = results / "README.md"
     if readme.is_file():
         write_text(readme, summary.fill(readme.read_text(), table, points, judged, runs_dir))
