@@ -72,30 +72,30 @@ def missing(table: pd.DataFrame, wanted: Experiment) -> list[str]:
 
 
 def complete_parts(table: pd.DataFrame, wanted: Experiment) -> Experiment:
-    """The experiment without the Configs of parts in which a curve has runs of less than LEAST_BETAS betas, or none.
+    """The experiment without the Configs of parts in which a curve has finished runs of fewer than LEAST_BETAS betas.
 
     If its entry has `complete_by`, each value of that field is a part; else the whole is one.
     """
     def part(config: Config) -> str:
         return getattr(config, wanted.complete_by) if wanted.complete_by else ""
 
-    def betas_of_curves(configs: Iterable[Config]) -> dict[Any, set[float]]:
-        betas: dict[Any, set[float]] = {}
+    def betas_of_curves(configs: Iterable[Config]) -> dict[tuple, set[float]]:
+        betas: dict[tuple, set[float]] = {}
         for config in configs:
-            betas.setdefault((part(config), config.without(*STACKABLE_FIELDS)), set()).add(config.beta)
+            betas.setdefault(config.without(*STACKABLE_FIELDS), set()).add(config.beta)
         return betas
 
-    there = betas_of_curves(folders(table, wanted.configs))
-    begun = {curve[0] for curve, betas in betas_of_curves(wanted.configs).items()
-             if len(there.get(curve, ())) < min(LEAST_BETAS, len(betas))}
-    return wanted._replace(configs=tuple(config for config in wanted.configs if part(config) not in begun))
+    there, asked = betas_of_curves(folders(table, wanted.configs)), betas_of_curves(wanted.configs)
+    begun = {curve for curve, betas in asked.items() if len(there.get(curve, ())) < min(LEAST_BETAS, len(betas))}
+    left_out = {part(config) for config in wanted.configs if config.without(*STACKABLE_FIELDS) in begun}
+    return wanted._replace(configs=tuple(config for config in wanted.configs if part(config) not in left_out))
 
 
 def overview(points: pd.DataFrame) -> Figure:
     """The curves (rows of `tables.curves`) of the paper's kind of run, by data set, split, architecture and steps.
 
     Other priors, likelihoods and the like have experiments with figures of their own; here they are drawn only where
-    there is nothing else. So are curves of less than LEAST_BETAS betas.
+    there is nothing else. So are curves of fewer than LEAST_BETAS betas.
     """
     default = Config()
     usual = np.logical_and.reduce([points[field] == getattr(default, field) for field in OWN_FIGURES])

@@ -128,7 +128,7 @@ class Member:
         kept = self.run.last_checkpoint.is_file()
         tqdm.write(f"{self.config.run_name}: {quantity} is not finite at step {step}; the run ends as diverged. "
                    + (f"Its checkpoint of step {self.progress.step} is kept. " if kept else "")
-                   + "Try a lower learning rate or --precision=float64, which make another run; "
+                   + "Try a lower learning rate or --precision=float64 (either makes another run); "
                    "--retry repeats this one.")
         ending.end(self.run, {"status": runs.DIVERGED, "step": self.progress.step,
                               "diverged": {"step": step, "quantity": quantity}, **self._provenance(step)})
