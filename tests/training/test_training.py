@@ -367,7 +367,7 @@ def test_a_run_that_diverges_names_its_checkpoint_if_there_is_one(finish, tmp_pa
         poisoned(monkeypatch, 0, 25)
     run, = finish(tmp_path, TINY)
     said = "".join(capsys.readouterr())
-    assert run.status() == "diverged" and "--retry repeats the same training" in said
+    assert run.status() == "diverged" and "--retry repeats this one" in said
     assert run.last_checkpoint.exists() == ("checkpoint of step" in said) == (not at_once)
 
 
