@@ -46,7 +46,7 @@ class Shown(NamedTuple):
 
 
 def shown(folder: pathlib.Path, rows: pd.DataFrame) -> Shown:
-    """What a click on a run shows; where it has no gallery, the command that makes it.
+    """What a click on a run shows; where it has no gallery but its model, the command that makes it.
 
     Args:
         folder: the run directory.
@@ -57,10 +57,12 @@ def shown(folder: pathlib.Path, rows: pd.DataFrame) -> Shown:
     checkpoint = rows["checkpoint"].iloc[0]
     path = run.arrays(GALLERY, checkpoint)
     if not path.is_file():
+        missing = f"{head}<p>Reconstructions and histogram: {NOT_MEASURED}.</p>"
+        if not run.model.is_file():  # as in published results
+            return Shown(missing, None)
         command = f"python -m vae_rd.evaluate --run={folder} --measures={GALLERY}"
         command += "" if checkpoint == "last" else f" --checkpoint={checkpoint}"
-        return Shown(f"{head}<p>Reconstructions and histogram: {NOT_MEASURED}. Made by</p>"
-                     f"<p><code>{html.escape(command)}</code></p>", None)
+        return Shown(f"{missing}<p>Made by</p><p><code>{html.escape(command)}</code></p>", None)
     try:
         arrays = run.read_arrays(path)
     except FileError as error:
