@@ -144,7 +144,7 @@ def plot_rd(table: "pd.DataFrame", ax: "Axes | None" = None, *, hue: Sequence[st
         The Axes.
 
     Raises:
-        TableError: if the curves are of several likelihoods, whose distortions do not compare.
+        TableError: if the curves are of several likelihoods, whose distortions are not comparable.
     """
     from vae_rd.figures import rd_curves
     return rd_curves.draw_rd(_axes(ax), _points(table, checkpoint, partitions, hue), hue, partitions)

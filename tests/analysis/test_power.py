@@ -108,9 +108,12 @@ def by_terms(change, gap_change):
     return world
 
 
-def by_split(excess):
-    """A world in which the first of two splits has more D."""
-    return lambda quantity, layers, where, betas: 65 + excess * (where["split"] in ("cv_8k", "cd_8k", "checkerboard"))
+def by_split(excess, signs=None):
+    """A world in which the first of two splits has more D, or with signs more at small betas and less at others."""
+    def world(quantity, layers, where, betas):
+        sign = 1 if signs is None else np.where(betas < 0.5, *signs)
+        return 65 + excess * sign * (where["split"] in ("cv_8k", "cd_8k", "checkerboard"))
+    return world
 
 
 def at_best(drop, at=0.1, sign=1):
@@ -183,12 +186,16 @@ WORLDS = {
     "the gap in log p(x) is smallest": ([at_best(5)], [at_best(8, at=1.0)], [ends_down(2)]),
     "memorisation shows at large beta": ([memorised(0.02, 0.2)], [memorised(0.1, 0.1)], [memorised(0.05, 0.1)]),
     "CV, 1-layer MLP: test D depends strongly": ([by_split(8)], [by_split(5)], [by_split(6.5)]),
-    "CD, 1-layer MLP: test D depends weakly": ([by_split(1.5), by_split(-1.5)], [by_split(5)], [by_split(3.25)]),
+    "CD, 1-layer MLP: test D depends weakly": (
+        [by_split(1.5), by_split(-1.5)], [by_split(5), by_split(20, signs=(1, -1))], [by_split(3.25)]),
     "CD, 1-layer MLP: generalisation even improves": ([by_split(-1)], [by_split(1)], [by_split(0)]),
-    "checkerboard, 1-layer MLP: generalises like": ([by_split(3)], [by_split(9)], [by_split(6.5)]),
+    "checkerboard, 1-layer MLP: generalises like": (
+        [by_split(3)], [by_split(9), by_split(20, signs=(1, -1))], [by_split(6.5), by_split(6.5, signs=(-1, 1))]),
     "most other data sets: test D has": ([U], [L], [ON_MARGIN]),
     "3 layers are closer to monotone": ([by_layers(deep, shallow)], [by_layers(shallow, deep)],
-                                        [by_layers(deep, deep), by_layers(shallow, shallow)]),
+                                        [by_layers(deep, deep), by_layers(shallow, shallow),
+                                         by_layers(fall, lambda betas: fall(betas, 0.001)),
+                                         by_layers(lambda betas: fall(betas, 0.001), fall)]),
     "the minimum is more pronounced with 3 layers": (
         [by_layers(shallow, deep)], [by_layers(deep, shallow)], [by_layers(deep, deep), by_layers(shallow, shallow)]),
     "1-layer MLP: MI is saturated": ([information(0.01, 0, 2)], [information(0.1, 0, 2)], [information(0.05, 0, 2)]),

@@ -162,6 +162,20 @@ def test_images_and_restarts_add_in_quadrature():
     assert statistics.largest(found) == pytest.approx((0, -np.hypot(*halves), np.hypot(*halves)))
 
 
+@pytest.mark.parametrize("means", [[0, 0, 0, 0], [3, -3, 3, -3], [4, 4, 4, 4], [9, 0, 0, -1]])
+def test_the_mean_absolute_value_covers(means):
+    intervals = [statistics.mean_absolute(trial) for trial in rows(means)]
+    covered = [low <= np.abs(means).mean() <= high for _, low, high in intervals]
+    assert np.mean(covered) > 0.95 - SLACK
+    assert np.isnan(statistics.mean_absolute(rows(means)[0, :1])[1:]).all()
+
+
+def test_the_absolute_value_of_the_mean_would_let_signs_cancel():
+    curves = rows([9, -9, 9, -9])
+    assert np.mean([abs(statistics.t_interval(curve.mean(1)).estimate) < 2 for curve in curves]) > 0.95
+    assert np.mean([statistics.mean_absolute(curve).low > 2 for curve in curves]) > 0.95
+
+
 def test_a_difference_of_two_intervals_covers():
     first, second = rows([4.0], count=4)[:, :, 0], rows([1.0], count=4, spread=0.5, seed=1)[:, :, 0]
     intervals = [statistics.minus(statistics.t_interval(one), statistics.t_interval(other))

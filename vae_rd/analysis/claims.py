@@ -32,8 +32,11 @@ Tetrominoes.
   (two standard errors), and these images are in no interval.
 - C4 and C5 compare excess D (above the entropy floor, which differs between splits) as a share of D, by their older
   margins; those of saturation in C8 are older too. Where the likelihood is a density nothing is tested: D may be
-  negative, and is no quantity to take a share of.
+  negative, and is no quantity to take a share of. "Weakly" and "alike" average absolute differences over beta (since
+  November 29; the absolute value of the average, tested before, lets signs cancel; one restart of the
+  checkerboard had been seen).
 - C7: a minimum with 1 layer in MOST of the other data sets, and 3 layers closer to monotone (a smaller rise) in most.
+  Of two curves that fall all the way neither is closer (since November 29; before, the steeper was).
   On 3dShapes, in the paper's words, "the 3-layer network exhibits a more pronounced local minimum than the 1-layer
   network": deeper, in nats; a curve without a minimum has depth 0.
 - C8: above beta = 1 MI falls by more than what counts as saturated, and the marginal KL is below a tenth of what it
@@ -44,6 +47,8 @@ Tetrominoes.
 - Underfitting (headline): from beta = 1 to the largest, D rises on training and test images together, each by more than
   half of what the other does: by more than the gap changes. That train D rises alone is all but certain for a trained
   model, and true of a regulariser that works.
+- Most (C7, headline): settings are judged at a level that allows for their number (since November 29; at the level of a
+  single test, half of 22 settings were taken for most of them in a fifth of the simulations).
 
 Every margin was chosen by simulation (tests/analysis/test_power.py): 3 and 5 restarts that scatter by 0.3 nats, 4 and
 12 betas, a fall of 20 nats. The paper's shape, or another where the statement does not hold, got its verdict, supported
@@ -148,10 +153,11 @@ def _training_set_size(scale: experiments.Scale) -> Iterator[Claim]:
     for network in MLPS:
         words = describe(network)
         yield Claim("C4", f"CV, {words}: test D depends strongly on the training-set size",
-                    "excess D of the smallest minus the largest set, share of D", "above", STRONG,
+                    "excess D of the smallest minus the largest set, share of D, mean over beta", "above", STRONG,
                     effect(network, scale.cv))
         yield Claim("C4", f"CD, {words}: test D depends weakly on the training-set size",
-                    "the same at constant density, absolute", "below", WEAK, effect(network, scale.cd, absolute=True))
+                    "the same at constant density, absolute differences", "below", WEAK,
+                    effect(network, scale.cd, absolute=True))
         yield Claim("C4", f"CD, {words}: generalisation even improves as the set shrinks",
                     "the same at constant density", "below", 0.0, effect(network, scale.cd))
     yield _dips("C4", f"{describe({'split': scale.cd[0], **ONE_LAYER})}: the interior minimum persists", ONE_LAYER,
@@ -184,11 +190,11 @@ def _other_datasets(scale: experiments.Scale) -> Iterator[Claim]:
     def panel(network: dict, dataset: str) -> Setting:
         return Setting(network, scale.other, {"dataset": dataset})
 
-    def dip(runs: Runs, dataset: str) -> Finding:
-        return effects.depth(runs, ONE_LAYER, scale.other, TENTH, dataset=dataset)
+    def dip(runs: Runs, dataset: str, level: float) -> Finding:
+        return effects.depth(runs, ONE_LAYER, scale.other, TENTH, level, dataset=dataset)
 
-    def closer(runs: Runs, dataset: str) -> Finding:
-        return effects.rise_difference(runs, panel(ONE_LAYER, dataset), panel(THREE_LAYERS, dataset))
+    def closer(runs: Runs, dataset: str, level: float) -> Finding:
+        return effects.rise_difference(runs, panel(ONE_LAYER, dataset), panel(THREE_LAYERS, dataset), level)
 
     where = describe({"split": scale.other})
     for statement, number, margin, of in (
@@ -197,7 +203,8 @@ def _other_datasets(scale: experiments.Scale) -> Iterator[Claim]:
             ("3 layers are closer to monotone than 1 layer", closer, 0.0,
              "where test D rises less as beta falls, each rise a share of its curve's fall")):
         yield Claim("C7", f"{where}, most other data sets: {statement}", f"share of the data sets {of}", "above", MOST,
-                    partial(majority.share_that_holds, settings=names, name=DATASETS.get, number=number, margin=margin))
+                    partial(majority.share_that_holds, settings=names, name=DATASETS.get, number=number, most=MOST,
+                            margin=margin))
     where = describe({"dataset": EXCEPTION, "split": scale.other})
     yield Claim("C7", f"{where}: the minimum is more pronounced with 3 layers than with 1",
                 "depth of the interior minimum of test D with 3 layers minus 1 layer (nats)", "above", 0.0,
@@ -237,7 +244,8 @@ def _rate_terms(scale: experiments.Scale) -> Iterator[Claim]:
 
 
 def _headline(scale: experiments.Scale) -> Iterator[Claim]:
-    share = partial(majority.share_that_holds, settings=majority.all_settings(scale), name=lambda setting: setting.name)
+    share = partial(majority.share_that_holds, settings=majority.all_settings(scale), name=lambda setting: setting.name,
+                    most=MOST)
     yield Claim("headline", f"lowering beta from 1 to {BEST_BETA:g} lowers test D in most settings",
                 "share of settings in which it does", "above", MOST,
                 partial(share, number=partial(majority.lower_beta_helps, beta=BEST_BETA)))

@@ -10,27 +10,30 @@ import numpy as np
 from vae_rd.analysis import statistics
 from vae_rd.analysis.finding import Finding, Setting, scaled
 from vae_rd.analysis.paired import FLOOR, NotEnough, Runs
-from vae_rd.analysis.statistics import Interval
+from vae_rd.analysis.statistics import LEVEL, Interval
 from vae_rd.measures.neighbours import NEAREST
 
 
-def rise(runs: Runs, network: dict, split: str, **where: str) -> Finding:
+def rise(runs: Runs, network: dict, split: str, level: float = LEVEL, **where: str) -> Finding:
     """The largest rise of D as beta falls, share of the curve's fall: 0 or less where it falls all the way."""
     _, values = runs.curve("distortion", network, split, **where)
-    return Finding(scaled(statistics.largest_rise(values), statistics.extent(values)))
+    return Finding(scaled(statistics.largest_rise(values, level), statistics.extent(values)))
 
 
-def depth(runs: Runs, network: dict, split: str, margin: float = 0.0, **where: str) -> Finding:
+def depth(runs: Runs, network: dict, split: str, margin: float = 0.0, level: float = LEVEL, **where: str) -> Finding:
     """By how much the lowest interior D lies below the lower end of the curve, share of its fall."""
     values = _with_interior(*runs.curve("distortion", network, split, **where))
     fall = statistics.extent(values)
-    found = statistics.interior_minimum(values, margin * fall)
+    found = statistics.interior_minimum(values, margin * fall, level)
     return Finding(scaled(found.depth, fall), p_value=found.p_value)
 
 
-def rise_difference(runs: Runs, first: Setting, second: Setting) -> Finding:
-    """Rise of the first curve minus that of the second, each as a share of its own fall."""
-    return Finding(statistics.minus(*(rise(runs, one.network, one.split, **one.where).interval
+def rise_difference(runs: Runs, first: Setting, second: Setting, level: float = LEVEL) -> Finding:
+    """Rise of the first curve minus that of the second, each as a share of its own fall; 0 where it always falls.
+
+    So of two curves that fall all the way none is closer to monotone, however steep either is.
+    """
+    return Finding(statistics.minus(*(_above_zero(rise(runs, one.network, one.split, level, **one.where).interval)
                                       for one in (first, second))))
 
 
@@ -39,7 +42,7 @@ def depth_difference(runs: Runs, first: Setting, second: Setting) -> Finding:
     one, other = (statistics.interior_minimum(_with_interior(
         *runs.curve("distortion", setting.network, setting.split, **setting.where))).depth
         for setting in (first, second))
-    return Finding(statistics.minus(one, Interval(*np.maximum(other, 0.0).tolist())))
+    return Finding(statistics.minus(one, _above_zero(other)))
 
 
 def gap(runs: Runs, network: dict, split: str) -> Finding:
@@ -55,14 +58,16 @@ def mean_difference(runs: Runs, first: tuple, second: tuple) -> Finding:
 
 
 def excess_difference(runs: Runs, network: dict, first: str, second: str, absolute: bool = False) -> Finding:
-    """Test D above the floor on one split minus another, mean over beta, as a share of the latter's D.
+    """Test D above the floor on one split minus another, as a share of the latter's D: mean over beta.
+
+    Absolute: the mean over beta of the absolute differences.
 
     Raises NotEnough where the likelihood is a density: D may be negative, and its zero means nothing.
     """
     _, (one, floor, other, other_floor) = runs.curves([(quantity, network, split, {}) for split in (first, second)
                                                        for quantity in ("distortion", FLOOR)])
-    found = statistics.t_interval(((one - floor - other + other_floor) / other.mean(0)).mean(1))
-    return Finding(_absolute(found) if absolute else found)
+    shares = (one - floor - other + other_floor) / other.mean(0)
+    return Finding(statistics.mean_absolute(shares) if absolute else statistics.t_interval(shares.mean(1)))
 
 
 def distance_difference(runs: Runs, first: str, second: str) -> Finding:
@@ -78,8 +83,6 @@ def _with_interior(betas: np.ndarray, values: np.ndarray) -> np.ndarray:
     return values
 
 
-def _absolute(interval: Interval) -> Interval:
-    """The interval of the absolute value."""
-    crosses = interval.low < 0 < interval.high
-    ends = sorted((abs(interval.low), abs(interval.high)))
-    return Interval(abs(interval.estimate), 0.0 if crosses else ends[0], ends[1])
+def _above_zero(interval: Interval) -> Interval:
+    """The interval of what counts as 0 where it is below."""
+    return Interval(*np.maximum(interval, 0.0).tolist())

@@ -44,9 +44,9 @@ def nearest(betas: np.ndarray, beta: float) -> int:
     return int(np.argmin(np.abs(betas - beta)))
 
 
-def single(difference: statistics.Differences) -> Interval:
+def single(difference: statistics.Differences, level: float = statistics.LEVEL) -> Interval:
     """The interval of one difference, [1]."""
-    return statistics.largest(difference)
+    return statistics.largest(difference, level)
 
 
 def scaled(interval: Interval, unit: float) -> Interval:

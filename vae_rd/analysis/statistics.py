@@ -227,6 +227,19 @@ def interior_minimum(curve: np.ndarray, margin: float = 0.0, level: float = LEVE
                            float(min(1.0, 2 * count * evidence.min())))
 
 
+def mean_absolute(curve: np.ndarray, level: float = LEVEL) -> Interval:
+    """The mean over betas of the absolute mean of a curve [restarts, betas], such as a difference of two curves.
+
+    The ends are the least and the largest that it can be within a band that covers the curve at all betas at once
+    (Bonferroni). Signs that change over beta do not cancel, as they would in the absolute value of the mean.
+    """
+    found = levels(curve)
+    band = np.stack([found.bound(side, (1 - level) / 2 / len(found.mean)) for side in (-1, +1)])
+    across = band[0] * band[1] < 0
+    least = np.where(across, 0.0, np.abs(band).min(0))
+    return Interval(*(float(values.mean()) for values in (np.abs(found.mean), least, np.abs(band).max(0))))
+
+
 def _reshaped(differences: Differences, shape: tuple[int, int]) -> Differences:
     mean, error, image_error = (np.broadcast_to(part, differences.mean.shape).reshape(shape) for part in
                                 (differences.mean, differences.error, differences.image_error))

@@ -15,7 +15,7 @@ from vae_rd.figures import curve_names, rd_axes, restarts, style
 
 FACET = "num_layers"  # a column of panels per value
 _HOLLOW = Line2D([], [], color="0.25", marker="o", markerfacecolor="white", linestyle="none",
-                 label="a \N{GREEK SMALL LETTER BETA} left out changes it by more")
+                 label="leaving out one \N{GREEK SMALL LETTER BETA} changes it by more than its size")
 
 
 def matched_figure(differences: pd.DataFrame, looks: dict[tuple, tuple], field: str, reference: str,

@@ -2,7 +2,7 @@
 
 Each is one HTML file that needs no network. Bokeh draws it: 1.7 MB of JavaScript go into the file (of Plotly 4.7), and
 what a click does is a few lines that run in the browser (`page_scripts.py`). An experiment with several likelihoods has
-a page for each, as their distortions do not compare.
+a page for each, as their distortions are not comparable.
 """
 
 import os

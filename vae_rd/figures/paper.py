@@ -173,15 +173,18 @@ def one_training(material: Material) -> Drawn:
 
 
 def _training_steps(material: Material) -> list[str]:
-    """For each number of layers, the steps of a curve in one training and in one for each beta that has both."""
-    lines = []
+    """Steps of a curve in one training and in one for each beta that has both, by number of layers if they differ."""
+    texts = {}
     for layers, rows in material.table.groupby("num_layers"):
         one, separate = (set(rows.loc[rows["conditioning"] == name, "beta"]) for name in ("beta", "none"))
         if betas := one & separate:
             steps = int(rows["train_steps"].max())
-            lines.append(f"{naming.describe({'num_layers': layers})}: {steps:,} steps in one training, "
-                         f"{steps * len(betas):,} in one for each of {len(betas)} \N{GREEK SMALL LETTER BETA}")
-    return lines
+            texts[naming.describe({"num_layers": layers})] = (
+                f"one training: {steps:,} steps; a training for each of {len(betas)} \N{GREEK SMALL LETTER BETA}: "
+                f"{len(betas)} \N{MULTIPLICATION SIGN} {steps:,}")
+    if len(set(texts.values())) == 1:
+        return [*texts.values()][:1]
+    return [f"{network}: {text}" for network, text in texts.items()]
 
 
 def _reconstructions(material: Material, split: str, num_layers: int) -> dict[str, np.ndarray]:
@@ -282,7 +285,7 @@ def priors(material: Material) -> Drawn:
 
 
 def likelihoods(material: Material) -> Drawn:
-    """A plane for each likelihood, as their distortions do not compare; squared error, which does; learned scales."""
+    """A plane for each likelihood, as their distortions are not comparable; squared error, which is; learned scales."""
     name, points, drawn = material.experiment.name, material.checkpoint(), rd_curves(material)
     no_errors, no_scales = (_lacking(material, column) for column in (quantities.MEAN_SQUARED_ERROR, LIKELIHOOD_SCALE))
     if not no_errors:

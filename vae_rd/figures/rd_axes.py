@@ -168,7 +168,7 @@ def _floor(series: list[Series]) -> Floor | None:
 
 def draw_betas(series: Series, labeller: Labeller, ends: bool, labelled: list[tuple[float, np.ndarray]], apart: float
                ) -> None:
-    """The value of beta joined to the two ends of a curve, or to its other points, where there is room.
+    """The value of beta joined to the two ends of a curve, or to its other points but the star, where there is room.
 
     Args:
         series: the curve.
@@ -182,7 +182,8 @@ def draw_betas(series: Series, labeller: Labeller, ends: bool, labelled: list[tu
         pixels, = labeller.pixels([at])
         served = any(known == beta and np.hypot(*(pixels - there)) < apart * labeller.point
                      for known, there in labelled)
-        if (index in (0, last)) == ends and not served:
+        starred = beta == STAR_BETA and not ends
+        if (index in (0, last)) == ends and not served and not starred:
             text = f"\u03b2 = {beta:g}" if ends else f"{beta:g}"
             places = labeller.beside([at], text, 5.5)
             if any(labeller.place(text, places, about=pixels, crossing=crossing, fontsize=5.5, color=series.colour)

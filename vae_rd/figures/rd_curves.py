@@ -101,8 +101,8 @@ def _check_comparable(panel: pd.DataFrame) -> None:
     """Raises TableError for curves of several likelihoods, which share no axis of distortion."""
     likelihoods = list(panel["likelihood"].unique())
     if len(likelihoods) > 1:
-        raise TableError("curves on the same axes must be of one likelihood, as the distortions of others do not "
-                         f"compare (got {', '.join(likelihoods)}). Try the rows of one of them, or likelihood among "
+        raise TableError("curves on the same axes must be of one likelihood, as those of others are not "
+                         f"comparable (got {', '.join(likelihoods)}). Try the rows of one of them, or likelihood among "
                          "the facets.")
 
 
@@ -140,7 +140,7 @@ def _panels(count: int, across: int, share_axes: bool, pictures: bool) -> tuple[
 
 
 def _label_axes(axes: Axes, bottom: bool, left: bool, share_axes: bool) -> None:
-    if bottom:
+    if bottom or not share_axes:
         axes.set_xlabel("rate (nats per image)")
     if left:
         axes.set_ylabel("distortion (nats per image)")

@@ -35,7 +35,7 @@ class Annealed(NamedTuple):
 
     log_px: np.ndarray  # [n], stochastic lower bound
     ess: np.ndarray  # [n], effective number of chains
-    acceptance: np.ndarray  # [n], share of HMC proposals accepted, over the stages
+    acceptance: np.ndarray  # [n], share of HMC proposals accepted, over the last steps of the stages
 
 
 class Bidirectional(NamedTuple):

@@ -9,7 +9,7 @@ error is in no error bar over restarts. Here it is measured. With the values v_i
 
 so the part of the squared standard error that is due to sampling is mean_i s_i^2 / K over the left-hand side.
 
-Distortions of different likelihoods do not compare, as they are densities of different kinds; squared errors do.
+Distortions of different likelihoods are not comparable, as they are densities of different kinds; squared errors are.
 """
 
 import dataclasses
