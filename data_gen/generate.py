@@ -23,6 +23,8 @@ from vae_rd.datasets import records
 
 _SHARD_IMAGES = 8192  # images in a shard at most, unless --num_shards says otherwise
 _WORKER_IMAGES = 4096  # below this number of images for each, more processes cost more than they save
+_UNGUARDED = ("the script lacks `if __name__ == \"__main__\":` before what makes data: worker processes import the "
+              "script. Try adding it, or num_workers=1 of generate, which starts no process.")
 
 
 class _PlannedShard(NamedTuple):
@@ -109,6 +111,8 @@ def generate(data_dir: str | os.PathLike, spec: DataSpec, *, raw_dir: str | os.P
     workers = num_workers or min(len(os.sched_getaffinity(0)), math.ceil(_num_images(planned) / _WORKER_IMAGES))
     workers = min(workers, len(planned))
     _check_memory(planned, data.image_shape, workers)
+    if getattr(multiprocessing.current_process(), "_inheriting", False):  # or it would wait for its own parent below
+        raise RuntimeError(f"data cannot be made in a process that is starting: {_UNGUARDED}")
     destination.parent.mkdir(parents=True, exist_ok=True)
     with split_folder.alone(destination, progress):
         if overwrite or not split_folder.is_complete(destination):
@@ -201,9 +205,8 @@ def _mapper(workers: int) -> Iterator[Callable[[Callable, Iterable], Iterator[An
         try:
             yield pool.map
         except concurrent.futures.process.BrokenProcessPool as error:
-            raise records.RecordsError("a worker process died: probably it ran out of memory, or the calling script "
-                                       "lacks `if __name__ == \"__main__\":`. Try num_workers=1, which starts no "
-                                       "process.") from error
+            raise records.RecordsError(f"a worker process died. Probably it ran out of memory, or {_UNGUARDED}"
+                                       ) from error
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 

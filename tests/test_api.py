@@ -95,6 +95,11 @@ def test_a_diverged_run_is_named(opened, data_dir, tmp_path):
     config = CONFIGS[0].replace(learning_rate=1e30)
     with pytest.raises(runs.RunError, match=f"{config.run_name} diverged. Try a lower learning rate"):
         vae_rd.train(config, data_dir=data_dir, runs_dir=tmp_path, progress=False)
+    first = runs.run_dir(tmp_path, config).results.stat().st_mtime_ns
+    for retry in (False, True):
+        with pytest.raises(runs.RunError, match="retry=True repeats"):
+            vae_rd.train(config, data_dir=data_dir, runs_dir=tmp_path, retry=retry, progress=False)
+        assert (runs.run_dir(tmp_path, config).results.stat().st_mtime_ns > first) == retry
 
 
 def test_measure_returns_what_is_recorded(opened, data_dir, monkeypatch):

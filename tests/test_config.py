@@ -68,6 +68,7 @@ def test_an_unknown_split_is_refused_with_the_known_kinds(name):
        "first, as in 0.001,5") for text in ("", "1", "0,1", "1,0.1", "0.1,inf", "0.1,nan", "0.1,1,2", "a,b")),
     ({"conditioning": "beta", "beta": 5.1}, "beta must be within beta_range=0.001,5 with conditioning=beta"),
     ({"conditioning": "beta", "beta": 0.0}, "beta must be within beta_range=0.001,5 with conditioning=beta"),
+    ({"rate_terms": "mutual_information", "prior": "mixture"}, "prior must be one without weights with rate_terms=mut"),
     ({"conditioning": "beta", "rate_terms": "marginal_kl"}, "rate_terms must be both with conditioning=beta"),
     ({"conditioning": "beta", "prior": "vamp"}, "prior must be one without weights with conditioning=beta"),
     ({"conditioning": "beta", "likelihood": "normal_learned_scale"},

@@ -24,14 +24,18 @@ if TYPE_CHECKING:
 
 def train(configs: Config | Sequence[Config], *, data_dir: str | os.PathLike = "data",
           runs_dir: str | os.PathLike = "runs", raw_dir: str | os.PathLike | None = None,
-          progress: bool = True) -> list["FinishedRun"]:
+          retry: bool = False, progress: bool = True) -> list["FinishedRun"]:
     """Trains runs, several at a time where they differ in beta and seed only; finished ones are not trained again.
+
+    A script calls it under `if __name__ == "__main__":`, as a missing data set is made by processes of their own, which
+    import the script.
 
     Args:
         configs: one or several; missing data sets are made first.
         data_dir: folder of the data sets.
         runs_dir: gets one directory per run.
         raw_dir: folder of original data files (default: `<data_dir>/raw`).
+        retry: start diverged runs again.
         progress: show bars.
 
     Returns:
@@ -45,7 +49,8 @@ def train(configs: Config | Sequence[Config], *, data_dir: str | os.PathLike = "
     from vae_rd.sweeps.columns import into_columns
     configs = _configs(configs)
     folders = {config: runs.run_dir(runs_dir, config) for config in configs}
-    pending = [config for config in folders if folders[config].status() not in (runs.FINISHED, runs.DIVERGED)]
+    ended = (runs.FINISHED,) if retry else (runs.FINISHED, runs.DIVERGED)
+    pending = [config for config in folders if folders[config].status() not in ended]
     _set_up(_one_precision(pending) if pending else "float32")
     from vae_rd.measures import finished_run
     from vae_rd.training.train_and_measure import train_and_measure
@@ -54,10 +59,11 @@ def train(configs: Config | Sequence[Config], *, data_dir: str | os.PathLike = "
         if not column:
             continue
         _make_data(column[0], data_dir, raw_dir, progress)
-        train_and_measure(column, runs_dir=runs_dir, data_dir=data_dir, progress=progress)
+        train_and_measure(column, runs_dir=runs_dir, data_dir=data_dir, retry=retry, progress=progress)
     diverged = [config.run_name for config in folders if folders[config].status() == runs.DIVERGED]
     if diverged:
-        raise runs.RunError(f"{', '.join(diverged)} diverged. Try a lower learning rate.")
+        raise runs.RunError(f"{', '.join(diverged)} diverged. Try a lower learning rate; "
+                            "retry=True repeats them.")
     loaded = {spec: splits.load(spec.path(data_dir)) for spec in dict.fromkeys(config.data for config in configs)}
     return [finished_run.open_run(folders[config].path, data_dir, split=loaded[config.data]) for config in configs]
 

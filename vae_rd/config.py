@@ -185,6 +185,9 @@ class Config:
         _check(self.rate_terms == "both" or self.batch_size >= 2, "batch_size",
                f"2 or more with rate_terms={self.rate_terms}, whose estimator compares the images of a batch",
                self.batch_size)
+        _check(self.rate_terms != "mutual_information" or PRIORS[self.prior].num_parameters(self.latent_dim, 1) == 0,
+               "prior", "one without weights with rate_terms=mutual_information, which does not depend on the prior",
+               self.prior)
         self._check_conditioning()
 
     def _check_conditioning(self) -> None:

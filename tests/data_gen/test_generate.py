@@ -5,6 +5,8 @@ import json
 import math
 import os
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -50,6 +52,18 @@ def test_images_are_those_of_their_stored_factors_and_split(tmp_path):
         np.testing.assert_array_equal(index, expected)
         np.testing.assert_array_equal(factors, data.factors[expected])
         np.testing.assert_array_equal(images, drawing.draw(*factors.astype(np.float64).T))
+
+
+@pytest.mark.slow
+def test_a_script_without_a_guard_is_told_so(tmp_path):
+    """Its workers import it and so begin to make the same data; they waited for their own parent, for ever."""
+    script = tmp_path / "script.py"
+    script.write_text("from data_gen import generate\nfrom vae_rd.config import DataSpec\n"
+                      f"generate.generate({str(tmp_path)!r}, DataSpec('tetrominoes', 'cd_50'), num_workers=2, "
+                      "num_shards=2, progress=False)\n")
+    ended = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=100, check=False)
+    assert ended.returncode == 1 and "lacks `if __name__" in ended.stderr.splitlines()[-1]
+    assert not list(tmp_path.glob("tetrominoes/[!.]*"))
 
 
 def test_bytes_do_not_depend_on_the_number_of_workers(tmp_path):

@@ -19,6 +19,7 @@ def differing(curves: pd.DataFrame, facet: Sequence[str]) -> list[str]:
     """The columns in which curves of one panel differ: what names a curve. Beta and evaluation do not."""
     fields = curves.columns[:curves.columns.get_loc("partition")].drop("beta")  # those of Config come first
     names = {name for name in fields if name not in (*facet, *EVALUATIONS) and curves[name].nunique(dropna=False) > 1}
+    names = names - {"imports"} or names  # mostly some other field says why they were imported
     if names & {"architecture", "num_layers"}:
         names |= {"architecture", "num_layers"} - set(facet)
     return [name for name in fields if name in names]

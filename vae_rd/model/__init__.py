@@ -1,24 +1,36 @@
 """The model: networks, priors and the VAE that joins them; importing it registers the classes a saved model names."""
 
 import inspect
+import math
 import os
 import zipfile
 
 import keras
 
-from vae_rd import schema
-from vae_rd.config import Config
+from vae_rd import catalogue, schema
+from vae_rd.config import Config, ConfigError
 from vae_rd.model.vae import VAE
 from vae_rd.storage.files import FileError
 from vae_rd.storage.manifest import END_AGAIN
 
 
 def build(config: Config, image_shape: tuple[int, int, int], num_train: int) -> VAE:
-    """The freshly initialised model of a Config."""
-    return VAE(image_shape=image_shape, num_train=num_train,
-               **{name: getattr(config, name) for name in ("architecture", "num_layers", "hidden_units", "channels",
-                                                           "latent_dim", "prior", "likelihood", "beta",
-                                                           "conditioning", "rate_terms", "precision", "seed")})
+    """The freshly initialised model of a Config.
+
+    Raises:
+        ConfigError: if the parts have other weights than the catalogue says of them.
+    """
+    vae = VAE(image_shape=image_shape, num_train=num_train,
+              **{name: getattr(config, name) for name in ("architecture", "num_layers", "hidden_units", "channels",
+                                                          "latent_dim", "prior", "likelihood", "beta",
+                                                          "conditioning", "rate_terms", "precision", "seed")})
+    counted = catalogue.num_parameters(config, image_shape)
+    trained = sum(math.prod(weight.shape) for weight in vae.named_weights().values())
+    if counted != trained:
+        raise ConfigError("num_parameters in vae_rd.catalogue must count the trained weights of "
+                          f"{config.architecture}, {config.prior} and {config.likelihood} (got {counted}, the model has "
+                          f"{trained}). Make weights with add_weight: a tf.Variable is not trained.")
+    return vae
 
 
 def load(path: str | os.PathLike, config: Config | None = None) -> VAE:

@@ -37,7 +37,7 @@ class Prior(keras.layers.Layer):
 
     def distribution(self) -> tfd.Distribution:
         """`tfd.Distribution` over codes, event [latent_dim], batch []."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} must define distribution(). See docs/extending.md.")
 
     def leaving_out(self, images: tf.Tensor) -> tfd.Distribution:
         """The prior of the codes of some images [batch, ...]: batch [batch] where it depends on them, else []."""

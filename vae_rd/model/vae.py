@@ -98,7 +98,12 @@ class VAE(keras.Model):
 
     def prior(self, images: tf.Tensor | None = None) -> tfd.Distribution:
         """p(z): event [latent_dim]; with images [batch, ...], the prior of their codes, without each image's own."""
-        return self.prior_layer.distribution() if images is None else self.prior_layer.leaving_out(images)
+        found = self.prior_layer.distribution() if images is None else self.prior_layer.leaving_out(images)
+        if not isinstance(found, tfd.Distribution) or found.event_shape != [self.latent_dim]:
+            raise ConfigError(f"distribution() of the prior {self._arguments['prior']!r} must return a "
+                              f"tfd.Distribution of events of shape [{self.latent_dim}], one code each (got {found!r}). "
+                              "Try tfd.Independent(..., 1).")
+        return found
 
     def adapt(self, images: np.ndarray) -> None:
         """Shows the prior the training images [num, height, width, channels] uint8, before training.
@@ -233,7 +238,8 @@ class VAE(keras.Model):
 
 def _chosen(field, name, registry):
     if name not in registry:
-        raise ConfigError(f"{field} must be one of {', '.join(registry)} (got {name!r}).")
+        raise ConfigError(f"{field} must be one of {', '.join(registry)} (got {name!r}). A part of your own is entered "
+                          "in two tables, in vae_rd.catalogue and beside the classes of its kind in vae_rd.model.")
     return registry[name]
 
 

@@ -228,7 +228,12 @@ class Column:
             # The optimizer sums over replicas. Members do not interact: each has the mean of its own objective.
             loss, rate, distortion = (tf.reduce_sum(values) / self.shared.batch_size
                                       for values in (terms.objective, terms.rate, terms.distortion))
-        return tape.gradient(loss, weights), rate, distortion
+        gradients = tape.gradient(loss, weights)
+        lost = [name for name, gradient in zip(self.template.named_weights(), gradients) if gradient is None]
+        if lost:
+            raise ConfigError(f"the objective must depend on all weights (got no gradient for {', '.join(lost)}). Build "
+                              "what depends on weights in the method that returns it, not in __init__.")
+        return gradients, rate, distortion
 
     def _map_members(self, function, values, *inputs):
         """function(weights, *inputs) of each member with its weights in place.
