@@ -2,14 +2,17 @@
 
 import abc
 import functools
+import inspect
 import pathlib
+import re
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
 from data_gen import splits
 from data_gen.raw_files import RawFile, provide
-from vae_rd.config import ConfigError, canonical_split, split_size
+from vae_rd.config import DATASET_NAME, ConfigError, canonical_split, split_size
 from vae_rd.datasets.records import RecordsError
 
 
@@ -128,8 +131,16 @@ class Dataset(abc.ABC):
 
 
 def resized(images: np.ndarray, size: int) -> np.ndarray:
-    """uint8 [n, size, size, channels]: means over whole blocks of pixels where smaller, a black frame where larger."""
-    count, native, _, channels = images.shape
+    """uint8 [n, size, size, channels]: means over whole blocks of pixels where smaller, a black frame where larger.
+
+    Raises:
+        ConfigError: unless the images are uint8 [n, height, width, channels], square, and can be cut into such blocks.
+    """
+    _check_array("images to resize", images)
+    count, native, width, channels = images.shape
+    if width != native or size < native and native % size:
+        raise ConfigError(f"images to resize must be square, of a multiple of the size asked for, or smaller (got "
+                          f"{native} x {width} for {size}). Try another image_size, or crop them first.")
     if size >= native:
         before, after = (size - native) // 2, (size - native + 1) // 2
         return np.pad(images, ((0, 0), (before, after), (before, after), (0, 0)))
@@ -143,3 +154,93 @@ def resized(images: np.ndarray, size: int) -> np.ndarray:
 def opened(kind: type[Dataset], data_seed: int, image_size: int, raw_dir: str) -> Dataset:
     """The data set of these arguments, opened once in each process."""
     return kind(data_seed, image_size, raw_dir)
+
+
+def _is_whole(value: Any, least: int) -> bool:
+    return type(value) is int and value >= least  # NumPy's integers cannot be written into info.json
+
+
+def _are_different_texts(value: Any) -> bool:
+    return (isinstance(value, (tuple, list)) and all(isinstance(text, str) for text in value)
+            and len(set(value)) == len(value))
+
+
+# What a class says of itself: the rule of each attribute, and whether a value keeps it.
+_RULES: dict[str, tuple[str, Callable[[Any, type[Dataset]], bool]]] = {
+    "num_images": ("a whole number (int), 2 or more", lambda value, kind: _is_whole(value, 2)),
+    "channels": ("a whole number (int), 1 or more", lambda value, kind: _is_whole(value, 1)),
+    "native_size": ("None, or a whole number (int), 1 or more",
+                    lambda value, kind: value is None or _is_whole(value, 1)),
+    "factor_names": ("a tuple of different texts", lambda value, kind: _are_different_texts(value)),
+    "factor_units": ("a tuple with a text for each of factor_names",
+                     lambda value, kind: isinstance(value, (tuple, list)) and len(value) == len(kind.factor_names)
+                     and all(isinstance(text, str) for text in value)),
+    "ordered_factors": ("a tuple of different texts out of factor_names",
+                        lambda value, kind: _are_different_texts(value) and set(value) <= set(kind.factor_names)),
+    "num_official_train": ("None, or a whole number (int), 1 or more and below num_images",
+                           lambda value, kind: value is None or _is_whole(value, 1) and value < kind.num_images)}
+
+
+def check_class(name: str, kind: type[Dataset]) -> None:
+    """Refuses the class of a data set, before work starts, if what it says of itself cannot be; `name` is its key.
+
+    Raises:
+        ConfigError: naming the attribute, its rule and its value.
+    """
+    if not (isinstance(kind, type) and issubclass(kind, Dataset)) or inspect.isabstract(kind):
+        raise ConfigError(f"dataset={name} must be a subclass of Dataset that has a method images (got {kind!r}).")
+    rules = {"name": ("its key in DATASETS, of small letters, digits and underscores",
+                      lambda value, kind: value == name and re.fullmatch(DATASET_NAME, name)), **_RULES}
+    for attribute, (rule, keeps) in rules.items():
+        value = getattr(kind, attribute, None)
+        if not keeps(value, kind):
+            raise ConfigError(f"{attribute} of dataset={name} must be {rule} (got {value!r}). Set it in class "
+                              f"{kind.__name__}.")
+
+
+def check_factors(data: Dataset) -> None:
+    """Refuses factors that are not a finite number for each image and name, and ranges that are not a pair for each.
+
+    Raises:
+        ConfigError: saying what they must be.
+    """
+    factors, expected = np.asarray(data.factors), (data.num_images, len(data.factor_names))
+    numbers = factors.dtype.kind in "biuf"
+    finite = numbers and bool(np.isfinite(factors).all())
+    if factors.shape != expected or not finite:
+        found = f"{factors.dtype} {list(factors.shape)}{' with NaN or infinity' if numbers and not finite else ''}"
+        raise ConfigError(f"factors of dataset={data.name} must be finite numbers {list(expected)}, a row for each "
+                          f"image and a column for each of factor_names (got {found}).")
+    if [len(pair) for pair in data.factor_ranges] != [2] * len(data.factor_names):
+        raise ConfigError(f"factor_ranges of dataset={data.name} must be a pair (low, high) for each of factor_names "
+                          f"(got {data.factor_ranges!r}).")
+
+
+def checked_images(data: Dataset, index: np.ndarray) -> np.ndarray:
+    """The images at a rising index, which are what `Dataset.images` must return.
+
+    Raises:
+        ConfigError: saying what they must be, and the likely remedy.
+    """
+    images, expected = data.images(index), (len(index), *data.image_shape)
+    _check_array(f"images of dataset={data.name}", images)
+    if images.shape != expected:
+        if images.shape[1:3] != expected[1:3]:
+            remedy = "Try resized(images, self.image_size), of data_gen.dataset."
+        elif images.shape[3] != data.channels:
+            remedy = f"Try channels = {images.shape[3]} in class {type(data).__name__}."
+        else:
+            remedy = "Return one for each number of the index."
+        raise ConfigError(f"images of dataset={data.name} must have the shape [n, image_size, image_size, channels] = "
+                          f"{list(expected)} (got {list(images.shape)}). {remedy}")
+    return images
+
+
+def _check_array(what: str, images: Any) -> None:
+    array = isinstance(images, np.ndarray)
+    if array and images.dtype == np.uint8 and images.ndim == 4:
+        return
+    found = f"{images.dtype} {list(images.shape)}" if array else type(images).__name__
+    remedy = ("images[..., None] if they are grey and lack the last axis" if array and images.dtype == np.uint8 else
+              "np.round(255 * images).astype(np.uint8) if they are an array of numbers from 0 to 1")
+    raise ConfigError(f"{what} must be uint8 [n, height, width, channels] (got {found}). Try {remedy}.")

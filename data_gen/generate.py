@@ -17,7 +17,7 @@ import tqdm
 
 from data_gen import randomness, split_folder
 from data_gen.builders import DATASETS
-from data_gen.dataset import Dataset
+from data_gen.dataset import Dataset, check_class, check_factors, checked_images
 from vae_rd.config import BINARIZATIONS, SPLIT_SIZES, ConfigError, DataSpec, canonical_split
 from vae_rd.datasets import records
 
@@ -36,15 +36,17 @@ class _PlannedShard(NamedTuple):
 
 
 def check(spec: DataSpec) -> None:
-    """Refuses an unknown data set or binarization, and a split or image size that the data set does not have.
+    """Refuses an unknown data set or binarization, a split or size that the data set lacks, and a class at fault.
 
     Raises:
         ConfigError: saying what is allowed.
     """
     if spec.dataset not in DATASETS:
-        raise ConfigError(f"dataset must be one of {', '.join(DATASETS)} (got {spec.dataset!r}).")
+        raise ConfigError(f"dataset must be one of {', '.join(DATASETS)}, or one that --import adds (got "
+                          f"{spec.dataset!r}).")
     if spec.binarization not in BINARIZATIONS:
         raise ConfigError(f"binarization must be one of {', '.join(BINARIZATIONS)} (got {spec.binarization!r}).")
+    check_class(spec.dataset, DATASETS[spec.dataset])
     DATASETS[spec.dataset].check(spec.split, spec.image_size)
 
 
@@ -97,7 +99,7 @@ def generate(data_dir: str | os.PathLike, spec: DataSpec, *, raw_dir: str | os.P
         The folder of the split.
 
     Raises:
-        ConfigError: if the arguments describe no valid split.
+        ConfigError: if the arguments describe no valid split, or the data set returns what it must not.
         RecordsError: if an existing split is damaged, or original files cannot be used.
         OSError: if the disk is full or the folder cannot be written.
     """
@@ -107,6 +109,7 @@ def generate(data_dir: str | os.PathLike, spec: DataSpec, *, raw_dir: str | os.P
     if not overwrite and split_folder.is_complete(destination):
         return destination
     data = open_dataset(spec.dataset, spec.data_seed, spec.image_size, raw_dir or pathlib.Path(data_dir) / "raw")
+    check_factors(data)
     planned = _plan_shards(data.split(spec.split), num_shards)
     workers = num_workers or min(len(os.sched_getaffinity(0)), math.ceil(_num_images(planned) / _WORKER_IMAGES))
     workers = min(workers, len(planned))
@@ -173,7 +176,7 @@ def _write(folder: pathlib.Path, data: Dataset, split: str, planned: list[_Plann
 
 
 def _write_shard(folder: pathlib.Path, data: Dataset, static: bool, shard: _PlannedShard) -> records.Shard:
-    images = data.images(shard.index)
+    images = checked_images(data, shard.index)
     if static:
         images = binarize(images, shard.index, data.data_seed)
     return records.write_shard(folder / shard.file, images, shard.index, data.factors[shard.index])

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from data_gen import randomness
-from data_gen.dataset import Dataset
+from data_gen.dataset import Dataset, checked_images
 from data_gen.splits import make_split
 from vae_rd.config import ConfigError
 from vae_rd.storage.files import whole_file
@@ -27,7 +27,7 @@ def sample_images(data: Dataset) -> np.ndarray:
     """uint8 [80, height, width, channels]: images drawn at random from the whole set."""
     stream = randomness.stream(data.data_seed, "preview")
     chosen = stream.choice(data.num_images, _ROWS * _COLUMNS, replace=data.num_images < _ROWS * _COLUMNS)
-    return stream.permutation(data.images(np.sort(chosen)))
+    return stream.permutation(checked_images(data, np.sort(chosen)))
 
 
 def two_factor_points(seed: int) -> tuple[np.ndarray, dict[str, dict[str, np.ndarray]]]:

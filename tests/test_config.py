@@ -50,7 +50,7 @@ def test_an_unknown_split_is_refused_with_the_known_kinds(name):
     ({"eval_every": 0}, "eval_every must be a whole number, 1 or more"),
     ({"eval_images": 0}, "eval_images must be a whole number, 1 or more"),
     ({"architecture": "resnet"}, "architecture must be one of mlp, cnn"),
-    ({"prior": "laplace"}, "prior must be one of standard_normal, learned_normal, mixture, vamp, flow"),
+    ({"prior": "laplace"}, "flow, exemplar, or one that --import adds (got 'laplace')"),
     ({"prior": "flow", "latent_dim": 1}, "latent_dim must be 2 or more with prior=flow"),
     ({"likelihood": "poisson"}, "likelihood must be one of bernoulli, continuous_bernoulli, normal"),
     ({"rate_terms": "tc"}, "rate_terms must be one of both, mutual_information, marginal_kl"),

@@ -147,7 +147,9 @@ def test_modules_that_cannot_be_imported_are_refused_in_words(tmp_path, monkeypa
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "broken_parts.py").write_text("PRIORS['mine'] = 1\n")
     (tmp_path / "needy_parts.py").write_text("import no_such_package\n")
-    for name, words in (("no_parts", "import must name modules that Python finds .got 'no_parts'.. Try it in"),
+    (tmp_path / "whole_parts.py").touch()
+    for name, words in (("whole_parts.py", "finds .got 'whole_parts.py'.. Try whole_parts, without .py"),
+                        ("no_parts", "import must name modules that Python finds .got 'no_parts'.. Try it in"),
                         ("broken_parts", "import of broken_parts failed .NameError: name 'PRIORS' is not defined."),
                         ("needy_parts", "import of needy_parts failed .ModuleNotFoundError: .*no_such_package")):
         with pytest.raises(ConfigError, match=words):

@@ -123,8 +123,9 @@ def import_modules(names: Iterable[str]) -> str:
                 importlib.import_module(name)
         except Exception as error:  # whatever the user's module raises
             if isinstance(error, ModuleNotFoundError) and f"{name}.".startswith(f"{error.name}."):
-                raise ConfigError(f"import must name modules that Python finds (got {name!r}). Try it in the folder "
-                                  "that holds the module, by python -m, or add that folder to PYTHONPATH.") from error
+                remedy = (f"Try {name.removesuffix('.py')}, without .py" if name.endswith(".py") else
+                          "Try it in the folder that holds the module, by python -m, or add that folder to PYTHONPATH")
+                raise ConfigError(f"import must name modules that Python finds (got {name!r}). {remedy}.") from error
             raise ConfigError(f"import of {name} failed ({type(error).__name__}: {error}). Fix that module."
                               ) from error
     return ",".join(names)

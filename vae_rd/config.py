@@ -21,6 +21,7 @@ RATE_TERMS = ("both", "mutual_information", "marginal_kl")
 CONDITIONINGS = ("none", "beta")
 BINARIZATIONS = ("none", "static", "dynamic")
 PRECISIONS = ("float32", "tensorfloat32", "bfloat16", "float64")
+DATASET_NAME = "[a-z][a-z0-9_]*"  # a pattern; in names of folders and runs a "-" ends it
 STACKABLE_FIELDS = ("beta", "seed")  # the fields in which the members of one column may differ
 _ALWAYS_NAMED = ("dataset", "split", "architecture", "num_layers", "beta", "seed")  # in every run's name
 _NEVER_NAMED = ("train_steps", "eval_every", "eval_images", "imports")  # how long and how observed: in the hash only
@@ -149,11 +150,13 @@ class Config:
         object.__setattr__(self, "imports", _imported(self.imports))
         object.__setattr__(self, "split", canonical_split(self.split))
         object.__setattr__(self, "beta_range", _canonical_range(self.beta_range))
-        for name, known in (("architecture", NETWORKS), ("prior", PRIORS), ("likelihood", LIKELIHOODS),
-                            ("conditioning", CONDITIONINGS), ("rate_terms", RATE_TERMS),
+        for name, table in (("architecture", NETWORKS), ("prior", PRIORS), ("likelihood", LIKELIHOODS)):
+            _check(getattr(self, name) in table, name, f"one of {', '.join(table)}, or one that --import adds",
+                   getattr(self, name))
+        for name, known in (("conditioning", CONDITIONINGS), ("rate_terms", RATE_TERMS),
                             ("binarization", BINARIZATIONS), ("precision", PRECISIONS)):
             _check(getattr(self, name) in known, name, f"one of {', '.join(known)}", getattr(self, name))
-        _check(re.fullmatch("[a-z][a-z0-9_]*", self.dataset), "dataset",
+        _check(re.fullmatch(DATASET_NAME, self.dataset), "dataset",
                "a name of small letters, digits and underscores", self.dataset)
         _check(math.isfinite(self.beta) and self.beta >= 0, "beta", "a finite number, 0 or more", self.beta)
         _check(math.isfinite(self.learning_rate) and self.learning_rate > 0, "learning_rate",

@@ -56,7 +56,7 @@ class DSprites(Dataset):
     def factors(self) -> np.ndarray:
         """float32 [737280, 5]: the file's latent values without the colour, which is always white."""
         if self._path.suffix == ".npz":
-            values = _npz_array(self._path, "latents_values")
+            values = _npz_array(self._path, "latents_values", (self.num_images, 6))
         else:
             values = self._hdf5["latents/values"][:]
         return values[:, 1:].astype(np.float32)
@@ -69,10 +69,13 @@ class DSprites(Dataset):
         return read_blocks(self._hdf5["imgs"], index, lambda block: resized(255 * block[..., None], self.image_size))
 
 
-def _npz_array(path: pathlib.Path, name: str) -> np.ndarray:
+def _npz_array(path: pathlib.Path, name: str, shape: tuple[int, ...]) -> np.ndarray:
     try:
         with np.load(path, allow_pickle=False) as archive:
-            return archive[name]
+            if (found := archive[name]).shape != shape:
+                raise RecordsError(f"{path} must hold {name} of shape {shape} (got {found.shape}). It is not the "
+                                   "original: fetch it again.")
+            return found
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise RecordsError(f"{path} cannot be read as NPZ with {name!r}: {error}. It is damaged, or not the original: "
                            "fetch it again.") from error

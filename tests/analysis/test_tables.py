@@ -108,6 +108,21 @@ def test_a_config_of_a_newer_version_is_named_not_fatal(runs_dir):
     assert "got new_field" in "".join(tables.left_out(tables.collect(runs_dir)))
 
 
+def test_runs_that_saw_other_images_are_named(runs_dir):
+    """Those of the same data set and split only; a run of an earlier version does not say what it saw."""
+    earlier = fabricate_run(runs_dir, SMALL.replace(beta=2.0))
+    for beta, train in ((3.0, "a"), (4.0, "a"), (5.0, "b")):
+        for split in ("cd_8k", "cv_16k"):
+            run = fabricate_run(runs_dir, SMALL.replace(beta=beta, split=split))
+            content = {"train": train if split == "cd_8k" else "c", "test": "d"}
+            ending.end(run, json.loads(run.results.read_text()) | {"content_sha256": content})
+    table = tables.collect(runs_dir)
+    other = SMALL.replace(beta=5.0).run_name
+    assert tables.remarks(table) == [
+        f"{other}: trained on other images than 2 of the 3 runs of tetrominoes/cd_8k"]
+    assert "content" not in table and earlier.path.name in set(table["run"])
+
+
 def test_curve_points_against_scipy(runs_dir):
     table = tables.collect(runs_dir)
     chosen = table.query("partition == 'test' and checkpoint == 'last' and beta == 0.1")["distortion"].to_numpy()

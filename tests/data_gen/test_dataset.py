@@ -130,6 +130,63 @@ def test_every_data_set_fits_its_splits_and_default_size():
         assert "default" in generate.all_splits(name)
 
 
+def _returning(*shape, kind=np.uint8, size=None):
+    """A class's images of this shape and type, and resized to a size."""
+    def images(self, index):
+        found = np.ones((len(index), *shape), kind)
+        return resized(found, size) if size else found
+    return {"images": images}
+
+
+NAMED = {"factor_names": ("a", "b"), "factor_units": ("m", "m")}
+
+
+@pytest.mark.parametrize("wrong, words", [
+    ({"name": "other"}, "name of dataset=plain must be its key in DATASETS, .*got 'other'.. Set it in class Wrong"),
+    ({"num_images": None}, "num_images of dataset=plain must be a whole number .int., 2 or more .got None"),
+    ({"num_images": np.int64(120)}, "num_images of dataset=plain must be a whole number .int., .*got np.int64"),
+    ({"channels": 0}, "channels of dataset=plain must be a whole number .int., 1 or more .got 0"),
+    ({"native_size": 12.0}, "native_size of dataset=plain must be None, or a whole number .int., 1 or more .got 12.0"),
+    ({"factor_names": "side"}, "factor_names of dataset=plain must be a tuple of different texts .got 'side'"),
+    ({"factor_names": ("a", "a")}, "factor_names of dataset=plain must be a tuple of different texts"),
+    ({"factor_names": ("a", "b")}, r"factor_units of dataset=plain must be a tuple with .*got \(\)"),
+    (NAMED | {"ordered_factors": ("c",)}, "ordered_factors of dataset=plain must be .* out of factor_names .got .'c'"),
+    ({"num_official_train": 120}, "num_official_train of dataset=plain must be None, or .* below num_images .got 120"),
+    ({"images": Dataset.images}, "dataset=plain must be a subclass of Dataset that has a method images .got .*Wrong"),
+    (NAMED, r"factors of dataset=plain must be finite numbers \[120, 2\], .*got float32 \[120, 0\]"),
+    (NAMED | {"factors": np.full((120, 2), np.nan)}, r"factors .* .got float64 \[120, 2\] with NaN or infinity"),
+    (NAMED | {"factors": np.full((120, 2), "red")}, r"factors of dataset=plain must be finite numbers .*got <U3"),
+    ({"factor_ranges": ((0, 1),)}, r"factor_ranges of dataset=plain must be a pair .*got \(\(0, 1"),
+    ({"images": lambda self, index: [1] * len(index)}, "images of dataset=plain must be uint8 .* .got list.. Try np"),
+    ({"images": lambda self, index: np.ones((5, 32, 32, 1), np.uint8)}, r"got \[5, 32, 32, 1\].. Return one for each"),
+    (_returning(32, 32, 1, kind=float),
+     r"images of dataset=plain must be uint8 \[n, .* .got float64 \[60, 32, 32, 1\].. Try np.round.255"),
+    (_returning(32, 32), r"must be uint8 \[n, .* .got uint8 \[60, 32, 32\].. Try images\[..., None\]"),
+    (_returning(32, 32, 3), r"= \[60, 32, 32, 1\] .got \[60, 32, 32, 3\].. Try channels = 3 in class Wrong"),
+    (_returning(12, 12, 1), r"= \[60, 32, 32, 1\] .got \[60, 12, 12, 1\].. Try resized.images, self.image_size."),
+    (_returning(64, 64, 1, kind=float, size=32), r"images to resize must be uint8 .*got float64 \[60, 64, 64, 1\]"),
+    (_returning(64, 60, 1, size=32), "images to resize must be square, .*got 64 x 60 for 32"),
+    (_returning(48, 48, 1, size=32), "of a multiple of the size asked for, or smaller .got 48 x 48 for 32")])
+def test_a_class_at_fault_is_refused_before_anything_is_written(tmp_path, monkeypatch, wrong, words):
+    monkeypatch.setitem(generate.DATASETS, "plain", type("Wrong", (Plain,), wrong))
+    with pytest.raises(ConfigError, match=words):
+        generate.generate(tmp_path, DataSpec("plain", "default"), progress=False)
+    assert not list(tmp_path.glob("plain/[!.]*")) and not list(tmp_path.glob("plain/*.unfinished"))
+
+
+def test_what_is_no_class_of_that_name_is_refused(monkeypatch):
+    nameless = type("Nameless", (Dataset,), {"images": Plain.images})
+    for wrong, words in ((nameless, "name of dataset=plain must be its key .*got None"),
+                         (Plain(), "dataset=plain must be a subclass of Dataset .*got <"),
+                         (Dataset, "dataset=plain must be a subclass of Dataset that has a method images")):
+        monkeypatch.setitem(generate.DATASETS, "plain", wrong)
+        with pytest.raises(ConfigError, match=words):
+            generate.check(DataSpec("plain", "default"))
+    monkeypatch.setitem(generate.DATASETS, "plain-2", type("Wrong", (Plain,), {"name": "plain-2"}))
+    with pytest.raises(ConfigError, match="of small letters, digits and underscores .got 'plain-2'"):
+        generate.check(DataSpec("plain-2", "default"))
+
+
 def test_smaller_images_are_block_means():
     images = np.random.default_rng(0).integers(0, 256, (5, 12, 12, 3), np.uint8)
     for size in (4, 6):

@@ -229,7 +229,7 @@ def test_dynamic_binarization_shares_the_grey_images(tmp_path, no_drawing):
 
 
 @pytest.mark.parametrize("arguments, words", [
-    (("nothing", "default"), "dataset must be one of tetrominoes, .*got 'nothing'"),
+    (("nothing", "default"), "dataset must be one of tetrominoes, .*, or one that --import adds .got 'nothing'"),
     (("tetrominoes", "halves"), "split must be of one of these kinds .got 'halves'"),
     (("tetrominoes", "official"), "dataset=tetrominoes, which is not distributed in partitions"),
     (("tetrominoes", "cv_163840"), "at most cv_163839 with dataset=tetrominoes, which has 163840 images"),

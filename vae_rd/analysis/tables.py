@@ -1,5 +1,6 @@
 """Run directories -> one tidy table of all runs, and the table of their curves over beta."""
 
+import collections
 import dataclasses
 import math
 import os
@@ -28,6 +29,7 @@ SETTING = "."  # in the columns <measure>.<setting>: what a measure was made wit
 STANDARD_ERROR = "_se"  # suffix of a measure's Monte Carlo error: in runs.csv, not averaged over restarts
 UNREADABLE = "unreadable"
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a cell begins with that a spreadsheet calculates
+_CONTENT = "content"  # of a row until it is noted: the folder of the run's data, and what identifies its images
 _NAMED = 5  # unsealed runs that are named in a line
 _ABOUT_THE_RUN = ("num_train", "num_test", "wall_seconds", "steps_per_second")
 VERSIONS = {name: f"{name}_version" for name in ("vae_rd", "tensorflow", "keras", "tensorflow_probability", "numpy")}
@@ -48,12 +50,13 @@ def collect(runs_dir: str | os.PathLike) -> pd.DataFrame:
     per scalar that a measure wrote, and one `<measure>.<setting>` per whole number that it was made with
     (`log_marginal.query_images`: how many images the mean is of). Versions are those that the run was trained with. A
     run that has not finished has one row, with no partition and no metrics: `note` says why. Of a finished run, `note`
-    says whether it is unsealed, or which of its files are missing or cut.
+    says whether it is unsealed, which of its files are missing or cut, and whether it saw other images than most runs
+    of its data set and split.
 
     Args:
         runs_dir: the folder that holds the run directories.
     """
-    table = pd.DataFrame([row for run in find_runs(runs_dir) for row in _rows(run)])
+    table = pd.DataFrame(_with_notes_on_contents([row for run in find_runs(runs_dir) for row in _rows(run)]))
     table = table.reindex(columns=[*_LEADING, *(name for name in table.columns if name not in _LEADING)])
     whole = ["eval_every", "step", "num_images", "num_train", "num_test", COLUMN_MEMBERS]
     # The copy has one block of memory per type; pandas warns when columns are added to a table of many blocks.
@@ -250,6 +253,7 @@ def _readable_rows(run: RunDir) -> list[dict[str, Any]]:
     if results is None or results["status"] != FINISHED:
         return [{**about, **_progress(run, config, results)}]
     about.update({name: results.get(name) for name in _ABOUT_THE_RUN}, note=run.remarks() or _outdated(measures))
+    about[_CONTENT] = str(config.data.path("")), tuple(sorted(results.get("content_sha256", {}).items()))
     about[COLUMN_MEMBERS] = len(results.get("column") or [run.path.name])
     about.update({column: results.get("versions", {}).get(name) for name, column in VERSIONS.items()})
     rows = []
@@ -263,6 +267,22 @@ def _readable_rows(run: RunDir) -> list[dict[str, Any]]:
                              **_settings(valid, partition, block[partition].get("num_images")), **about,
                              "partition": partition, "checkpoint": checkpoint, "step": block["step"],
                              **block[partition]})
+    return rows
+
+
+def _with_notes_on_contents(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows without _CONTENT; the note of a run says if it saw other images than most runs of its data and split."""
+    seen: dict[str, dict[str, tuple]] = {}  # by folder of the data, the content that each run saw
+    for row in rows:
+        folder, content = row.get(_CONTENT, ("", ()))
+        if content:
+            seen.setdefault(folder, {})[row["run"]] = content
+    most = {folder: collections.Counter(contents.values()).most_common(1)[0] for folder, contents in seen.items()}
+    for row in rows:
+        folder, content = row.pop(_CONTENT, ("", ()))
+        if content and content != most[folder][0]:
+            text = f"trained on other images than {most[folder][1]} of the {len(seen[folder])} runs of {folder}"
+            row["note"] = "; ".join(filter(None, (row["note"], text)))
     return rows
 
 
