@@ -1,5 +1,6 @@
 """The Python interface on tiny data: train, open, measure, table, drawings; and its refusals, by their words."""
 
+import dataclasses
 import pathlib
 import re
 import subprocess
@@ -105,7 +106,7 @@ def test_a_diverged_run_is_named(opened, data_dir, tmp_path):
 def test_measure_returns_what_is_recorded(opened, data_dir, monkeypatch):
     run = opened[0]
     recorded = run.run.read_measures()["last"]["information"]
-    monkeypatch.setitem(MEASURES, "information", MEASURES["information"]._replace(function=None))  # would be called
+    monkeypatch.setitem(MEASURES, "information", dataclasses.replace(MEASURES["information"], function=None))
     found = vae_rd.measure(run.run.path, "information", data_dir=data_dir, query_images=50, progress=False)
     assert found == {"information": recorded} and recorded["settings"]["query_images"] == 50
     parts = recorded["train"]
@@ -189,6 +190,8 @@ def test_refusals_in_words(opened, table, tmp_path):
         vae_rd.measure(opened[0], ["entropy"])
     with pytest.raises(ConfigError, match="settings must be among .*query_images with information .got samples"):
         vae_rd.measure(opened[0], ["information"], samples=3)
+    with pytest.raises(ConfigError, match="query_images must be a whole number .got '3'.."):
+        vae_rd.measure(opened[0], ["information"], query_images="3", overwrite=True)
     assert isinstance(table, pd.DataFrame)
 
 
@@ -207,5 +210,5 @@ def test_snippets_of_the_page_run(data_dir, opened, tmp_path, monkeypatch):
     described = set(re.findall(r"^\| `(\w+)\(", page, re.MULTILINE))
     assert described == set(vae_rd.__all__)
     columns = set(re.findall(r"`(\w+)`", page[page.index("| columns |"):page.index("## Your own")]))
-    leading = set(tables._LEADING) - set(tables.CONFIG_COLUMNS)
+    leading = set(tables.RUN_COLUMNS) - set(tables.CONFIG_COLUMNS)
     assert leading <= columns

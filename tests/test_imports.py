@@ -148,9 +148,11 @@ def test_modules_that_cannot_be_imported_are_refused_in_words(tmp_path, monkeypa
     (tmp_path / "broken_parts.py").write_text("PRIORS['mine'] = 1\n")
     (tmp_path / "needy_parts.py").write_text("import no_such_package\n")
     (tmp_path / "whole_parts.py").touch()
+    (tmp_path / "plain_parts.py").write_text(LIGHT.replace('setting(20.0, "distortion that is much", least=0)', "20.0"))
     for name, words in (("whole_parts.py", "finds .got 'whole_parts.py'.. Try whole_parts, without .py"),
                         ("no_parts", "import must name modules that Python finds .got 'no_parts'.. Try it in"),
                         ("broken_parts", "import of broken_parts failed .NameError: name 'PRIORS' is not defined."),
+                        ("plain_parts", "plain_parts failed .ConfigError: setting bad_from of measure bad must be "),
                         ("needy_parts", "import of needy_parts failed .ModuleNotFoundError: .*no_such_package")):
         with pytest.raises(ConfigError, match=words):
             cli.import_modules([name])

@@ -100,7 +100,7 @@ def measure(run: "FinishedRun | str | os.PathLike", names: Sequence[str], *, dat
         For each name what was recorded: {"train" | "test" | "run": {quantity: value}, "settings": {...}, ...}.
 
     Raises:
-        ConfigError: for a setting that none of the measures has, or a value below its least.
+        ConfigError: for a setting that none of the measures has, or a value that is no number, or below its least.
         RunError: for an unknown measure, or a run that cannot be measured.
     """
     from vae_rd import measures

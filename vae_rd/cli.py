@@ -104,7 +104,7 @@ def _define_settings(defined: dict[str, flags.FlagHolder], known: Mapping[str, A
         if name in flags.FLAGS:
             raise ConfigError(f"a setting of a measure must not have the name of another flag (got {name!r}). Rename "
                               "it.")
-        define = flags.DEFINE_float if same[0].type in (float, "float") else flags.DEFINE_integer
+        define = flags.DEFINE_float if "float" in str(same[0].type) else flags.DEFINE_integer
         defined[name] = _define(define, name, None, text, **owner)
 
 

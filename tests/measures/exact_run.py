@@ -3,11 +3,23 @@
 import types
 
 import numpy as np
+import pytest
 
 from tests.linear_gaussian import LinearGaussian
 from vae_rd import config
 from vae_rd.datasets import splits
 from vae_rd.measures import finished_run
+from vae_rd.storage import files, runs
+
+
+@pytest.fixture
+def exact_run(tmp_path):
+    """The directory of a finished run, for `ExactRun.of`."""
+    run = runs.RunDir(tmp_path / "exact")
+    run.path.mkdir()
+    block = dict.fromkeys(("rate", "distortion", "elbo", "objective"), 0.0)
+    files.write_json(run.results, {"status": "finished", "step": 1, "train": block, "test": block})
+    return run
 
 
 class ExactVae:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import scipy.spatial.distance
 
-from tests.measures.exact_run import ExactRun
+from tests.measures.exact_run import ExactRun, exact_run  # noqa: F401  a fixture
 from tests.trained_runs import trained  # noqa: F401  a fixture
 from vae_rd import config, measures
 from vae_rd.analysis import tables
@@ -177,7 +177,7 @@ def test_mixture_prior_and_convolutions(trained, tmp_path, data_dir):
 def test_a_measure_is_not_repeated(opened, run, monkeypatch):
     _measure(opened, "information", "neighbours")
     before = run.measures.read_bytes()
-    forbidden = {name: entry._replace(function=None) for name, entry in measures.MEASURES.items()}
+    forbidden = {name: dataclasses.replace(entry, function=None) for name, entry in measures.MEASURES.items()}
     monkeypatch.setattr(record, "MEASURES", forbidden)
     assert _measure(opened, "information", "neighbours") == [] and run.measures.read_bytes() == before
 
@@ -215,7 +215,7 @@ def test_best_has_a_record_of_its_own(run, data_dir):
 def _failing(error):
     def function(run, settings):
         raise error
-    return measures.MEASURES["log_marginal"]._replace(function=function)
+    return dataclasses.replace(measures.MEASURES["log_marginal"], function=function)
 
 
 @pytest.mark.parametrize("error, expected", [(ValueError("1 image is too few"), runs.RunError),
@@ -254,6 +254,9 @@ def test_unknown_measures_are_refused_before_any_work(opened, run):
                                             (dict(ais_steps=15), "ais_steps must be 16 or more .got 15"),
                                             (dict(widen=float("nan")), "widen must be 1 or more .got nan"),
                                             (dict(query_images=0), "query_images must be 1 or more .got 0"),
+                                            (dict(query_images="3"), "query_images must be a whole number .got '3'"),
+                                            (dict(query_images=3.5), "query_images must be a whole number .got 3.5"),
+                                            (dict(widen=True), "widen must be a number .got True"),
                                             (dict(posterior_samples=1), "posterior_samples must be 2 or more"),
                                             (dict(chains=4), "settings of information must be among .*got chains")])
 def test_settings_out_of_range(opened, run, changes, words):
@@ -306,15 +309,6 @@ def test_headlines_name_scalars_that_are_measured(measured):
     for name, entry in measured.run.read_measures()["last"].items():
         for partition, _, scalar in (headline.partition("/") for headline in measures.MEASURES[name].headlines):
             assert scalar in entry[partition]
-
-
-@pytest.fixture
-def exact_run(tmp_path):
-    run = runs.RunDir(tmp_path / "exact")
-    run.path.mkdir()
-    block = dict.fromkeys(("rate", "distortion", "elbo", "objective"), 0.0)
-    files.write_json(run.results, {"status": "finished", "step": 1, "train": block, "test": block})
-    return run
 
 
 def test_linear_gaussian_vae_through_the_table(exact_run):

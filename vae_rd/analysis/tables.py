@@ -16,11 +16,11 @@ from vae_rd.analysis.statistics import gap_interval, t_half_width
 from vae_rd.catalogue import LIKELIHOODS, PRIORS
 from vae_rd.config import CONDITIONINGS, Config, canonical_split
 from vae_rd.measures.registry import is_current
+from vae_rd.storage.contents import ABOUT_THE_RUN, COLUMN_MEMBERS, CONFIG_COLUMNS, RUN_COLUMNS, VERSIONS
 from vae_rd.storage.files import FileError
 from vae_rd.storage.runs import FINISHED, METRICS, PARTITIONS, UNFINISHED, UNSEALED, RunDir, find_runs
 from vae_rd.sweeps.experiments import OTHER_DATASETS
 
-CONFIG_COLUMNS = tuple(field.name for field in dataclasses.fields(Config))
 POINT_COLUMNS = (*(name for name in CONFIG_COLUMNS if name != "seed"), "partition", "checkpoint")
 EVALUATIONS = ("eval_every", "eval_images")  # they change what a training records on its way, not where it ends
 SUMMARIES = ("mean", "std", "n", "low", "high")  # of every quantity, over the restarts of a curve point
@@ -31,11 +31,6 @@ UNREADABLE = "unreadable"
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a cell begins with that a spreadsheet calculates
 _CONTENT = "content"  # of a row until it is noted: the folder of the run's data, and what identifies its images
 _NAMED = 5  # unsealed runs that are named in a line
-_ABOUT_THE_RUN = ("num_train", "num_test", "wall_seconds", "steps_per_second")
-VERSIONS = {name: f"{name}_version" for name in ("vae_rd", "tensorflow", "keras", "tensorflow_probability", "numpy")}
-COLUMN_MEMBERS = "column_members"  # runs that were trained together: wall_seconds are those of all of them
-_LEADING = ("run", "status", "note", *CONFIG_COLUMNS, "partition", "checkpoint", "step", "num_images", *METRICS,
-            *_ABOUT_THE_RUN, COLUMN_MEMBERS, *VERSIONS.values())
 
 
 class TableError(FileError):
@@ -57,7 +52,7 @@ def collect(runs_dir: str | os.PathLike) -> pd.DataFrame:
         runs_dir: the folder that holds the run directories.
     """
     table = pd.DataFrame(_with_notes_on_contents([row for run in find_runs(runs_dir) for row in _rows(run)]))
-    table = table.reindex(columns=[*_LEADING, *(name for name in table.columns if name not in _LEADING)])
+    table = table.reindex(columns=[*RUN_COLUMNS, *(name for name in table.columns if name not in RUN_COLUMNS)])
     whole = ["eval_every", "step", "num_images", "num_train", "num_test", COLUMN_MEMBERS]
     # The copy has one block of memory per type; pandas warns when columns are added to a table of many blocks.
     return table.astype({name: "Int64" for name in whole}).copy()
@@ -131,7 +126,7 @@ def curves(table: pd.DataFrame) -> pd.DataFrame:
     Student's t; empty below three restarts). Only of finished runs.
     """
     rows = finished(table)
-    measured = [name for name in table.columns if name not in _LEADING and not name.endswith(STANDARD_ERROR)]
+    measured = [name for name in table.columns if name not in RUN_COLUMNS and not name.endswith(STANDARD_ERROR)]
     settings = [name for name in measured if SETTING in name]
     quantities = [*METRICS, *(name for name in measured if name not in settings)]
     points = rows.astype({name: float for name in quantities + settings}).groupby(list(POINT_COLUMNS), dropna=False)
@@ -252,7 +247,7 @@ def _readable_rows(run: RunDir) -> list[dict[str, Any]]:
              "eval_images": str(config.eval_images or "all")}
     if results is None or results["status"] != FINISHED:
         return [{**about, **_progress(run, config, results)}]
-    about.update({name: results.get(name) for name in _ABOUT_THE_RUN}, note=run.remarks() or _outdated(measures))
+    about.update({name: results.get(name) for name in ABOUT_THE_RUN}, note=run.remarks() or _outdated(measures))
     about[_CONTENT] = str(config.data.path("")), tuple(sorted(results.get("content_sha256", {}).items()))
     about[COLUMN_MEMBERS] = len(results.get("column") or [run.path.name])
     about.update({column: results.get("versions", {}).get(name) for name, column in VERSIONS.items()})

@@ -11,6 +11,7 @@ from vae_rd.config import ConfigError
 from vae_rd.measures.finished_run import FinishedRun
 
 STANDARD_ERROR = "_se"  # suffix of a scalar's standard error
+PARTS = ("train", "test", "run")  # what a scalar can be of
 Value = int | float | None  # of a setting; None: the measure's own default
 
 
@@ -21,18 +22,32 @@ class Settings:
     Every field decides the measure's numbers, so all of them are recorded with it.
 
     Raises:
-        ConfigError: for a value below a setting's least.
+        ConfigError: for a value that is no number, or below a setting's least.
     """
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
-            value, least = getattr(self, field.name), field.metadata["least"]
-            if not (value is None and field.default is None) and not value >= least:
-                raise ConfigError(f"{field.name} must be {least} or more (got {value}).")
+            if fault := _fault(field, getattr(self, field.name)):
+                raise ConfigError(f"{field.name} {fault}.")
+
+
+def _fault(field: dataclasses.Field, value: Any) -> str:
+    """What is wrong with a setting's value; empty if nothing is."""
+    if "least" not in field.metadata:
+        return "must be made by setting()"
+    if value is None and field.default is None:
+        return ""
+    whole, least = "float" not in str(field.type), field.metadata["least"]
+    if isinstance(value, bool) or not isinstance(value, int if whole else (int, float)):
+        return f"must be a {'whole ' if whole else ''}number (got {value!r})"
+    return "" if value >= least else f"must be {least} or more (got {value})"
 
 
 def setting(default: Value, text: str, least: int = 1) -> Any:
-    """A field of a measure's Settings: its default, its text for --help, and the least value that is allowed."""
+    """A field of a measure's Settings, annotated int or float: its default, its text for --help, and its least value.
+
+    A default of None stands for all, or none: None is then allowed besides numbers.
+    """
     return dataclasses.field(default=default, metadata={"text": text, "least": least})
 
 
@@ -42,16 +57,21 @@ def query_images(default: int | None) -> Any:
 
 
 class Outcome(NamedTuple):
-    """What a measure found."""
+    """What a measure found; `outcome_rules` checks it."""
 
-    scalars: dict[str, dict[str, float]] = {}  # {"train" | "test" | "run": {name: value}}
+    scalars: dict[str, dict[str, float]] = {}  # {"train" | "test" | "run": {name: value}}; not finite: not known
     per_example: dict[str, dict[str, np.ndarray]] = {}  # {"train" | "test": {name: [num, ...]}}, NaN: left out
     pictures: dict[str, Any] = {}  # matplotlib figures by name
     arrays: dict[str, dict[str, np.ndarray]] = {}  # further files of plain arrays, by name
 
 
-class Measure(NamedTuple):
-    """A measure, as the file that makes it hands it to the registry."""
+@dataclasses.dataclass(frozen=True)
+class Measure:
+    """A measure, as the file that makes it hands it to the registry.
+
+    Raises:
+        ConfigError: for a setting whose default is no number, or below its least, or that `setting` did not make.
+    """
 
     name: str
     function: Callable[[FinishedRun, Any], Outcome]  # of a run and an instance of `settings`
@@ -62,11 +82,18 @@ class Measure(NamedTuple):
     quick: bool = False  # whether `evaluate` makes it without being told to
     version: int = 1  # raised when its numbers change their meaning: older records then count as not made
 
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self.settings):
+            if fault := _fault(field, field.default):
+                raise ConfigError(f"setting {field.name} of measure {self.name} {fault}. Try `{field.name}: float = "
+                                  "setting(2.0, \"its text\", least=0)`: settings are int or float, and least is 1 if "
+                                  "it is not given.")
+
     def settings_with(self, values: Mapping[str, Value]) -> Settings:
         """Its settings, with defaults for those that are not given or None.
 
         Raises:
-            ConfigError: for a name that the measure does not have, or a value below the least.
+            ConfigError: for a name that the measure does not have, or a value that is no number, or below its least.
         """
         known = [field.name for field in dataclasses.fields(self.settings)]
         unknown = [name for name in values if name not in known]

@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from vae_rd.measures import outcome_rules
 from vae_rd.measures.finished_run import FinishedRun
-from vae_rd.measures.measure import Outcome, Settings, Value
+from vae_rd.measures.measure import PARTS, Outcome, Settings, Value
 from vae_rd.measures.registry import MEASURES, is_current
 from vae_rd.storage import files, runs
 
@@ -36,9 +37,9 @@ def measure_run(finished_run: FinishedRun, names: Iterable[str], *,
         A line for each measure that was made before with other settings, and was left as it is.
 
     Raises:
-        runs.RunError: if there is no such measure, it cannot be made of this run, or another process works on it.
-            What had been recorded before stays as it was.
-        ConfigError: if a measure has no such setting, or a value is below its least.
+        runs.RunError: if there is no such measure, it cannot be made of this run, its Outcome cannot be recorded, or
+            another process works on the run. What had been recorded before stays as it was.
+        ConfigError: if a measure has no such setting, or a value is no number, or below its least.
     """
     names = list(dict.fromkeys(names))
     unknown = [name for name in names if name not in MEASURES]
@@ -88,7 +89,7 @@ def log_measures(run: runs.RunDir) -> None:
         writer = tf.summary.create_file_writer(os.fsencode(folder), filename_suffix=EVENT_SUFFIX)
         with writer.as_default():
             for entry in run.read_measures().get("last", {}).values():
-                for part in ("train", "test", "run"):
+                for part in PARTS:
                     for name, value in entry.get(part, {}).items():
                         if value is not None:
                             tf.summary.scalar(f"{part}/{name}", value, step=entry["settings"]["step"])
@@ -104,6 +105,7 @@ def _make(finished: FinishedRun, name: str, settings: Settings, wanted: dict[str
     started = time.monotonic()
     try:
         outcome = MEASURES[name].function(finished, settings)
+        outcome_rules.check(outcome, name, finished)
     except ValueError as error:
         raise runs.RunError(f"{name} cannot be measured of {finished.run.path}: {error}") from error
     _write(finished, outcome)

@@ -16,7 +16,7 @@ from vae_rd.measures import (
     refinement,
     refitted_prior,
 )
-from vae_rd.measures.measure import Measure, Value
+from vae_rd.measures.measure import PARTS, Measure, Value
 
 MEASURES: dict[str, Measure] = {module.MEASURE.name: module.MEASURE for module in (
     information, log_marginal, annealed, neighbours, memorisation, distortion, refitted_prior, refinement, pictures,
@@ -36,11 +36,25 @@ def is_made(name: str, entries: Mapping[str, Any]) -> bool:
     return name in entries and is_current(name, entries[name])
 
 
+def names_of_others(name: str, entries: Mapping[str, Any]) -> dict[str, str]:
+    """The scalars of the other measures, each with its measure: those that they declare, or have in these entries.
+
+    Entries of measures that are not known here do not count: a measure may have been renamed.
+    """
+    found: dict[str, str] = {}
+    for other in (other for other in MEASURES if other != name):
+        made = entries[other] if is_made(other, entries) else {}
+        declared = [tag.partition("/")[2] for tag in MEASURES[other].headlines]
+        recorded = [scalar for part in PARTS for scalar in made.get(part, {})]
+        found |= dict.fromkeys([*declared, *MEASURES[other].shares, *recorded], other)
+    return found
+
+
 def settings_by_measure(values: Mapping[str, Value]) -> dict[str, dict[str, Value]]:
     """For each measure, the values of those settings that it has.
 
     Raises:
-        ConfigError: if a value is below its least.
+        ConfigError: if a value is no number, or below its least.
     """
     settings = {}
     for name, measure in MEASURES.items():

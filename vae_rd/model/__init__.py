@@ -28,8 +28,8 @@ def build(config: Config, image_shape: tuple[int, int, int], num_train: int) -> 
     trained = sum(math.prod(weight.shape) for weight in vae.named_weights().values())
     if counted != trained:
         raise ConfigError("num_parameters in vae_rd.catalogue must count the trained weights of "
-                          f"{config.architecture}, {config.prior} and {config.likelihood} (got {counted}, the model has "
-                          f"{trained}). Make weights with add_weight: a tf.Variable is not trained.")
+                          f"{config.architecture}, {config.prior} and {config.likelihood} (got {counted}, the model "
+                          f"has {trained}). Make weights with add_weight: a tf.Variable is not trained.")
     return vae
 
 

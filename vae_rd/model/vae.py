@@ -101,7 +101,7 @@ class VAE(keras.Model):
         found = self.prior_layer.distribution() if images is None else self.prior_layer.leaving_out(images)
         if not isinstance(found, tfd.Distribution) or found.event_shape != [self.latent_dim]:
             raise ConfigError(f"distribution() of the prior {self._arguments['prior']!r} must return a "
-                              f"tfd.Distribution of events of shape [{self.latent_dim}], one code each (got {found!r}). "
+                              f"tfd.Distribution of events of shape [{self.latent_dim}], each a code (got {found!r}). "
                               "Try tfd.Independent(..., 1).")
         return found
 

@@ -1,15 +1,24 @@
-"""What the files of a run hold: the columns of history.csv, and the rules of results.json and measures.json."""
+"""What the files of a run hold: columns and arrays by name, and the rules of results.json and measures.json."""
 
 import csv
+import dataclasses
 import io
 import math
 from typing import Any
 
 from vae_rd import schema
+from vae_rd.config import Config
 
 PARTITIONS = ("train", "test", "test_select", "test_compare")  # the last two: halves of test, for early stopping
 METRICS = ("rate", "distortion", "elbo", "objective", "active_units", "entropy_floor")  # per partition, in this order
 HISTORY_COLUMNS = ("step", "partition", "num_images", *METRICS, "wall_seconds")
+VALUES = ("index", "rate", "distortion", "entropy_floor")  # per image; measures add theirs
+CONFIG_COLUMNS = tuple(field.name for field in dataclasses.fields(Config))
+ABOUT_THE_RUN = ("num_train", "num_test", "wall_seconds", "steps_per_second")
+COLUMN_MEMBERS = "column_members"  # runs that were trained together: wall_seconds are those of all of them
+VERSIONS = {name: f"{name}_version" for name in ("vae_rd", "tensorflow", "keras", "tensorflow_probability", "numpy")}
+RUN_COLUMNS = ("run", "status", "note", *CONFIG_COLUMNS, "partition", "checkpoint", "step", "num_images", *METRICS,
+               *ABOUT_THE_RUN, COLUMN_MEMBERS, *VERSIONS.values())  # of the table of runs; measures add theirs
 FINISHED, DIVERGED = "finished", "diverged"
 
 _BLOCK = schema.mapping({name: schema.number for name in ("rate", "distortion", "elbo", "objective")},

@@ -9,7 +9,7 @@ from tqdm import tqdm
 from vae_rd import model
 from vae_rd.config import Config
 from vae_rd.model.vae import objective
-from vae_rd.storage import checkpoints, ending, files, runs
+from vae_rd.storage import checkpoints, contents, ending, files, runs
 from vae_rd.training import tensorboard
 from vae_rd.training.evaluation import PerExample
 
@@ -146,9 +146,8 @@ class Member:
         """
         for checkpoint, values in evaluations.items():
             for partition in ("train", "test"):
-                arrays = {name: getattr(values[partition], name)
-                          for name in ("index", "rate", "distortion", "entropy_floor")}
-                ending.write_values(self.run, partition, checkpoint, arrays)
+                ending.write_values(self.run, partition, checkpoint,
+                                    {name: getattr(values[partition], name) for name in contents.VALUES})
         with files.whole_file(self.run.model) as beside:
             vae.save(beside)
         step = self.config.train_steps
