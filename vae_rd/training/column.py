@@ -231,8 +231,8 @@ class Column:
         gradients = tape.gradient(loss, weights)
         lost = [name for name, gradient in zip(self.template.named_weights(), gradients) if gradient is None]
         if lost:
-            raise ConfigError(f"the objective must depend on all weights (got no gradient for {', '.join(lost)}). Build "
-                              "what depends on weights in the method that returns it, not in __init__.")
+            raise ConfigError(f"the objective must depend on all weights (got no gradient for {', '.join(lost)}). "
+                              "Build what depends on weights in the method that returns it, not in __init__.")
         return gradients, rate, distortion
 
     def _map_members(self, function, values, *inputs):
