@@ -104,7 +104,9 @@ def test_fit_trains_a_model_at_its_own_beta():
 def test_a_network_without_gates_cannot_be_conditioned(monkeypatch):
     class Deaf(networks.Mlp):
         def _dense(self, layers, hidden):
-            return layers.make(keras.layers.Dense, self.width, activation="relu")(hidden)
+            for _ in range(self.num_layers):
+                hidden = layers.make(keras.layers.Dense, self.width, activation="relu")(hidden)
+            return hidden
     monkeypatch.setitem(networks.NETWORKS, "mlp", Deaf)
     with pytest.raises(ConfigError, match="architecture must have gates .* layers.gated"):
         model.build(CONFIG, SHAPE, 300)

@@ -22,16 +22,16 @@ def test_the_catalogue_has_an_entry_for_every_class():
 
 
 @pytest.mark.parametrize("field, words", [
-    ("architecture", "architecture must be one of mlp, cnn (got 'rnn')"),
-    ("prior", "prior must be one of standard_normal, learned_normal, mixture, vamp, flow, exemplar (got 'rnn')"),
+    ("architecture", "architecture must be one of mlp, cnn"),
+    ("prior", "prior must be one of standard_normal, learned_normal, mixture, vamp, flow, exemplar"),
     ("likelihood", "likelihood must be one of bernoulli, continuous_bernoulli, normal, normal_learned_scale, "
-                   "discretized_logistic (got 'rnn')"),
+                   "discretized_logistic"),
 ])
 def test_an_unknown_name_is_refused_with_the_known_ones(field, words):
     for refused in (lambda: Config(**{field: "rnn"}), lambda: model.VAE(image_shape=SHAPE, **{field: "rnn"})):
         with pytest.raises(ConfigError) as caught:
             refused()
-        assert words in str(caught.value)
+        assert words in str(caught.value) and "(got 'rnn')" in str(caught.value)
 
 
 @pytest.mark.parametrize("architecture, layers", [("mlp", 1), ("mlp", 3), ("cnn", 1), ("cnn", 2)])
