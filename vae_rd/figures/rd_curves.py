@@ -22,9 +22,11 @@ LOG_FROM = 12.0  # an automatic rate axis is logarithmic when the largest rate i
 
 def rd_figure(curves: pd.DataFrame, facet: Sequence[str] = FACET, hue: Sequence[str] | None = None,
               partitions: Sequence[str] = ("train", "test"), across: int = PANELS_ACROSS, rate_axis: str = "auto",
-              share_axes: bool = True, pictures: dict[tuple, dict[str, np.ndarray]] | None = None,
+              pictures: dict[tuple, dict[str, np.ndarray]] | None = None,
               remarks: Sequence[str] = ()) -> Figure:
     """A panel per value of the facet columns, a curve per value of the hue columns; test solid, train dashed.
+
+    Panels of one data set and one likelihood share their axes; rates and distortions of others are not comparable.
 
     Args:
         curves: rows of `tables.curves`; panels come in the order of their first rows.
@@ -33,7 +35,6 @@ def rd_figure(curves: pd.DataFrame, facet: Sequence[str] = FACET, hue: Sequence[
         partitions: which partitions to draw.
         across: at most this many panels side by side; but four panels make a square.
         rate_axis: linear (straight iso-ELBO lines), log, or auto: log where the rates span too much to be read.
-        share_axes: one pair of axis limits for all panels, if all are of one likelihood.
         pictures: for panels, by their facet values: pictures [h, w, c] uint8 by caption, shown in a row above.
         remarks: further lines at the end of the legend.
 
@@ -44,7 +45,7 @@ def rd_figure(curves: pd.DataFrame, facet: Sequence[str] = FACET, hue: Sequence[
     panels = list(curves.groupby(list(facet), sort=False)) if facet else [((), curves)]
     for _, panel in panels:
         _check_comparable(panel)
-    share_axes = share_axes and curves["likelihood"].nunique() == 1
+    share_axes = len(curves[["dataset", "likelihood"]].drop_duplicates()) == 1
     names = list(curve_names.differing(curves, facet) if hue is None else hue)
     looks = curve_names.looks(curves, names)
     with matplotlib.rc_context(style.STYLE):

@@ -52,10 +52,10 @@ def number_log_axis(axis: Axis) -> None:
 
 
 class _RoundNumbers(matplotlib.ticker.LogLocator):
-    """At 1, 2 and 5 of each decade; over more than three decades, at powers of ten alone, or texts would overlap."""
+    """At 1, 2 and 5 of each decade; over a factor of 200 or more, at powers of ten alone, or texts would overlap."""
 
     def tick_values(self, vmin: float, vmax: float) -> Sequence[float]:
-        self.set_params(subs=(1, 2, 5) if vmax < 1000 * vmin else (1,))
+        self.set_params(subs=(1, 2, 5) if vmax < 200 * vmin else (1,))
         return super().tick_values(vmin, vmax)
 
 

@@ -226,11 +226,11 @@ EXPERIMENTS: dict[str, Entry] = {
     "figure6": Entry("MLP against CNN on the small training set", _networks,
                      layout={"facet": ("architecture",), "hue": ("num_layers",)}),
     "figure7": Entry("four other data sets, a small training set of each", _others,
-                     layout={"facet": ("dataset",), "hue": ("num_layers",), "share_axes": False},
+                     layout={"facet": ("dataset",), "hue": ("num_layers",)},
                      complete_by="dataset"),
     "figure7_sizes": Entry("the other data sets over a range of training-set sizes", _other_sizes,
-                           layout={"facet": ("dataset", "num_layers"), "hue": ("num_train",), "partitions": ("test",),
-                                   "share_axes": False}),
+                           layout={"facet": ("dataset", "num_layers"), "hue": ("num_train",),
+                                   "partitions": ("test",)}),
     "figure8": Entry("mutual information and marginal KL against beta", _small, ("information",),
                      drawing="information"),
     # Compared on the half of the test set that did not select the early-stopped weights.
@@ -259,7 +259,7 @@ EXPERIMENTS: dict[str, Entry] = {
                     layout={**_BY_LAYERS, "hue": ("prior",), "partitions": ("test",)}),
     "likelihoods": Entry("other likelihoods: their curves, and squared error against rate (beyond the paper)",
                          _likelihoods, ("distortion",), drawing="likelihoods",
-                         layout={"facet": ("likelihood",), "hue": ("num_layers",), "share_axes": False}),
+                         layout={"facet": ("likelihood",), "hue": ("num_layers",)}),
     "latent_dim": Entry("size of the latent space (beyond the paper)", _latent_dims, ("information",),
                         layout={**_BY_LAYERS, "hue": ("latent_dim",), "partitions": ("test",)}),
 }
