@@ -134,6 +134,7 @@ def test_claims_and_gaps_write_their_tables(runs_dir, tmp_path):
 def test_refusals_in_one_line(runs_dir, tmp_path, flag, words):
     done = export(f"--runs_dir={runs_dir}", f"--out_dir={tmp_path}", flag)
     assert done.returncode == 1 and words in done.stderr and "Traceback" not in done.stderr
+    assert flag != "--runs_dir=nowhere" or not list(tmp_path.iterdir())
 
 
 def test_published_results_without_runs_are_refused_in_one_line(tmp_path):

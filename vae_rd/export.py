@@ -123,14 +123,15 @@ def export_curves(table: "pd.DataFrame", runs_dir: str | os.PathLike, out_dir: s
 
 
 def _write_tables(table: "pd.DataFrame", runs_dir: str | os.PathLike, out: pathlib.Path) -> "pd.DataFrame":
-    """Writes runs.csv and rd_curves.csv; returns the curves. Raises TableError if no run has finished."""
+    """Writes runs.csv, if there are runs, and rd_curves.csv; returns the curves. Raises TableError without any."""
     from vae_rd.analysis import tables
     points = tables.in_order(tables.curves(table))
-    write_text(out / "runs.csv", tables.csv_text(table))
-    write_text(out / "rd_curves.csv", tables.csv_text(points))
+    if not table.empty:
+        write_text(out / "runs.csv", tables.csv_text(table))
     if points.empty:
         raise tables.TableError(f"{runs_dir} holds no finished run, so there is no curve to draw. Train some with "
                                 "vae_rd.main or vae_rd.sweep, or name another folder with --runs_dir.")
+    write_text(out / "rd_curves.csv", tables.csv_text(points))
     return points
 
 
