@@ -4,6 +4,7 @@ import dataclasses
 import itertools
 import json
 
+import numpy as np
 import pytest
 
 from vae_rd import config as config_module
@@ -99,6 +100,15 @@ def test_the_defaults_are_the_papers_protocol():
 ])
 def test_run_names_stay_as_they_are(config, name):
     assert config.run_name == name
+
+
+def test_numbers_of_numpy_are_numbers():
+    plain, config = Config(beta=2.0, seed=3), Config(beta=np.int64(2), seed=np.int32(3))
+    assert config == plain and config.to_json() == plain.to_json() and config.run_name == plain.run_name
+    assert Config(beta=np.float64(0.1)).run_name == Config(beta=0.1).run_name
+    for changes in ({"beta": np.float32(0.1)}, {"seed": np.float64(3)}, {"num_layers": np.bool_(True)}):
+        with pytest.raises(ConfigError, match="number"):
+            Config(**changes)
 
 
 def test_the_name_before_choices_were_named():

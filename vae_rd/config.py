@@ -8,6 +8,7 @@ import dataclasses
 import hashlib
 import json
 import math
+import numbers
 import os
 import pathlib
 import re
@@ -188,8 +189,8 @@ class Config:
         _check(self.rate_terms == "both" or self.batch_size >= 2, "batch_size",
                f"2 or more with rate_terms={self.rate_terms}, whose estimator compares the images of a batch",
                self.batch_size)
-        _check(self.rate_terms != "mutual_information" or PRIORS[self.prior].num_parameters(self.latent_dim, 1) == 0,
-               "prior", "one without weights with rate_terms=mutual_information, which does not depend on the prior",
+        _check(self.rate_terms != "mutual_information" or not PRIORS[self.prior].has_weights, "prior",
+               "one without weights with rate_terms=mutual_information, which does not depend on the prior",
                self.prior)
         self._check_conditioning()
 
@@ -205,8 +206,8 @@ class Config:
         _check(self.rate_terms == "both", "rate_terms", "both with conditioning=beta, as the estimators of its parts "
                "compare the images of a batch, whose betas differ", self.rate_terms)
         prior, likelihood = PRIORS[self.prior], LIKELIHOODS[self.likelihood]
-        _check(prior.num_parameters(self.latent_dim, 1) == 0, "prior",
-               "one without weights with conditioning=beta, as all betas would share them", self.prior)
+        _check(not prior.has_weights, "prior", "one without weights with conditioning=beta, as all betas would share "
+               "them", self.prior)
         _check(likelihood.num_parameters == 0, "likelihood",
                "one without weights with conditioning=beta, as all betas would share them", self.likelihood)
 
@@ -340,12 +341,15 @@ def _check(holds: Any, name: str, rule: str, value: Any) -> None:
 
 
 def _typed(field: dataclasses.Field, value: Any) -> Any:
-    """The value in its field's own type (1 becomes 1.0 for a float), so that equal Configs hash alike."""
+    """The value in its field's own type (1 becomes 1.0 for a float), so that equal Configs hash alike.
+
+    NumPy's whole numbers and its float64 are taken; its float32(0.1) is not 0.1, and would name another run.
+    """
     if value is None and field.type == (int | None):
         return None
     kind: Any = int if field.type == (int | None) else field.type
     good = {str: isinstance(value, str),
-            int: isinstance(value, int) and not isinstance(value, bool),
-            float: isinstance(value, (int, float)) and not isinstance(value, bool)}[kind]
+            int: isinstance(value, numbers.Integral) and not isinstance(value, bool),
+            float: isinstance(value, (numbers.Integral, float)) and not isinstance(value, bool)}[kind]
     _check(good, field.name, {str: "text", int: "a whole number", float: "a number"}[kind], value)
     return kind(value) or kind()  # -0.0 becomes 0.0

@@ -152,7 +152,9 @@ def test_floor_and_diagonals_are_those_of_the_printed_figure(likelihood, floors,
     level = LEVELS[likelihood]
     points = pd.DataFrame({"likelihood": likelihood, "rate_mean": rates, "entropy_floor_mean": floors,
                            "distortion_mean": [level + 41, level + 21]})
-    plot = page_plots.plane(points)
+    runs = pd.DataFrame({"rate": [rates[0] - 1, rates[1]], "distortion": [level + 41, level + 51]})
+    plot = page_plots.plane(points, runs)
+    assert plot.x_range.start < rates[0] - 1 and plot.y_range.end > level + 51
     names = {renderer.name: renderer for renderer in plot.renderers}
     assert [text for name in ("floor",) if name in names for text in names[name].data_source.data["text"]] == drawn
     low = plot.y_range.start

@@ -159,7 +159,7 @@ def _curves(rows: pd.DataFrame, runs: pd.DataFrame) -> tuple[list[models.ColumnD
     slider, buttons = _controls(values, betas)
     view = models.CDSView(filter=models.BooleanFilter([True] * len(runs)))
     partitions = page_texts.PARTITIONS[rows["checkpoint"].iloc[0]]
-    plot = page_plots.plane(points[points["partition"].isin(partitions)])
+    plot = page_plots.plane(*(table[table["partition"].isin(partitions)] for table in (points, rows)))
     sources, drawn, lines = [], [], []
     legend: dict[str, list] = {}
     for position, partition in enumerate(partitions):

@@ -15,20 +15,21 @@ _RATE_TICKS = [float(f"{digit}e{power}") for power in range(-3, 5) for digit in 
 _SMALL = {"text_font_size": "11px", "text_color": style.QUIET}
 
 
-def plane(points: pd.DataFrame) -> Any:
-    """The plane of these curve points, with floor and iso-ELBO lines; the curves are to be drawn on it.
+def plane(points: pd.DataFrame, rows: pd.DataFrame) -> Any:
+    """The plane of these curves and runs, with floor and iso-ELBO lines; both are to be drawn on it.
 
     The rate has a log axis where it spans as much as in the printed figures.
 
     Args:
         points: rows of `tables.curves`.
+        rows: the runs' own rows, as `tables.collect` returned them; all of their points lie in the plane.
     """
     wide = rd_curves.needs_log_axis(points)
     floor = rd_axes.floor_of(points)
     below = pd.Series([floor.level] if floor else [])
     plot = plotting.figure(width=WIDTHS[0], height=HEIGHTS[0], x_axis_type="log" if wide else "linear",
-                           x_range=_range(points["rate_mean"], wide),
-                           y_range=_range(pd.concat([points["distortion_mean"], below])),
+                           x_range=_range(rows["rate"], wide),
+                           y_range=_range(pd.concat([rows["distortion"], below])),
                            x_axis_label="rate (nats per image)", y_axis_label="distortion (nats per image)",
                            tools="pan,wheel_zoom,box_zoom,reset,save", toolbar_location="right", name="curves")
     if wide:
