@@ -62,7 +62,8 @@ def fabricate_run(runs_dir: str | os.PathLike, config: Config, status: str = FIN
     block = {name: {"num_images": num_images, **metrics(config, name), **changes} for name in PARTITIONS}
     rows = history or [{"step": step, "partition": name} for step in (0, config.train_steps // 2)
                        for name in PARTITIONS]
-    run.write_history([{"step": row["step"], "partition": row["partition"], **block[row["partition"]],
+    run.write_history([{"step": row["step"], "partition": row["partition"],
+                        **{name: block[row["partition"]][name] for name in ("num_images", *METRICS)},
                         "wall_seconds": 0.01 * row["step"], **row} for row in rows])
     if status == FINISHED:
         ending.end(run, {"status": FINISHED, "step": config.train_steps, **block,

@@ -42,7 +42,7 @@ def differences(one: dict[str, object], other: dict[str, object]) -> list[str]:
 def _same(one: object, other: object) -> bool:
     if isinstance(one, np.ndarray) and isinstance(other, np.ndarray):
         return (one.dtype, one.shape, one.tobytes()) == (other.dtype, other.shape, other.tobytes())  # NaN too
-    return one == other
+    return repr(one) == repr(other)  # NaN too
 
 
 def leftovers(run: runs.RunDir) -> list[str]:

@@ -11,6 +11,7 @@ import scipy.stats
 from tests.fabricate import fabricate_run, metrics
 from vae_rd.analysis import tables
 from vae_rd.config import Config
+from vae_rd.datasets import random_streams
 from vae_rd.storage import ending
 from vae_rd.storage.runs import METRICS, PARTITIONS
 
@@ -203,6 +204,26 @@ def test_gaps_are_bootstrapped_over_images(tmp_path):
     half = 1.96 * np.sqrt(2 / 4000)
     assert row["gap"] == pytest.approx(3, abs=0.1)
     assert (row["high"] - row["low"]) / 2 == pytest.approx(half, rel=0.15)
+
+
+def test_the_gap_of_early_stopped_weights_is_on_the_half_that_did_not_select_them(tmp_path):
+    run, index = fabricate_run(tmp_path, SMALL), np.arange(4000)
+    selecting = random_streams.select_half(index)
+    run.write_arrays(run.per_example("train", "best"), {"distortion": np.full(4000, 60.0)})
+    run.write_arrays(run.per_example("test", "best"), {"distortion": np.where(selecting, 60.0, 63.0), "index": index})
+    gap, = tables.gaps(tables.collect(tmp_path), tmp_path).itertuples(index=False)
+    assert (gap.checkpoint, gap.gap, gap.low, gap.high) == ("best", 3, 3, 3)
+
+
+@pytest.mark.parametrize("known, error", [({}, 0.125), ({"mean_squared_error": 0.5}, np.nan),
+                                          ({"mean_squared_error": 0.5, "mean_squared_error_se": 0.25}, 0.25)])
+def test_an_error_belongs_to_the_mean_beside_it(tmp_path, known, error):
+    """A measure may have seen fewer images than the run's own mean is over."""
+    measured = {"mean_squared_error": 0.75, "mean_squared_error_se": 0.125}
+    fabricate_run(tmp_path, SMALL, measures={"last": {"distortion": {"test": measured}}}, **known)
+    row = tables.collect(tmp_path).query("partition == 'test' and checkpoint == 'last'").iloc[0]
+    assert row["mean_squared_error"] == (0.5 if known else 0.75)
+    np.testing.assert_equal(row.get("mean_squared_error_se", np.nan), error)
 
 
 @pytest.mark.slow

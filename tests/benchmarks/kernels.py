@@ -78,7 +78,9 @@ def of_step(configs, image_shape: tuple[int, int, int], stacked: bool) -> list[K
     shared = column.shared
     images = tf.zeros([len(column.seeds), shared.batch_size, *image_shape], tf.uint8)
     noise = tf.zeros([len(column.seeds), shared.batch_size, shared.latent_dim])
-    program = column._update.experimental_get_compiler_ir(images, noise, column.beta if stacked else column.beta[:1])
+    rows = tf.zeros(noise.shape[:2], tf.int32)
+    beta = column.beta if stacked else column.beta[:1]
+    program = column._update.experimental_get_compiler_ir(rows, images, noise, beta)
     text = program(stage="optimized_hlo", device_name="/device:CPU:0")  # else it draws a number to find the device
     if not _takes_images(text):
         raise ValueError("the images are constants of the compiled program, so it is compiled again for every batch: "

@@ -164,13 +164,14 @@ class Loop:
 
 def _bare(column, images: np.ndarray):
     """The compiled step alone, in a loop of the graph, on one batch and one noise: no input, nothing brought back."""
-    images = tf.constant(images[column.batches(0, 1)[0].numpy()])
+    rows = column.batches(0, 1)[0]
+    images = tf.constant(images[rows.numpy()])
     noise = tf.zeros([len(column.seeds), column.shared.batch_size, column.shared.latent_dim])
 
     @tf.function
     def run(number):
         for _ in tf.range(number):
-            column._update(images, noise, column.beta)
+            column._update(rows, images, noise, column.beta)
 
     return lambda first, number: run(tf.constant(number))
 

@@ -1,5 +1,7 @@
 """Memorisation of decoders that memorise, that average and that reconstruct, and the weighted mean by Bayes' rule."""
 
+import types
+
 import numpy as np
 import pytest
 import scipy.special
@@ -90,6 +92,24 @@ def test_the_control_is_the_nearest_of_the_chosen_others(images):
     distances[np.arange(5), [2, 5, 8, 0, 0]] = np.inf
     np.testing.assert_allclose(found.to_other_test_image, distances.min(1))
     np.testing.assert_array_equal(found.memorised_control, distances.min(1) < found.to_input - memorisation.TIE)
+
+
+@pytest.mark.parametrize("num_test, controlled", [(40, True), (39, False)])
+def test_fewer_test_images_than_training_images_are_no_control(num_test, controlled):
+    """The nearest of fewer lies farther away, and memorisation would show where there is none."""
+    random = np.random.default_rng(0)
+    sets = {name: random.integers(0, 256, (count, 6, 6, 3), np.uint8) for name, count in
+            (("train", 40), ("test", num_test))}
+
+    class Run:
+        progress = None
+        partition = staticmethod(lambda name: types.SimpleNamespace(images=sets[name]))
+        rows = staticmethod(lambda name, size: np.arange(min(size, len(sets[name]))))
+        posteriors = staticmethod(lambda name: (np.zeros((40, 2)), np.ones((40, 2))))
+        decode = staticmethod(lambda codes: np.zeros((len(codes), 6, 6, 3), np.float32))
+
+    found = memorisation._reconstructed(Run(), "test", np.arange(5), np.zeros((5, 2))).found
+    assert (found.to_other_test_image is not None) == controlled
 
 
 def test_averaging_decoder_is_found_out(images):

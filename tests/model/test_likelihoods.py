@@ -14,7 +14,7 @@ from tests.linear_gaussian import LinearGaussian
 from tests.model.test_networks import linear  # noqa: F401 (a fixture)
 from tests.model.test_priors import check_column, check_saved, check_step
 from vae_rd import catalogue, model
-from vae_rd.config import Config
+from vae_rd.config import Config, ConfigError
 from vae_rd.figures import learned_scale
 from vae_rd.measures import annealed
 from vae_rd.model import likelihoods
@@ -234,6 +234,15 @@ def test_the_saved_model_is_the_same_model(tmp_path, name):
     ("continuous_bernoulli", True, False), ("discretized_logistic", True, True)])
 def test_a_member_of_a_column_is_the_run_trained_alone(split, name, stacked, jit):
     check_column(split, {"likelihood": name}, stacked, jit)
+
+
+@pytest.mark.parametrize("reported, words", [
+    ({"rate": 1.0}, "got 'rate'"), ({"precision": 1.0}, "got 'precision'"), ({"distortion_se": 1.0}, "got 'distor"),
+    ({"mean_squared_error": 1.0}, "got 'mean"), ({"mine": tf.constant(1.0)}, "got 'mine'.*Try another name, or float")])
+def test_what_a_likelihood_reports_must_fit_into_the_tables(monkeypatch, reported, words):
+    monkeypatch.setattr(LIKELIHOODS["bernoulli"], "reported", lambda self: reported)
+    with pytest.raises(ConfigError, match=f"reported.. of the likelihood bernoulli must return a number .*{words}"):
+        model.build(Config(hidden_units=4), (8, 8, 1), 10)
 
 
 def test_the_scale_that_is_reported_is_best_where_its_square_is_the_mean_squared_error():

@@ -179,6 +179,23 @@ def test_the_penalised_part_is_the_minibatch_estimate(part, size, num_train):
     np.testing.assert_allclose(terms.objective, terms.distortion + 2.0 * expected, rtol=1e-9)
 
 
+@pytest.mark.parametrize("part", ["mutual_information", "marginal_kl"])
+def test_a_copy_in_the_batch_is_none_of_the_other_images(part):
+    """The estimate at an image is that of a batch without its copies; of an image seen alone, that of B = 1."""
+    vae = make(300, scale=0.3, precision="float64", rate_terms=part)
+    images, noise = batch(6)
+    images[[3, 5]] = images[0]
+    rows = np.array([7, 2, 9, 7, 4, 7], np.int32)
+    penalty = vae.terms(images, noise, 1.0, rows).penalty.numpy()
+    for copy in (0, 3, 5):
+        kept = [copy, 1, 2, 4]
+        expected = brute_force_parts(vae, images[kept], noise[kept], 300)[part]
+        assert penalty[copy] == pytest.approx(expected[0], rel=1e-9)
+    assert penalty[1] == pytest.approx(brute_force_parts(vae, images, noise, 300)[part][1], rel=1e-9)
+    assert not np.allclose(penalty, vae.terms(images, noise, 1.0).penalty, rtol=1e-3)
+    assert np.isfinite(vae.terms(images, noise, 1.0, np.zeros(6, np.int32)).penalty).all()
+
+
 def test_the_parts_sum_to_the_log_ratio():
     vae = make(precision="float64")
     images, noise = batch()

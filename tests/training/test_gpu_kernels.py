@@ -76,9 +76,9 @@ def test_float32_products_ask_for_full_precision(precision, expected):
     try:
         tf.config.experimental.enable_tensor_float_32_execution(precision == "tensorfloat32")
         made = column(precision=precision)
-        images, noise = (tf.stack([values] * len(made.seeds)) for values in
-                         (tf.zeros([8, 8, 8, 3], tf.uint8), tf.zeros([8, made.shared.latent_dim])))
-        text = made._compiled_gradients.experimental_get_compiler_ir(images, noise, made.beta[:1])(stage="hlo")
+        given = (tf.stack([values] * len(made.seeds)) for values in
+                 (tf.range(8), tf.zeros([8, 8, 8, 3], tf.uint8), tf.zeros([8, made.shared.latent_dim])))
+        text = made._compiled_gradients.experimental_get_compiler_ir(*given, made.beta[:1])(stage="hlo")
     finally:
         tf.config.experimental.enable_tensor_float_32_execution(before)
     products = [line for line in text.splitlines() if " dot(" in line]

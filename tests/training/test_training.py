@@ -101,7 +101,8 @@ def test_results_are_the_means_over_every_image(pair, data_dir, split):
                         "active_units": (mean.var(0) > 0.01).sum(),
                         "entropy_floor": likelihoods.entropy_floor(images.images).mean(),
                         "mean_squared_error": np.square(errors).mean(), "rate_se": scipy.stats.sem(rate),
-                        "distortion_se": scipy.stats.sem(distortion)}
+                        "distortion_se": scipy.stats.sem(distortion),
+                        "mean_squared_error_se": scipy.stats.sem(np.square(errors).mean(1))}
             assert results[name] == pytest.approx(expected, rel=1e-4)
 
 
@@ -144,8 +145,7 @@ def test_the_history_has_a_row_per_evaluation_and_partition(pair):
         last = {row["partition"]: row for row in rows if row["step"] == 60}
         for partition in runs.PARTITIONS:
             results = run.read_results()[partition]
-            for name in ("mean_squared_error", "rate_se", "distortion_se"):  # which the history does not have
-                results.pop(name)
+            results = {name: results[name] for name in ("num_images", *runs.METRICS)}  # the history has no others
             assert results == {name: last[partition][name] for name in ("num_images", *runs.METRICS)}
 
 
@@ -303,6 +303,13 @@ def test_dynamic_binarization_is_scored_on_fixed_black_and_white_images(finish, 
     assert set(np.unique(opened.split.test.images)) == {0, 255}
     _, distortion, *_ = numpy_values(opened.vae, splits.binarized(split.test))
     np.testing.assert_allclose(opened.per_example("test")["distortion"], distortion, rtol=1e-4)
+
+
+def test_test_images_are_those_that_are_evaluated(split):
+    shown = split.test.images[random_streams.evaluation_subset(split.test.index, 7)]
+    np.testing.assert_array_equal(evaluation.Evaluator(split, TINY).test_images(7), shown)
+    dynamic = evaluation.Evaluator(split, TINY.replace(binarization="dynamic")).test_images(7)
+    assert dynamic.shape == shown.shape and set(np.unique(dynamic)) == {0, 255} != set(np.unique(shown))
 
 
 # Runs that are lost
@@ -596,7 +603,8 @@ def test_a_continued_run_is_the_longer_run(finish, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("changes, words", [
     ({"train_steps": 60}, "train_steps must be more than the 60 of .*got 60"),
-    ({"train_steps": 90, "beta": 2.0}, "only train_steps, eval_every and eval_images may differ")])
+    ({"train_steps": 90, "beta": 2.0}, "only train_steps and eval_every may differ"),
+    ({"train_steps": 90, "eval_images": None}, "may differ .*give --eval_images too")])
 def test_what_cannot_be_continued_is_refused(pair, tmp_path, changes, words):
     longer = pair[0].read_config().replace(**changes)
     with pytest.raises(runs.RunError, match=words):
@@ -710,6 +718,10 @@ def test_one_device_is_the_default_here():
 def test_runs_of_every_likelihood_end_and_are_read(finish, tmp_path, data_dir, likelihood):
     """Their floor is that of the likelihood: a number, or nothing where the distortion has no lowest value."""
     run, = finish(tmp_path, TINY.replace(likelihood=likelihood))
+    before = outcome(run)
+    run.results.unlink()  # and they end again from their checkpoint, as a run does that was stopped
+    finish(tmp_path, run.read_config())
+    assert differences(outcome(run), before) == [] and len(run.read_history()) == 4 * len(runs.PARTITIONS)
     results, floor = run.read_results(), likelihoods.LIKELIHOODS[likelihood].floor(np.zeros((2, 8, 8, 3), np.uint8))
     assert results["status"] == "finished"
     if floor is None:

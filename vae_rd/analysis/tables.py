@@ -15,6 +15,7 @@ from vae_rd.analysis import naming
 from vae_rd.analysis.statistics import gap_interval, t_half_width
 from vae_rd.catalogue import LIKELIHOODS, PRIORS
 from vae_rd.config import CONDITIONINGS, Config, canonical_split
+from vae_rd.datasets.random_streams import select_half
 from vae_rd.measures.registry import is_current
 from vae_rd.storage.contents import ABOUT_THE_RUN, COLUMN_MEMBERS, CONFIG_COLUMNS, RUN_COLUMNS, VERSIONS
 from vae_rd.storage.files import FileError
@@ -181,6 +182,7 @@ def gaps(table: pd.DataFrame, runs_dir: str | os.PathLike) -> pd.DataFrame:
     """Each finished run's generalisation gap in distortion, with its bootstrap interval over images.
 
     Columns: run, checkpoint, gap (mean test distortion minus mean training distortion, nats per image), low, high.
+    Of early-stopped weights the test images are the half that did not select them.
     Runs without values per image are left out.
     """
     rows = []
@@ -189,8 +191,9 @@ def gaps(table: pd.DataFrame, runs_dir: str | os.PathLike) -> pd.DataFrame:
         folder = RunDir(pathlib.Path(runs_dir) / run)
         paths = [folder.per_example(name, checkpoint) for name in ("train", "test")]
         if all(path.is_file() for path in paths):
-            train, test = (folder.read_arrays(path)["distortion"] for path in paths)
-            rows.append((run, checkpoint, *gap_interval(train, test)))
+            train, test = (folder.read_arrays(path) for path in paths)
+            unseen = ~select_half(test["index"]) if checkpoint == "best" else slice(None)
+            rows.append((run, checkpoint, *gap_interval(train["distortion"], test["distortion"][unseen])))
     return pd.DataFrame(rows, columns=["run", "checkpoint", "gap", "low", "high"])
 
 
@@ -258,10 +261,11 @@ def _readable_rows(run: RunDir) -> list[dict[str, Any]]:
                 valid = {name: measure for name, measure in measures.get(checkpoint, {}).items()
                          if measure.get("settings", {}).get("step", block["step"]) == block["step"]
                          and is_current(name, measure)}
-                rows.append({**_scalars(valid, partition),
-                             **_settings(valid, partition, block[partition].get("num_images")), **about,
-                             "partition": partition, "checkpoint": checkpoint, "step": block["step"],
-                             **block[partition]})
+                own = block[partition]  # a measure's error of a mean that is here would be one over fewer images
+                scalars = {name: value for name, value in _scalars(valid, partition).items()
+                           if name.removesuffix(STANDARD_ERROR) not in own}
+                rows.append({**scalars, **_settings(valid, partition, own.get("num_images")), **own, **about,
+                             "partition": partition, "checkpoint": checkpoint, "step": block["step"]})
     return rows
 
 

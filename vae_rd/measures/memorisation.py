@@ -117,7 +117,8 @@ def _reconstructed(run: FinishedRun, name: str, rows: np.ndarray, codes: np.ndar
     train, images = run.partition("train").images, run.partition(name).images
     average = infinite_capacity(codes, *run.posteriors("train"), train, run.progress)
     reconstructions = run.decode(codes)
-    others = other_test_images(images, run.rows(name, len(train) + 1), rows) if name == "test" else None
+    controlled = name == "test" and len(images) >= len(train)  # of fewer test images, all would lie farther away
+    others = other_test_images(images, run.rows(name, len(train) + 1), rows) if controlled else None
     found = compare(images[rows], reconstructions, average.images, train, rows if name == "train" else None, others,
                     run.progress)
     return _Reconstructed(reconstructions, average, found)
@@ -185,7 +186,8 @@ def compare(images: np.ndarray, reconstructions: np.ndarray, averages: np.ndarra
 
     A blurred reconstruction, such as the mean image, lies nearer to some image or other than to its own input, whether
     or not the model has seen that image. As many test images as there are training images are the control: where a
-    split is random, only what the model has memorised makes a training image the nearer one more often.
+    split is random, only what the model has memorised makes a training image the nearer one more often. A smaller test
+    set is none: the nearest of fewer images lies farther away.
 
     Args:
         images: [n, height, width, channels] uint8, the inputs.

@@ -10,6 +10,7 @@ import keras
 from vae_rd import catalogue, schema
 from vae_rd.config import Config, ConfigError
 from vae_rd.model.vae import VAE
+from vae_rd.storage.contents import RUN_COLUMNS
 from vae_rd.storage.files import FileError
 from vae_rd.storage.manifest import END_AGAIN
 
@@ -18,7 +19,8 @@ def build(config: Config, image_shape: tuple[int, int, int], num_train: int) -> 
     """The freshly initialised model of a Config.
 
     Raises:
-        ConfigError: if the parts have other weights than the catalogue says of them.
+        ConfigError: if the parts have other weights than the catalogue says of them, or the likelihood reports what
+            tables cannot take.
     """
     vae = VAE(image_shape=image_shape, num_train=num_train,
               **{name: getattr(config, name) for name in ("architecture", "num_layers", "hidden_units", "channels",
@@ -30,6 +32,10 @@ def build(config: Config, image_shape: tuple[int, int, int], num_train: int) -> 
         raise ConfigError("num_parameters in vae_rd.catalogue must count the trained weights of "
                           f"{config.architecture}, {config.prior} and {config.likelihood} (got {counted}, the model "
                           f"has {trained}). Make weights with add_weight: a tf.Variable is not trained.")
+    for name, value in vae.likelihood_layer.reported().items():
+        if name.removesuffix("_se") in (*RUN_COLUMNS, "mean_squared_error") or not isinstance(value, (int, float)):
+            raise ConfigError(f"reported() of the likelihood {config.likelihood} must return a number (float) by a "
+                              f"name that no run has yet (got {name!r}: {value!r}). Try another name, or float(value).")
     return vae
 
 

@@ -127,17 +127,19 @@ class VAE(keras.Model):
         """The likelihood's mean in [0, 1] at codes [..., latent_dim]: [..., height, width, channels]."""
         return self.likelihood_layer.picture(self._decoded(codes))
 
-    def terms(self, images: tf.Tensor, noise: tf.Tensor, beta: tf.Tensor | float) -> Terms:
+    def terms(self, images: tf.Tensor, noise: tf.Tensor, beta: tf.Tensor | float, rows: tf.Tensor | None = None
+              ) -> Terms:
         """Rate, distortion and objective of each image.
 
         Args:
             images: [batch, height, width, channels] in [0, 1]; grey values are allowed, as in the paper.
             noise: [batch, latent_dim], standard normal.
             beta: weight of the rate, and what conditioned networks are told: a number, or [batch].
+            rows: [batch], which training image each is; None: no image is there twice.
         """
         coded = self.rate_and_distortion(images, noise, beta)
         rate, distortion = coded.rate, coded.distortion
-        penalty = rate if self.rate_terms == "both" else getattr(self.information(coded, images), self.rate_terms)
+        penalty = rate if self.rate_terms == "both" else getattr(self.information(coded, images, rows), self.rate_terms)
         return Terms(rate, distortion, penalty, objective(distortion, penalty, beta))
 
     def rate_and_distortion(self, images: tf.Tensor, noise: tf.Tensor, beta: tf.Tensor | float | None = None) -> Coded:
@@ -150,9 +152,10 @@ class VAE(keras.Model):
         likelihood = self.likelihood_layer.distribution(parameters)
         return Coded(rate, -likelihood.log_prob(images), posterior, codes, log_density, parameters)
 
-    def information(self, coded: Coded, images: tf.Tensor | None = None) -> InformationTerms:
+    def information(self, coded: Coded, images: tf.Tensor | None = None, rows: tf.Tensor | None = None
+                    ) -> InformationTerms:
         """Minibatch estimate of the two parts of the rate (Esmaeili et al. 2019, eq. 9; B of num_train images)."""
-        log_marginal = minibatch_log_marginal(coded, self.num_train)
+        log_marginal = minibatch_log_marginal(coded, self.num_train, rows)
         log_prior = self.prior(images).log_prob(coded.codes)
         return InformationTerms(coded.log_posterior - log_marginal, log_marginal - log_prior)
 
@@ -272,17 +275,20 @@ def kl_divergence(posterior: tfd.Distribution, prior: tfd.Distribution, codes: t
         return log_density - prior.log_prob(codes)
 
 
-def minibatch_log_marginal(coded: Coded, num_train: int) -> tf.Tensor:
+def minibatch_log_marginal(coded: Coded, num_train: int, rows: tf.Tensor | None = None) -> tf.Tensor:
     """log q(z) at each code, estimated from its own batch (Esmaeili et al. 2019): [batch].
 
     q(z_b) ~ 1/N q(z_b|x_b) + (N-1)/(N(B-1)) * sum over b' != b of q(z_b|x_b').
+
+    Where a batch crosses from one pass over the training set into the next, it may hold an image twice. The sum stands
+    for the N-1 OTHER images: with `rows` [batch] it leaves out copies of x_b, and B-1 is the number of the rest.
     """
     codes = coded.codes
     log_densities = tf.linalg.set_diag(coded.posterior.log_prob(codes[:, tf.newaxis]),  # [code, posterior]
                                        coded.log_posterior)
-    batch = tf.cast(tf.shape(codes)[0], log_densities.dtype)
     size = tf.cast(num_train, log_densities.dtype)
-    log_other = tf.math.log((size - 1) / (size * (batch - 1)))
-    log_weights = tf.linalg.set_diag(tf.fill(tf.shape(log_densities), log_other),
-                                     tf.fill(tf.shape(codes)[:1], -tf.math.log(size)))
+    rows = tf.range(tf.shape(codes)[0]) if rows is None else rows
+    other = tf.cast(rows[:, tf.newaxis] != rows, log_densities.dtype)  # [code, posterior]
+    log_other = tf.math.log(other * (size - 1) / (size * tf.maximum(tf.reduce_sum(other, 1, keepdims=True), 1)))
+    log_weights = tf.linalg.set_diag(log_other, tf.fill(tf.shape(codes)[:1], -tf.math.log(size)))
     return tf.reduce_logsumexp(log_densities + log_weights, axis=1)

@@ -11,6 +11,7 @@ from vae_rd.config import Config
 
 PARTITIONS = ("train", "test", "test_select", "test_compare")  # the last two: halves of test, for early stopping
 METRICS = ("rate", "distortion", "elbo", "objective", "active_units", "entropy_floor")  # per partition, in this order
+KNOWN_METRICS = tuple(name for name in METRICS if name != "entropy_floor")  # NaN of a likelihood that has no lowest
 HISTORY_COLUMNS = ("step", "partition", "num_images", *METRICS, "wall_seconds")
 VALUES = ("index", "rate", "distortion", "entropy_floor")  # per image; measures add theirs
 CONFIG_COLUMNS = tuple(field.name for field in dataclasses.fields(Config))
@@ -78,7 +79,7 @@ def parse_history(text: str) -> list[dict[str, Any]]:
             name: value if name == "partition" else int(value) if value.isdigit() else float(value)
             for name, value in line.items()}
         schema.require(row["partition"] in PARTITIONS and isinstance(row["step"], int)
-                       and all(math.isfinite(row[name]) for name in METRICS),
+                       and all(math.isfinite(row[name]) for name in KNOWN_METRICS),
                        f"line {reader.line_num} has an unknown partition, or something that is not a number")
         rows.append(row)
     return rows

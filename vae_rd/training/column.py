@@ -167,11 +167,12 @@ class Column:
             """A draw for each seed, [seeds, batch / replicas, ...]."""
             return tf.stack([draw(seed, step) for seed in tf.unstack(seeds)])[:, first:first + width]
 
-        images, noise = tf.gather(self._images, batch[:, first:first + width]), drawn(self._noise)
+        rows, noise = batch[:, first:first + width], drawn(self._noise)
+        images = tf.gather(self._images, rows)
         if self.shared.binarization == "dynamic":
             uniform = drawn(self._uniform)
             images = tf.where(uniform * 255 < tf.cast(images, uniform.dtype), tf.uint8.max, tf.uint8.min)
-        return self._update(images, noise, drawn(self._betas) if self.conditioned else beta)
+        return self._update(rows, images, noise, drawn(self._betas) if self.conditioned else beta)
 
     # Noise is drawn for the global batch and sliced, so that it does not depend on the number of replicas, and
     # outside the compiled part: XLA's float draws differ from the graph's for the same seed.
@@ -190,33 +191,33 @@ class Column:
                                               dtype=self.template.variable_dtype)
         return low * (high / low) ** uniform
 
-    def _update_compiled(self, images, noise, beta):
+    def _update_compiled(self, rows, images, noise, beta):
         """Gradient and optimizer in one compiled program: nothing to sum over replicas between them."""
-        gradients, sums = self._gradients_of_batch(images, noise, beta)
+        gradients, sums = self._gradients_of_batch(rows, images, noise, beta)
         self.optimizer.apply_gradients(zip(gradients, self._weights))
         return sums
 
-    def _update_over_replicas(self, images, noise, beta):
-        gradients, sums = self._compiled_gradients(images, noise, beta)
+    def _update_over_replicas(self, rows, images, noise, beta):
+        gradients, sums = self._compiled_gradients(rows, images, noise, beta)
         self.optimizer.apply_gradients(zip(gradients, self._weights))
         return sums
 
-    def _gradients_of_batch(self, images, noise, beta):
+    def _gradients_of_batch(self, rows, images, noise, beta):
         """Gradients of this replica's share of the mean objective; its share of mean rate and distortion, [2, slots].
 
         Args:
-            images, noise: [seeds, batch, ...].
+            rows, images, noise: [seeds, batch, ...].
             beta: of each slot, [slots]; what conditioned networks are trained at, [seeds, batch].
         """
         slots = self._turns[0]  # which are like those of any other turn
         seeds = [self._seeds(slots).index(self._seed_of_slot[slot]) for slot in slots]
-        of_slots = [tf.gather(values, seeds) for values in (images, noise)]
+        of_slots = [tf.gather(values, seeds) for values in (rows, images, noise)]
         gradients, rate, distortion = self._map_members(
             self._member_gradients, [weight.value for weight in self._weights], *of_slots,
             tf.gather(beta, seeds) if self.conditioned else beta)
         return gradients, tf.stack([rate, distortion])
 
-    def _member_gradients(self, weights, images, noise, beta):
+    def _member_gradients(self, weights, rows, images, noise, beta):
         """One member's gradients, and its share of the mean rate and distortion.
 
         The tape is inside the mapped function: around it, the gradient of vectorized_map makes the batch a constant of
@@ -224,7 +225,7 @@ class Column:
         """
         with tf.GradientTape() as tape:
             tape.watch(weights)
-            terms = self.template.terms(_unit_interval(images, noise.dtype), noise, beta)
+            terms = self.template.terms(_unit_interval(images, noise.dtype), noise, beta, rows)
             # The optimizer sums over replicas. Members do not interact: each has the mean of its own objective.
             loss, rate, distortion = (tf.reduce_sum(values) / self.shared.batch_size
                                       for values in (terms.objective, terms.rate, terms.distortion))

@@ -8,7 +8,7 @@ import numpy as np
 from vae_rd.config import Config
 from vae_rd.datasets import random_streams, splits
 from vae_rd.measures import information
-from vae_rd.measures.measure import estimate
+from vae_rd.measures.measure import STANDARD_ERROR, estimate
 from vae_rd.model import likelihoods
 from vae_rd.model.vae import objective
 from vae_rd.training.column import Column, Evaluated
@@ -45,8 +45,8 @@ class PerExample(NamedTuple):
                 "active_units": int((self.mean.var(axis=0, dtype=np.float64) > ACTIVE_VARIANCE).sum()),
                 "entropy_floor": float(self.entropy_floor.mean()),
                 "mean_squared_error": float(self.mean_squared_error.mean(dtype=np.float64)),
-                "rate_se": estimate(self.rate).standard_error,
-                "distortion_se": estimate(self.distortion).standard_error}
+                **{f"{name}{STANDARD_ERROR}": estimate(getattr(self, name)).standard_error
+                   for name in ("rate", "distortion", "mean_squared_error")}}
 
 
 class Evaluator:
@@ -72,6 +72,11 @@ class Evaluator:
     def num_images(self, whole: bool) -> int:
         """Images that `evaluate` looks at: training and test set together."""
         return sum(len(self._rows(name, whole)) for name in self._whole)
+
+    def test_images(self, count: int) -> np.ndarray:
+        """A fixed seeded subset of the test images as they are evaluated, [count, height, width, channels] uint8."""
+        test = self._whole["test"]
+        return test.images[random_streams.evaluation_subset(test.index, count)]
 
     def evaluate(self, column: Column, *, whole: bool, report: Callable[[int], None] = lambda done: None
                  ) -> list[dict[str, PerExample]]:

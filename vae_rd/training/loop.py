@@ -10,7 +10,7 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from vae_rd.config import Config
-from vae_rd.datasets import random_streams, splits
+from vae_rd.datasets import splits
 from vae_rd.storage import checkpoints, runs
 from vae_rd.training import devices, preparation, signals, tensorboard
 from vae_rd.training.column import Column, member_state, stacked_state
@@ -204,8 +204,7 @@ class Training:
         if any(member.progress.best_step != self.step for member in self._active()):
             self.column.set_weights(stacked_state(weights))
             best = self._evaluate(whole=True, save=False)  # or the best weights would be saved as the last
-        shown = random_streams.evaluation_subset(self.split.test.index, tensorboard.NUM_PICTURES)
-        images = self.split.test.images[shown] / np.float32(255)
+        images = self.evaluator.test_images(tensorboard.NUM_PICTURES) / np.float32(255)
         for number, member in enumerate(self.members):
             if member.active:
                 vae = self.column.member_model(number, weights[number])

@@ -89,7 +89,7 @@ class Member:
             {"step": step, "partition": partition, **{name: found[name] for name in ("num_images", *runs.METRICS)},
              "wall_seconds": seconds} for partition, found in means.items()]
         for row in rows:
-            bad = [name for name in runs.METRICS if name != "entropy_floor" and not np.isfinite(row[name])]
+            bad = [name for name in contents.KNOWN_METRICS if not np.isfinite(row[name])]
             if bad:
                 self.diverge(step, f"{row['partition']} {bad[0]} in evaluation")
                 return

@@ -81,9 +81,10 @@ def continue_run(source: runs.RunDir, config: Config, run: runs.RunDir) -> None:
     if source.status() != runs.FINISHED:
         raise runs.RunError(f"{source.path} must be a finished run to be continued (it is {source.status()}).")
     old = source.read_config()
-    if config.replace(train_steps=old.train_steps, eval_every=old.eval_every, eval_images=old.eval_images) != old:
-        raise runs.RunError(f"only train_steps, eval_every and eval_images may differ from the Config of the run that "
-                            f"is continued, {source.path}.")
+    if config.replace(train_steps=old.train_steps, eval_every=old.eval_every) != old:
+        raise runs.RunError("only train_steps and eval_every may differ from the Config of the run that is continued, "
+                            f"{source.path}: give --eval_images too, as the best evaluation is chosen on one set of "
+                            "images.")
     if config.train_steps <= old.train_steps:
         raise runs.RunError(f"train_steps must be more than the {old.train_steps} of {source.path} (got "
                             f"{config.train_steps}).")
