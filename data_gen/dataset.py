@@ -13,7 +13,7 @@ import numpy as np
 from data_gen import splits
 from data_gen.raw_files import RawFile, provide
 from vae_rd.config import DATASET_NAME, ConfigError, canonical_split, split_size
-from vae_rd.datasets.records import RecordsError
+from vae_rd.datasets.records import CLASS, RecordsError
 
 
 class Dataset(abc.ABC):
@@ -21,7 +21,8 @@ class Dataset(abc.ABC):
 
     A subclass names itself and its number of images and implements `images`. Everything else has a default: no factors,
     no original files, no partitions. `ordered_factors` are those of the factors that have an order, so that splits by
-    factors (`checkerboard`, `cd_*`) make sense; classes have no middle and no neighbours and take no part in them.
+    factors (`checkerboard`, `cd_*`) make sense; the others, of the unit `class`, have no middle and no neighbours and
+    take no part in them.
 
     Args:
         data_seed: seed of everything random in the data.
@@ -175,8 +176,9 @@ _RULES: dict[str, tuple[str, Callable[[Any, type[Dataset]], bool]]] = {
     "factor_units": ("a tuple with a text for each of factor_names",
                      lambda value, kind: isinstance(value, (tuple, list)) and len(value) == len(kind.factor_names)
                      and all(isinstance(text, str) for text in value)),
-    "ordered_factors": ("a tuple of different texts out of factor_names",
-                        lambda value, kind: _are_different_texts(value) and set(value) <= set(kind.factor_names)),
+    "ordered_factors": (f"a tuple of those of factor_names whose unit is not {CLASS!r}",
+                        lambda value, kind: _are_different_texts(value) and set(value) == {
+                            name for name, unit in zip(kind.factor_names, kind.factor_units) if unit != CLASS}),
     "num_official_train": ("None, or a whole number (int), 1 or more and below num_images",
                            lambda value, kind: value is None or _is_whole(value, 1) and value < kind.num_images)}
 

@@ -125,6 +125,13 @@ def generate(data_dir: str | os.PathLike, spec: DataSpec, *, raw_dir: str | os.P
     return destination
 
 
+def ensure(data_dir: str | os.PathLike, spec: DataSpec, *, raw_dir: str | os.PathLike | None = None,
+           progress: bool = True) -> None:
+    """`generate` for a split that is missing; one that is there is left alone, as loading it checks it."""
+    if not (spec.path(data_dir) / records.INFO_FILE).is_file():
+        generate(data_dir, spec, raw_dir=raw_dir, progress=progress)
+
+
 def _plan_shards(partitions: tuple[np.ndarray, np.ndarray], num_shards: int | None) -> list[_PlannedShard]:
     """The shards to write: contiguous parts of each partition's index."""
     planned = []

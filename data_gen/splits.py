@@ -7,7 +7,7 @@ All random choices of a data set come from ONE random order of its images, so th
 import numpy as np
 
 from data_gen import randomness
-from vae_rd.config import canonical_split, split_size
+from vae_rd.config import ConfigError, canonical_split, split_size
 
 
 def make_split(name: str, unit_factors: np.ndarray | None, cells: np.ndarray | None, num_images: int, seed: int
@@ -25,7 +25,7 @@ def make_split(name: str, unit_factors: np.ndarray | None, cells: np.ndarray | N
         (train_index, test_index), each rising.
 
     Raises:
-        ValueError: if the split needs factors and there are none, or if the size does not fit.
+        ConfigError: if the split needs factors and there are none, or if the size does not fit.
     """
     name, size = canonical_split(name), split_size(name)
     order = randomness.stream(seed, "splits").permutation(num_images)
@@ -40,9 +40,10 @@ def make_split(name: str, unit_factors: np.ndarray | None, cells: np.ndarray | N
     elif size is not None and name.startswith("cv_"):
         chosen, num_train = order, size
     else:
-        raise ValueError(f"split must be default, checkerboard, cd_<size> or cv_<size> (got {name!r}).")
+        raise ConfigError(f"split must be default, checkerboard, cd_<size> or cv_<size> (got {name!r}).")
     if not 0 < num_train < len(chosen):
-        raise ValueError(f"split must leave images for training and for testing (got {name!r} of {num_images} images).")
+        raise ConfigError("split must leave images for training and for testing (got "
+                          f"{name!r} of {num_images} images).")
     return np.sort(chosen[:num_train]), np.sort(chosen[num_train:])
 
 
@@ -65,7 +66,7 @@ def centred_box(unit_factors: np.ndarray | None, count: int, order: np.ndarray) 
     """
     unit_factors = _needed(unit_factors)
     if count > len(unit_factors):
-        raise ValueError(f"count must be at most the {len(unit_factors)} images of the data set (got {count}).")
+        raise ConfigError(f"count must be at most the {len(unit_factors)} images of the data set (got {count}).")
     distance = np.abs(unit_factors - 0.5).max(axis=1)
     ranked = order[np.argsort(distance[order], kind="stable")]
     inside = np.zeros(len(unit_factors), bool)
@@ -75,5 +76,5 @@ def centred_box(unit_factors: np.ndarray | None, count: int, order: np.ndarray) 
 
 def _needed(unit_factors: np.ndarray | None) -> np.ndarray:
     if unit_factors is None:
-        raise ValueError("this split needs factors, but the data set has none.")
+        raise ConfigError("this split needs factors, but the data set has none.")
     return unit_factors

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 import vae_rd
-from vae_rd import api
+from data_gen import generate
 from vae_rd.analysis import tables
 from vae_rd.config import Config, ConfigError
 from vae_rd.measures import MEASURES
@@ -74,7 +74,7 @@ def test_columns_are_the_same_whatever_has_finished(opened, data_dir, monkeypatc
     from vae_rd.sweeps import columns
     from vae_rd.training import train_and_measure
     monkeypatch.setattr(columns, "SEQUENTIAL_MEMBERS", 3)
-    monkeypatch.setattr(api, "_make_data", lambda *arguments: None)
+    monkeypatch.setattr(generate, "ensure", lambda *arguments, **options: None)
     trained = []
     monkeypatch.setattr(train_and_measure, "train_and_measure", lambda column, **settings: trained.append(column))
     others = [CONFIGS[0].replace(beta=beta) for beta in (2.0, 3.0, 4.0)]

@@ -141,6 +141,8 @@ def test_published_results_without_runs_are_refused_in_one_line(tmp_path):
     (tmp_path / "results" / "runs").mkdir(parents=True)
     done = export(f"--from={tmp_path / 'results'}")
     assert done.returncode == 1 and "holds no finished run" in done.stderr and "Traceback" not in done.stderr
+    done = export(f"--from={tmp_path / 'results'}", "--claims")
+    assert done.returncode == 1 and "claims must not be given with --from, which makes every" in done.stderr
 
 
 def test_a_folder_that_cannot_be_written_is_named(runs_dir, tmp_path):

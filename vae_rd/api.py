@@ -44,6 +44,7 @@ def train(configs: Config | Sequence[Config], *, data_dir: str | os.PathLike = "
     Raises:
         ConfigError, RecordsError, RunError: with a message for the user; RunError also names runs that diverged.
     """
+    from data_gen import generate
     from vae_rd.datasets import splits
     from vae_rd.storage import runs
     from vae_rd.sweeps.columns import into_columns
@@ -58,7 +59,7 @@ def train(configs: Config | Sequence[Config], *, data_dir: str | os.PathLike = "
         column = [config for config in whole if config in pending]
         if not column:
             continue
-        _make_data(column[0], data_dir, raw_dir, progress)
+        generate.ensure(data_dir, column[0].data, raw_dir=raw_dir, progress=progress)
         train_and_measure(column, runs_dir=runs_dir, data_dir=data_dir, retry=retry, progress=progress)
     diverged = [config.run_name for config in folders if folders[config].status() == runs.DIVERGED]
     if diverged:
@@ -233,9 +234,3 @@ def _one_precision(configs: list[Config]) -> str:
         raise ConfigError("precision must be tensorfloat32 for all configs or for none (got both). Try two calls, in "
                           "two processes.")
     return chosen.pop()
-
-
-def _make_data(config: Config, data_dir: str | os.PathLike, raw_dir: str | os.PathLike | None, progress: bool) -> None:
-    from data_gen import generate
-    if not (config.data.path(data_dir) / "info.json").is_file():
-        generate.generate(data_dir, config.data, raw_dir=raw_dir, progress=progress)

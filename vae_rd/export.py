@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from absl import flags
 
 from vae_rd import cli
+from vae_rd.config import ConfigError
 from vae_rd.storage import published
 from vae_rd.storage.files import remove_abandoned, whole_file, write_text
 from vae_rd.storage.runs import CHECKPOINT_NAMES
@@ -58,13 +59,19 @@ def main(argv: list[str]) -> None:
         results = pathlib.Path(_PUBLISH.value or _FROM.value or _OUT_DIR.value)
         for folder in (results, results / published.RUNS, results / "figures"):
             remove_abandoned(folder)
+        from vae_rd.analysis.tables import collect, left_out, remarks, where
+        if _PUBLISH.value or _FROM.value:
+            _refuse_ignored("publish" if _PUBLISH.value else "from", ("where",) if _PUBLISH.value else ())
         if _PUBLISH.value:
-            for name in published.publish(_RUNS_DIR.value, _PUBLISH.value):
+            names = set(where(collect(_RUNS_DIR.value), _WHERE.value)["run"]) if _WHERE.value else None
+            done = published.publish(_RUNS_DIR.value, _PUBLISH.value, names)
+            for name in done.changed:
                 print(f"published: {name}")
+            for name, reason in done.left_out.items():
+                print(f"left out: {name}: {reason}")
         if results_dir := _PUBLISH.value or _FROM.value:
             export_results(results_dir, _SCALE.value)
             return
-        from vae_rd.analysis.tables import collect, left_out, remarks, where
         for name in _EXPERIMENT.value:
             experiments.experiment(name)  # refuses unknown names before any work
         runs_dir, out_dir = pathlib.Path(_RUNS_DIR.value), pathlib.Path(_OUT_DIR.value)
@@ -86,6 +93,14 @@ def main(argv: list[str]) -> None:
             export_curves(table, runs_dir, out_dir, _FACET.value, _CHECKPOINT.value, _RATE_AXIS.value)
         if _GAPS.value:
             export_gaps(table, runs_dir, out_dir)
+
+
+def _refuse_ignored(mode: str, used: tuple[str, ...]) -> None:
+    """Refuses flags of the other ways to export, which would change nothing."""
+    for name in ("where", "facet", "checkpoint", "rate_axis", "experiment", "claims", "gaps", "page"):
+        if flags.FLAGS[name].present and name not in used:
+            raise ConfigError(f"{name} must not be given with --{mode}, which makes every table, figure and verdict. "
+                              "Try it with --runs_dir and --out_dir.")
 
 
 def export_curves(table: "pd.DataFrame", runs_dir: str | os.PathLike, out_dir: str | os.PathLike,

@@ -14,6 +14,7 @@ from absl import flags
 from data_gen import generate
 from vae_rd import cli
 from vae_rd.config import Config, ConfigError
+from vae_rd.datasets import records
 from vae_rd.measures import MEASURES
 from vae_rd.measures.measure import Value
 from vae_rd.measures.registry import is_made, settings_by_measure
@@ -123,12 +124,13 @@ def _ensure_data(config: Config, data_dir: str | os.PathLike, raw_dir: str | os.
                  progress: bool) -> None:
     """Generates a missing split; of several workers the chief does, and the others wait for its info.json."""
     path = config.data.path(data_dir)
-    if not (path / "info.json").is_file():
+    info = path / records.INFO_FILE
+    if not info.is_file():
         generate.check(config.data)
         if cluster.is_chief(strategy):
             print(f"{path} is missing: it is generated first.", flush=True)
             generate.generate(data_dir, config.data, raw_dir=raw_dir, progress=progress)
-    _wait_for(path / "info.json")
+    _wait_for(info)
 
 
 def _wait_for(path: pathlib.Path) -> None:

@@ -138,7 +138,7 @@ def _returning(*shape, kind=np.uint8, size=None):
     return {"images": images}
 
 
-NAMED = {"factor_names": ("a", "b"), "factor_units": ("m", "m")}
+NAMED = {"factor_names": ("a", "b"), "factor_units": ("m", "class"), "ordered_factors": ("a",)}
 
 
 @pytest.mark.parametrize("wrong, words", [
@@ -150,7 +150,8 @@ NAMED = {"factor_names": ("a", "b"), "factor_units": ("m", "m")}
     ({"factor_names": "side"}, "factor_names of dataset=plain must be a tuple of different texts .got 'side'"),
     ({"factor_names": ("a", "a")}, "factor_names of dataset=plain must be a tuple of different texts"),
     ({"factor_names": ("a", "b")}, r"factor_units of dataset=plain must be a tuple with .*got \(\)"),
-    (NAMED | {"ordered_factors": ("c",)}, "ordered_factors of dataset=plain must be .* out of factor_names .got .'c'"),
+    *((NAMED | {"ordered_factors": names}, "ordered_factors of dataset=plain must be .* whose unit is not 'class' .got")
+      for names in (("c",), (), ("a", "b"))),
     ({"num_official_train": 120}, "num_official_train of dataset=plain must be None, or .* below num_images .got 120"),
     ({"images": Dataset.images}, "dataset=plain must be a subclass of Dataset that has a method images .got .*Wrong"),
     (NAMED, r"factors of dataset=plain must be finite numbers \[120, 2\], .*got float32 \[120, 0\]"),

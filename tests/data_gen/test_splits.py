@@ -132,18 +132,18 @@ def test_default_of_few_images(num_images, halves):
                                          ("cd_6", "at most the 10 images of the data set .got 12"),
                                          ("official", "must be default")])
 def test_sizes_that_do_not_fit(name, words):
-    with pytest.raises(ValueError, match=words):
+    with pytest.raises(ConfigError, match=words):
         make_split(name, np.zeros((10, 1)), None, 10, 0)
 
 
 def test_a_checkerboard_of_one_level_leaves_nothing_for_testing():
-    with pytest.raises(ValueError, match="must leave images for training and for testing .got 'checkerboard' of 6"):
+    with pytest.raises(ConfigError, match="must leave images for training and for testing .got 'checkerboard' of 6"):
         make_split("checkerboard", None, np.zeros((6, 2), int), 6, 0)
 
 
 @pytest.mark.parametrize("name", ["cd_2", "checkerboard"])
 def test_factors_are_needed(name):
-    with pytest.raises(ValueError, match="needs factors, but the data set has none"):
+    with pytest.raises(ConfigError, match="needs factors, but the data set has none"):
         make_split(name, None, None, 10, 0)
 
 

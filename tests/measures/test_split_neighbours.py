@@ -8,6 +8,7 @@ import scipy.spatial.distance
 
 from data_gen import generate
 from data_gen.builders import tetrominoes
+from vae_rd.datasets import records
 from vae_rd.measures import split_neighbours
 from vae_rd.storage import files
 
@@ -76,7 +77,7 @@ def test_labels_are_no_factors_to_measure_distances_by(split):
 def test_the_unit_tells_which_factors_have_an_order(kind):
     """info.json has units but no `ordered_factors`: `class` stands for the rest."""
     units = dict(zip(kind.factor_names, kind.factor_units, strict=True))
-    ordered = tuple(name for name, unit in units.items() if unit != split_neighbours.CLASS)
+    ordered = tuple(name for name, unit in units.items() if unit != records.CLASS)
     assert ordered == kind.ordered_factors
 
 

@@ -13,7 +13,7 @@ def test_tables_from_published_files_equal_those_from_the_runs(tmp_path):
         fabricate_run(tmp_path / "runs", Config(beta=beta), measures={"last": {}})
     unfinished = fabricate_run(tmp_path / "runs", Config(beta=2.0), status=runs.UNFINISHED)
     copied = published.publish(tmp_path / "runs", tmp_path / "results")
-    assert sorted(copied) == sorted(Config(beta=beta).run_name for beta in (0.1, 1.0))
+    assert sorted(copied.changed) == sorted(Config(beta=beta).run_name for beta in (0.1, 1.0))
     original = tables.collect(tmp_path / "runs")
     original = original[original["run"] != unfinished.path.name].reset_index(drop=True)
     again = tables.collect(tmp_path / "results" / "runs")
@@ -28,8 +28,41 @@ def test_only_small_files_travel_and_only_changed_runs_again(tmp_path):
     copy = tmp_path / "results" / "runs" / run.path.name
     small = {"config.json", "history.csv", "results.json", "measures.json", "manifest.json"}
     assert {path.name for path in copy.iterdir()} <= small
-    assert published.publish(tmp_path / "runs", tmp_path / "results") == []
-    run.measures.write_text('{"last": {}}\n')
-    assert published.publish(tmp_path / "runs", tmp_path / "results") == [run.path.name]
-    assert (copy / "measures.json").read_text() == '{"last": {}}\n'
+    assert published.publish(tmp_path / "runs", tmp_path / "results") == ([], {})
+    run.write_measures({"last": {}})
+    assert published.publish(tmp_path / "runs", tmp_path / "results") == ([run.path.name], {})
+    assert (copy / "measures.json").read_text() == run.measures.read_text()
     assert not list(copy.parent.glob(".published-*"))
+
+
+def test_only_runs_as_they_ended_are_published(tmp_path):
+    """A file that the manifest does not know is not sealed anew; the other runs are published all the same."""
+    measures = {"last": {"information": {"train": {"mutual_information": 7.0}}}}
+    changed, cut, lost, good = (fabricate_run(tmp_path / "runs", Config(beta=beta), measures=measures)
+                                for beta in (1, 2, 3, 4))
+    changed.measures.write_text(changed.measures.read_text().replace("7.0", "9.0"))
+    cut.history.write_text("".join(cut.history.read_text().splitlines(keepends=True)[:-1]))
+    lost.measures.unlink()
+    found = published.publish(tmp_path / "runs", tmp_path / "results")
+    assert found.changed == [good.path.name]
+    for run, words in ((changed, "measures.json does not match"), (cut, "history.csv does not match"),
+                       (lost, "measures.json is missing")):
+        assert words in found.left_out.pop(run.path.name)
+    assert not found.left_out
+
+
+def test_a_published_measure_is_never_lost(tmp_path):
+    """As by publishing the same run from another machine, where it was not measured."""
+    entry = {"train": {"mutual_information": 7.0}}
+    rich = fabricate_run(tmp_path / "rich", Config(), measures=dict.fromkeys(("last", "best"), {"information": entry}))
+    poor = fabricate_run(tmp_path / "poor", Config(), measures={"last": {"mine": entry}})
+    published.publish(tmp_path / "rich", tmp_path / "results")
+    reason = published.publish(tmp_path / "poor", tmp_path / "results").left_out[poor.path.name]
+    assert "would lose them: information (last), information (best). Make them there too" in reason
+    assert (tmp_path / "results" / "runs" / rich.path.name / "measures.json").read_bytes() == rich.measures.read_bytes()
+
+
+def test_runs_can_be_chosen(tmp_path):
+    chosen, _ = (fabricate_run(tmp_path / "runs", Config(beta=beta)) for beta in (1, 2))
+    found = published.publish(tmp_path / "runs", tmp_path / "results", {chosen.path.name})
+    assert found == ([chosen.path.name], {})

@@ -1,5 +1,6 @@
 """The sweep command, end to end at the smoke scale: parts, failures, status, retry, figures."""
 
+import errno
 import json
 import shutil
 import subprocess
@@ -75,6 +76,50 @@ def test_status_counts_what_is_there(swept):
     told = sweep(swept[0], "--status").stdout
     assert f"{len(CONFIGS)} runs: 1 failed, {len(CONFIGS) - 1} finished" in told
     assert CONFIGS[1].run_name in told
+
+
+@pytest.fixture
+def failing(monkeypatch):
+    """failing(error): the sizes of the columns that are trained from then on, each of which fails with the error."""
+    from vae_rd.training import train_and_measure
+
+    def begin(error):
+        sizes = []
+
+        def train(configs, **options):
+            sizes.append(len(configs))
+            raise error
+        monkeypatch.setattr(train_and_measure, "train_and_measure", train)
+        return sizes
+    return begin
+
+
+def test_members_of_a_column_that_fails_go_on_one_by_one_and_say_why(tmp_path, failing, capfd):
+    sweep, sizes = Sweep(["early_stopping"], scale="smoke", runs_dir=tmp_path), failing(MemoryError("no room"))
+    assert not running._finish(sweep, CONFIGS[:3])
+    assert sizes == [3, 1, 1, 1]
+    assert capfd.readouterr().err.count("MemoryError: no room") == 4
+    state = sweep.state(CONFIGS[0])  # though it has nothing but this failure
+    assert state.status == states.FAILED and state.trouble.startswith("MemoryError: no room (see ")
+    assert CONFIGS[0] not in sweep.pending({CONFIGS[0]: state})
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_is_no_members_fault(tmp_path, failing, number):
+    """Nor are its runs marked as failed: the same command continues once there is room."""
+    sweep, sizes = Sweep(["early_stopping"], scale="smoke", runs_dir=tmp_path), failing(OSError(number, "full"))
+    with pytest.raises(OSError, match="full"):
+        running._finish(sweep, CONFIGS[:3])
+    assert sizes == [3] and sweep.pending(sweep.states(CONFIGS[:3])) == list(CONFIGS[:3])
+
+
+def test_a_bar_that_cannot_read_a_run_goes_on(tmp_path, monkeypatch):
+    """As on a network's file system: an error there would have stopped all workers."""
+    sweep = Sweep(["early_stopping"], scale="smoke", runs_dir=tmp_path)
+    with running._Bar(sweep, sweep.states(CONFIGS[:2])) as bar:
+        monkeypatch.setattr(Sweep, "state", lambda self, config: (_ for _ in ()).throw(OSError(errno.ESTALE, "stale")))
+        bar.update()
+        assert [state.status for state in bar._states.values()] == [runs.MISSING] * 2
 
 
 def test_a_finished_run_whose_measure_failed_is_named_and_left_to_retry(tmp_path):

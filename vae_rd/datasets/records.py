@@ -26,6 +26,7 @@ from vae_rd.datasets import tfrecord
 FORMAT_VERSION = 1
 INFO_FILE = "info.json"
 PARTITIONS = ("train", "test")
+CLASS = "class"  # unit of factors without an order, such as a label: differences of their numbers mean nothing
 SHARD_SUFFIX = ".tfrecord.gz"
 _COMPRESSION_LEVEL = 4  # per Tetromino 15 us and 189 bytes; level 1: 10 us, 207 bytes; level 9: 119 us, 179 bytes
 _PARSE_BATCH = 1024
@@ -76,7 +77,7 @@ class Info:
     binarization: str
     image_shape: tuple[int, int, int]
     factor_names: tuple[str, ...]
-    factor_units: tuple[str, ...]
+    factor_units: tuple[str, ...]  # CLASS: without an order
     factor_ranges: tuple[tuple[float, float], ...]  # (low, high) over the full data set, not over the split
     num_total: int
     num_train: int

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from vae_rd.datasets import splits
+from vae_rd.datasets import records, splits
 from vae_rd.measures import nearest
 from vae_rd.storage import files
 
@@ -15,7 +15,6 @@ FILE = "neighbours.npz"
 DYNAMIC_FILE = "neighbours-dynamic.npz"  # of images that dynamic binarization has drawn
 VERSION = "2"  # of how neighbours are found: what another version has kept is computed again
 FULL_TURN = {"degrees": 360.0, "radians": 2 * np.pi}  # units in which a factor comes back to where it began
-CLASS = "class"  # unit of factors without an order, such as a label: differences of their numbers mean nothing
 
 
 class SplitNeighbours(NamedTuple):
@@ -57,7 +56,7 @@ def compute(split: splits.Split, progress: nearest.Progress | None = None) -> Sp
     train, test = split.train, split.test
     pixels = nearest.nearest_images(test.images, train.images, progress=progress)
     in_pixels = train.index[pixels.position], pixels.distance
-    ordered = [column for column, unit in enumerate(split.info.factor_units) if unit != CLASS]
+    ordered = [column for column, unit in enumerate(split.info.factor_units) if unit != records.CLASS]
     if not ordered:
         return SplitNeighbours(*in_pixels, np.full(len(test.index), -1), np.full(len(test.index), np.nan))
     low, high = np.array(split.info.factor_ranges, np.float64)[ordered].T

@@ -31,7 +31,8 @@ _RESULTS = {
     FINISHED: schema.mapping(_BLOCKS, {
         **_HALVES, "best": schema.mapping(_BLOCKS, _HALVES), "run": schema.text, "wall_seconds": schema.number,
         "steps_per_second": schema.number_or_null, "num_train": schema.count, "num_test": schema.count,
-        "content_sha256": schema.mapping({"train": schema.text, "test": schema.text})}),
+        "content_sha256": schema.mapping({"train": schema.text, "test": schema.text}),
+        "column": schema.list_of(schema.text), "versions": schema.mapping(others=schema.text)}),
     DIVERGED: schema.mapping({"step": schema.count, "diverged": schema.mapping({"step": schema.count,
                                                                                 "quantity": schema.text})},
                              {"run": schema.text})}

@@ -25,8 +25,8 @@ from vae_rd.storage import files
 
 FILE, RESULTS = "manifest.json", "results.json"
 FORMAT_VERSION = 1
-END_AGAIN = ("remove results.json and run the same training command: the run ends again from its last checkpoint, and "
-             "can be measured again")
+END_AGAIN = ("remove results.json and run the same training command: the final files are written anew from the last "
+             "checkpoint, and the run can be measured again")
 _SEAL = schema.mapping({"bytes": schema.count, "sha256": schema.text})
 _SCHEMA = schema.mapping({"format_version": schema.count, "run": schema.text, "sha256": schema.text,
                           "files": schema.mapping(others=schema.list_of(_SEAL))})

@@ -8,7 +8,8 @@ import os
 import pathlib
 import shutil
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
+from typing import NamedTuple
 
 from vae_rd.storage import files, manifest, runs
 from vae_rd.storage.runs import RunDir
@@ -17,26 +18,40 @@ RUNS = "runs"  # the folder of run directories within a folder of results
 FIGURE_ARRAYS, PAGE_ARRAYS = ("reconstruction",), ("gallery",)  # small arrays that a figure shows, or a page
 
 
-def publish(runs_dir: str | os.PathLike, results_dir: str | os.PathLike) -> list[str]:
-    """Copies the small files of every finished run into `<results_dir>/runs`; each run appears whole or not at all.
+class Published(NamedTuple):
+    """What `publish` did, by names of runs."""
 
-    An already published run is replaced if any of its files has changed, as after further measures. Published runs have
-    a manifest of their own, of the published files only. Galleries, most of a run's bytes, are copied only if
-    `results_dir` has a page to show them (*.html).
+    changed: list[str]  # new, or replaced
+    left_out: dict[str, str]  # finished, but not as they ended, or poorer than what is published of them: the reason
+
+
+def publish(runs_dir: str | os.PathLike, results_dir: str | os.PathLike, names: Container[str] | None = None
+            ) -> Published:
+    """Copies the small files of finished runs into `<results_dir>/runs`; each run appears whole or not at all.
+
+    An already published run is replaced if any of its files has changed, as after further measures; but what was
+    measured of it is never lost. Published runs have a manifest of their own, of the published files only. Galleries,
+    most of a run's bytes, are copied only if `results_dir` has a page to show them (*.html).
 
     Args:
         runs_dir: where runs are trained.
         results_dir: the folder of results.
-
-    Returns:
-        The names of the runs that are new or have changed.
+        names: of the runs; None: all.
     """
     target = pathlib.Path(results_dir) / RUNS
     target.mkdir(parents=True, exist_ok=True)
     arrays = (*FIGURE_ARRAYS, *(PAGE_ARRAYS if any(target.parent.glob("*.html")) else ()))
-    changed = []
+    changed: list[str] = []
+    left_out: dict[str, str] = {}
     for run in runs.find_runs(runs_dir):
-        if run.status() != runs.FINISHED or _same(run, RunDir(target / run.path.name), arrays):
+        if names is not None and run.path.name not in names:
+            continue
+        try:
+            if run.status() != runs.FINISHED or _same(run, RunDir(target / run.path.name), arrays):
+                continue
+            _check(run, RunDir(target / run.path.name), arrays)
+        except files.FileError as error:
+            left_out[run.path.name] = str(error)
             continue
         with tempfile.TemporaryDirectory(prefix=f"{files.UNFINISHED}published-", dir=target) as folder:
             fresh = pathlib.Path(folder) / run.path.name
@@ -50,13 +65,32 @@ def publish(runs_dir: str | os.PathLike, results_dir: str | os.PathLike) -> list
                 shutil.rmtree(old)
             fresh.replace(old)
         changed.append(run.path.name)
-    return changed
+    return Published(changed, left_out)
+
+
+def _check(run: RunDir, copy: RunDir, arrays: Iterable[str]) -> None:
+    """Raises FileError unless the files to publish are those that the run has by its manifest, and lack no measure."""
+    sealed = manifest.read(run.path)
+    for path in _wanted(run, arrays):
+        if path.is_file():
+            manifest.check(run.path, path)
+        elif sealed and path.name in sealed.files:
+            raise files.FileError(f"{path} is missing: {manifest.END_AGAIN}.")
+    measures = run.read_measures()
+    lost = [f"{name} ({checkpoint})" for checkpoint, block in copy.read_measures().items() for name in block
+            if name not in measures.get(checkpoint, {})]
+    if lost:
+        raise files.FileError(f"{copy.path} has measures that {run.path} lacks, and would lose them: "
+                              f"{', '.join(lost)}. Make them there too, or remove what is published.")
+
+
+def _wanted(run: RunDir, arrays: Iterable[str]) -> list[pathlib.Path]:
+    return [run.config, run.history, run.results, run.measures, *(run.arrays(name) for name in arrays)]
 
 
 def _small_files(run: RunDir, arrays: Iterable[str]) -> list[pathlib.Path]:
     """The files of a run that are published with these arrays, as far as they are there."""
-    wanted = [run.config, run.history, run.results, run.measures, *(run.arrays(name) for name in arrays)]
-    return [path for path in wanted if path.is_file()]
+    return [path for path in _wanted(run, arrays) if path.is_file()]
 
 
 def _same(run: RunDir, copy: RunDir, arrays: Iterable[str]) -> bool:

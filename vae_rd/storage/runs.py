@@ -138,7 +138,7 @@ class RunDir(NamedTuple):
 
     def read_results(self) -> dict[str, Any] | None:
         """The content of results.json; None while training has not ended."""
-        remedy = "remove it and run the same training command: the run ends again from its last checkpoint"
+        remedy = "remove it and run the same training command: it is written anew from the last checkpoint"
         if not files.present(self.results):
             return None
         with _damage_named(self.results, remedy):

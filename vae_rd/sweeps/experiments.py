@@ -120,7 +120,8 @@ def experiment(name: str, scale: str = "paper") -> Experiment:
         raise ConfigError(f"scale must be one of {', '.join(SCALES)} (got {scale!r}).")
     entry = EXPERIMENTS[name]
     configs = tuple(dict.fromkeys(entry.configs(SCALES[scale])))
-    return Experiment(name, scale, entry.text, configs, (*entry.measures, _SHOWN) if configs else (), *entry[3:])
+    measures = (*entry.measures, _SHOWN) if configs else ()
+    return Experiment(name, scale, **entry._asdict() | {"configs": configs, "measures": measures})
 
 
 def names() -> list[str]:

@@ -1,5 +1,7 @@
 """Runs a part of a sweep: makes the data, starts a worker per column, watches them, and says how it ended."""
 
+import contextlib
+import errno
 import os
 import signal
 import time
@@ -69,7 +71,10 @@ def run_column(sweep: Sweep, number: int) -> int:
 
 
 def _finish(sweep: Sweep, configs: list[Config]) -> bool:
-    """Trains and measures runs together; if that fails, one by one, so that only the run at fault fails."""
+    """Trains and measures runs together; if that fails, one by one, so that only the run at fault fails.
+
+    A full disk is the fault of none: training them one by one would only fill it further.
+    """
     from vae_rd.training import signals, train_and_measure
     try:
         wanted = {config: [train_and_measure.Wanted(*pair) for pair in sweep.wanted[config]] for config in configs}
@@ -79,12 +84,16 @@ def _finish(sweep: Sweep, configs: list[Config]) -> bool:
     except signals.Interrupted:
         raise
     except Exception as error:
-        if len(configs) > 1:
-            return all([_finish(sweep, [config]) for config in configs])
         traceback.print_exc()
-        train_and_measure.record_failure(sweep.run(configs[0]), error)
-        return False
-    return True
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        if len(configs) == 1:
+            train_and_measure.record_failure(sweep.run(configs[0]), error)
+            return False
+    else:
+        return True
+    print(f"the {len(configs)} runs go on one by one", flush=True)
+    return all([_finish(sweep, [config]) for config in configs])  # here, where the column's memory is free again
 
 
 class _Bar:
@@ -109,7 +118,8 @@ class _Bar:
         """Reads the runs that have not finished again: one that diverged may be on its second attempt."""
         for config, state in self._states.items():
             if state.status != FINISHED:
-                self._states[config] = self._sweep.state(config)
+                with contextlib.suppress(OSError):  # as of a network's file system: a bar is no reason to stop workers
+                    self._states[config] = self._sweep.state(config)
         ended = sum(state.status in states.ENDED for state in self._states.values())
         self._bar.set_postfix_str(f"{ended} of {len(self._states)} ended", refresh=False)
         self._bar.update(self._done() - self._bar.n)
@@ -136,11 +146,9 @@ def _make_data(sweep: Sweep, configs: list[Config]) -> set[Config]:
         groups.setdefault(config.data, []).append(config)
     missing: set[Config] = set()
     for spec, group in groups.items():
-        if (spec.path(sweep.data_dir) / "info.json").is_file():
-            continue
         try:
-            generate.generate(sweep.data_dir, spec, raw_dir=sweep.raw_dir, progress=sweep.progress)
-        except (ConfigError, RecordsError) as error:
+            generate.ensure(sweep.data_dir, spec, raw_dir=sweep.raw_dir, progress=sweep.progress)
+        except (ConfigError, RecordsError, OSError) as error:
             print(f"{len(group)} runs on {spec.dataset}/{spec.split} are left out: {error}", flush=True)
             missing |= set(group)
     return missing

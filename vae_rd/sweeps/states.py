@@ -45,7 +45,7 @@ def read(run: RunDir, config: Config, wanted: Iterable[tuple[str, str]] = (), me
             state = _ended(run, config, results, wanted)
     except FileError as error:
         return State(FAILED, trouble=str(error))
-    failed = state.status == UNFINISHED or state.status == FINISHED and not state.measured
+    failed = state.status in (MISSING, UNFINISHED) or state.status == FINISHED and not state.measured
     if failed and run.failure.is_file():
         lines = run.failure.read_text(errors="replace").strip().splitlines() or [""]
         return state._replace(status=FAILED, trouble=f"{lines[-1]} (see {run.failure})")

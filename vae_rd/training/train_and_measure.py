@@ -1,4 +1,4 @@
-"""From Configs to finished, measured runs: devices, data, training, measures; what both entry points call."""
+"""From Configs to finished, measured runs: devices, data, training, measures. Every way to train ends up here."""
 
 import os
 import pathlib
