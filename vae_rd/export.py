@@ -208,7 +208,7 @@ def export_results(results_dir: str | os.PathLike, scale: str | None = None) -> 
             export_experiment(table, wanted, runs_dir, figures_dir)
             if (results / f"{name}.html").is_file():
                 rows = table["run"].isin(set(tables.folders(table, wanted.configs).values()))
-                export_pages(table[rows], runs_dir, results, [name], wanted.scale)
+                export_pages(table[rows], runs_dir, results, [name], wanted.scale, all_runs=table)
     judged = export_claims(table, runs_dir, results, scale)
     readme = results / "README.md"
     if readme.is_file():
@@ -216,10 +216,11 @@ def export_results(results_dir: str | os.PathLike, scale: str | None = None) -> 
 
 
 def export_pages(table: "pd.DataFrame", runs_dir: str | os.PathLike, out_dir: str | os.PathLike,
-                 names: Sequence[str] = (), scale: str | None = None, checkpoint: str = "last") -> None:
-    """Writes a page to explore in a browser for each experiment; `scale` as in `export_results`."""
+                 names: Sequence[str] = (), scale: str | None = None, checkpoint: str = "last",
+                 all_runs: "pd.DataFrame | None" = None) -> None:
+    """Writes a page to explore in a browser for each experiment; arguments as `page.pages` takes them."""
     from vae_rd.figures import page
-    for name, text in page.pages(table, runs_dir, names, scale, checkpoint):
+    for name, text in page.pages(table, runs_dir, names, scale, checkpoint, all_runs):
         path = pathlib.Path(out_dir) / f"{name}{'' if checkpoint == 'last' else f'_{checkpoint}'}.html"
         write_text(path, text)
         print(f"see {path}")

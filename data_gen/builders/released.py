@@ -41,6 +41,11 @@ class TetrominoesReleased(Tetrominoes):
         return self.labels.astype(np.float32)
 
     @property
+    def factor_ranges(self) -> tuple[tuple[float, float], ...]:
+        """LOW and HIGH, which are not the paper's."""
+        return tuple((float(low), float(high)) for low, high in zip(LOW, HIGH))
+
+    @property
     def unit_factors(self) -> np.ndarray:
         """Labels mapped from their ranges to [0, 1]."""
         return (self.labels - LOW) / (HIGH - LOW)

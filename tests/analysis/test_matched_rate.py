@@ -1,6 +1,7 @@
 """Distortion at matched rate: exact on curves in closed form, restart by restart, and nothing beyond their ends."""
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from tests.fabricate import fabricate_table
@@ -50,6 +51,14 @@ def test_curves_without_a_common_rate_or_restart_are_left_out():
     other.loc[other["prior"] == "mixture", "seed"] = 7
     for rows in (away, other, both[both["prior"] == "mixture"], both[both["beta"] == 1.0]):
         assert matched_rate.differences(rows, "prior", "standard_normal").empty
+
+
+@pytest.mark.parametrize("field, value", [("imports", "parts"), ("eval_images", "50"), ("eval_every", 7)])
+def test_modules_and_evaluations_of_a_kind_put_it_into_no_panel_of_its_own(field, value):
+    rows = table()
+    rows[field] = rows[field].where(rows["prior"] != "mixture", value)
+    expected = matched_rate.differences(table(), "prior", "standard_normal")
+    pd.testing.assert_frame_equal(matched_rate.differences(rows, "prior", "standard_normal"), expected)
 
 
 def test_two_restarts_have_no_interval():

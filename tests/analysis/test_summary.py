@@ -91,6 +91,19 @@ def test_convergence_says_what_was_at_each_share_of_the_steps(tmp_path):
     assert line["train D"] == "48.5 \u2192 40.5 \u2192 31.5" and line["train R"] == "4.8 \u2192 4.0 \u2192 3.2"
 
 
+def test_convergence_is_at_steps_that_all_restarts_have(tmp_path):
+    """The mean at a step of one of them alone would show a change that no training made."""
+    for seed, every in ((0, 2570), (1, 1285)):
+        values = [(step, partition) for step in range(0, 25_700, every) for partition in ("train", "test")]
+        fabricate_run(tmp_path, PROTOCOL.replace(seed=seed, eval_every=every), history=[
+            {"step": step, "partition": partition, "distortion": 100.0 + 10 * seed} for step, partition in values])
+    table = tables.collect(tmp_path)
+    (line,) = rows(summary.fill(TABLE.format("convergence"), table, tables.curves(table),
+                                verdicts.evaluate(table, "tenth"), tmp_path))
+    assert (line["steps"], line["restarts"]) == ("2,570 \u2192 12,850 \u2192 23,130", "2")
+    assert line["test D"] == "105.0 \u2192 105.0 \u2192 105.0"
+
+
 @pytest.mark.parametrize("restarts, interval", [(3, " [-3.0, -3.0]"), (2, "")])
 def test_distortion_at_matched_rate_is_listed_by_prior(tmp_path, restarts, interval):
     """Curves 100 - 20 log R: the flow's lies 3 nats lower, at other rates."""

@@ -1,6 +1,7 @@
 """The table of runs and the table of curves: every number from its file, means and intervals against SciPy."""
 
 import json
+import shutil
 import time
 
 import numpy as np
@@ -190,6 +191,26 @@ def test_text_has_a_line_per_beta_and_names_both_partitions(runs_dir):
     assert len(lines) == 3 and "train distortion" in header and "test rate" in header
     mean = points.query("beta == 1 and partition == 'test'")["distortion_mean"].item()
     assert f"{mean:.2f} \u00b1" in lines[1] and "\u00b1" not in lines[2]
+
+
+@pytest.mark.parametrize("changes", [{}, {"eval_images": 50}, {"eval_every": 7}])
+def test_a_training_counts_once_and_the_other_folder_is_named(runs_dir, changes):
+    """A copy of a folder is no further restart, nor is the same training evaluated at other steps or on other images.
+    """
+    before = tables.curves(tables.collect(runs_dir))
+    config = SMALL.replace(beta=1.0, seed=1)
+    first = tables.folders(tables.collect(runs_dir), [config])[config]
+    if changes:
+        again = fabricate_run(runs_dir, config.replace(**changes)).path
+    else:
+        again = runs_dir / f"{first}.copy"
+        shutil.copytree(runs_dir / first, again)
+    table = tables.collect(runs_dir)
+    first, again = sorted((first, again.name))
+    assert f"{again}: the same training as {first}, which counts" in tables.remarks(table)
+    after = tables.curves(table)
+    assert list(before["rate_n"]) == list(after["rate_n"]) == [3] * len(before)
+    pd.testing.assert_frame_equal(before, after)
 
 
 def test_gaps_are_bootstrapped_over_images(tmp_path):

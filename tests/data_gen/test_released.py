@@ -37,6 +37,7 @@ def test_labels_are_lower_border_plus_draw_times_width_bit_for_bit(data):
 
 
 def test_labels_keep_to_their_ranges(data):
+    assert data.factor_ranges == ((0, 337.5), (0, 0.875), (2, 5), (8, 23), (8, 23))
     assert (data.labels.min(axis=0) >= [0, 0, 2, 8, 8]).all()
     assert (data.labels.max(axis=0) <= [337.5, 0.875, 5, 23, 23]).all()
 

@@ -113,6 +113,15 @@ def test_named_experiments_only_and_what_has_not_finished_is_counted(table):
         list(page.pages(table, "runs", ["figure7"]))
 
 
+def test_claims_are_about_all_runs_not_only_those_on_the_page(table, monkeypatch):
+    judged, some = [], table[table["run"].isin(experiments.experiment("figure8", "smoke").run_names)]
+    monkeypatch.setattr(page.verdicts, "evaluate", lambda rows, *others: judged.append(len(rows)))
+    monkeypatch.setattr(page, "page", lambda rows, *others: len(rows))
+    assert list(page.pages(some, "runs", ["figure8"], all_runs=table)) == [("figure8", len(some))]
+    assert list(page.pages(some, "runs", ["figure8"])) == [("figure8", len(some))]
+    assert judged == [len(table), len(some)] and len(some) < len(table)
+
+
 def test_likelihoods_have_a_page_each(tmp_path):
     wanted = experiments.experiment("likelihoods", "smoke")
     for config in wanted.configs:
@@ -152,7 +161,7 @@ def test_floor_and_diagonals_are_those_of_the_printed_figure(likelihood, floors,
     level = LEVELS[likelihood]
     points = pd.DataFrame({"likelihood": likelihood, "rate_mean": rates, "entropy_floor_mean": floors,
                            "distortion_mean": [level + 41, level + 21]})
-    runs = pd.DataFrame({"rate": [rates[0] - 1, rates[1]], "distortion": [level + 41, level + 51]})
+    runs = pd.DataFrame({"rate": [rates[0] - 1, rates[1], -0.01], "distortion": [level + 41, level + 51, level + 41]})
     plot = page_plots.plane(points, runs)
     assert plot.x_range.start < rates[0] - 1 and plot.y_range.end > level + 51
     names = {renderer.name: renderer for renderer in plot.renderers}

@@ -1,13 +1,14 @@
 """The figures: every number drawn is in the table, and nothing is drawn on top of a text."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
 from tests.fabricate import LEVELS, fabricate_run
 from vae_rd.analysis import naming, tables
 from vae_rd.config import Config
-from vae_rd.figures import rd_curves, style
+from vae_rd.figures import curve_names, rd_curves, style
 from vae_rd.figures.labels import Labeller
 
 SMALL = Config(split="cd_8k", train_steps=100)
@@ -45,6 +46,16 @@ def test_a_panel_per_facet_and_a_curve_per_difference(four):
         assert {"1-layer MLP", "3-layer MLP"} <= set(texts(axes))
         assert axes.get_xlabel() == "rate (nats per image)"
     assert figure.axes[0].get_ylabel() == "distortion (nats per image)"
+
+
+def test_modules_name_a_curve_only_where_nothing_else_does(tmp_path):
+    """Of one network, runs that imported a module and runs that did not are two curves, whatever else differs."""
+    rows = curves(tmp_path, SMALL, SMALL.replace(num_layers=3), seeds=1)
+    one = rows.assign(imports=np.where(rows["num_layers"] == 3, "parts", ""))
+    assert curve_names.differing(one, ()) == ["architecture", "num_layers"]
+    mixed = pd.concat([rows, rows.assign(imports="parts")])
+    assert curve_names.differing(mixed, ()) == ["architecture", "num_layers", "imports"]
+    assert curve_names.differing(mixed[mixed["num_layers"] == 1], ()) == ["imports"]
 
 
 def test_points_bars_and_stars_are_those_of_the_table(four):

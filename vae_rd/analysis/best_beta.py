@@ -94,7 +94,7 @@ def _bias(runs: Runs, split: str) -> str:
         _, (gaps,) = runs.curves([(BIDIRECTIONAL_GAP, THREE_LAYERS, split, {})], counted=False)
     except NotEnough:
         return "lower bounds, whose bias is not in the interval and was not measured"
-    low, high = gaps.mean(0).min(), gaps.mean(0).max()
+    low, high = (max(0.0, bound) for bound in (gaps.mean(0).min(), gaps.mean(0).max()))  # below 0 by chance alone
     return (f"lower bounds, whose bias is not in the interval: at most {low:.2g} to {high:.2g} nats, by beta, on "
             "simulated images")
 

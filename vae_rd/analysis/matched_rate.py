@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from vae_rd.analysis import statistics
-from vae_rd.analysis.tables import CONFIG_COLUMNS
+from vae_rd.analysis.tables import POINT_COLUMNS
 
 NUM_RATES = 9
 WITHOUT_A_BETA = "without_a_beta"  # the largest change of a difference if one beta were left out
@@ -35,7 +35,7 @@ def differences(rows: pd.DataFrame, field: str, reference: str) -> pd.DataFrame:
         curve has two): a difference that is smaller may be the interpolation's. Kinds without a restart in common with
         the reference, or without a rate in common, have no rows.
     """
-    panels = [name for name in CONFIG_COLUMNS if name not in (field, "beta", "seed")
+    panels = [name for name in POINT_COLUMNS[:-2] if name not in (field, "beta", "imports")  # a kind's own modules
               and rows[name].nunique(dropna=False) > 1] + ["partition"]
     found = []
     for values, panel in rows.groupby(panels, sort=False):

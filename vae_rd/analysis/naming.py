@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from vae_rd.config import split_size
+
 DATASETS = {"tetrominoes": "Tetrominoes", "tetrominoes_released": "Tetrominoes (released)", "mnist": "MNIST",
             "fashion_mnist": "Fashion-MNIST", "smallnorb": "SmallNORB", "shapes3d": "3dShapes", "dsprites": "dSprites"}
 PARTITIONS = {"train": "train", "test": "test", "test_select": "test (selecting half)",
@@ -22,14 +24,14 @@ def split_words(split: str) -> str:
     return f"{kind.upper()}({size})" if size else split
 
 
-def split_order(split: str) -> tuple[int, float]:
+def split_order(split: str) -> tuple[int, int]:
     """Sorts splits by kind, then by size.
 
-    >>> sorted(["checkerboard", "cd_8k", "cv_16k", "cv_8k"], key=split_order)
-    ['cv_8k', 'cv_16k', 'cd_8k', 'checkerboard']
+    >>> sorted(["checkerboard", "cd_8k", "cv_8k", "cv_8100"], key=split_order)
+    ['cv_8100', 'cv_8k', 'cd_8k', 'checkerboard']
     """
     kind, _, size = split.partition("_")
-    return [*KINDS, kind].index(kind), float(size.replace("k", "e3") or 0)
+    return [*KINDS, kind].index(kind), split_size(split) or 0
 
 
 def describe(values: dict[str, Any]) -> str:

@@ -90,7 +90,7 @@ def _runs(table: pd.DataFrame) -> str:
     """What was trained: a line for each set of runs that differ in beta and seed only."""
     rows = tables.finished(table)
     rows = rows[(rows["partition"] == "train") & (rows["checkpoint"] == "last")]
-    others = [name for name in tables.POINT_COLUMNS[:-2] if name not in (*_ALWAYS, "beta", *tables.EVALUATIONS)
+    others = [name for name in tables.POINT_COLUMNS[:-2] if name not in (*_ALWAYS, "beta")
               and rows[name].nunique(dropna=False) > 1]
     names = [*_ALWAYS[:-1], *others]
     lines = [(naming.describe(dict(zip(names, key))),
@@ -139,7 +139,7 @@ def _convergence(table: pd.DataFrame, runs_dir: str | os.PathLike) -> str:
     names = _naming_fields(histories)
     lines = []
     for setting, beta, group in _by_setting(rows, names):
-        steps = sorted(set.intersection(*(set(part["step"]) for _, part in group.groupby("partition"))))
+        steps = sorted(set.intersection(*(set(part["step"]) for _, part in group.groupby(["partition", "run"]))))
         chosen = [min(steps, key=lambda step: abs(step - share * group["train_steps"].max()))
                   for share in (0.1, 0.5, 1.0)]
         cells = []
@@ -184,7 +184,7 @@ def _by_setting(rows: pd.DataFrame, names: list[str]) -> Iterator[tuple[str, flo
 
 def _naming_fields(rows: pd.DataFrame) -> list[str]:
     """The fields of Config, beta apart, that name a setting: the network, and those in which the rows differ."""
-    return [name for name in tables.POINT_COLUMNS[:-2] if name not in ("beta", *tables.EVALUATIONS)
+    return [name for name in tables.POINT_COLUMNS[:-2] if name != "beta"
             and (name in ("architecture", "num_layers") or rows[name].nunique(dropna=False) > 1)]
 
 

@@ -22,8 +22,9 @@ from vae_rd.storage.files import FileError
 from vae_rd.storage.runs import FINISHED, METRICS, PARTITIONS, UNFINISHED, UNSEALED, RunDir, find_runs
 from vae_rd.sweeps.experiments import OTHER_DATASETS
 
-POINT_COLUMNS = (*(name for name in CONFIG_COLUMNS if name != "seed"), "partition", "checkpoint")
 EVALUATIONS = ("eval_every", "eval_images")  # they change what a training records on its way, not where it ends
+_TRAINING = tuple(name for name in CONFIG_COLUMNS if name not in EVALUATIONS)
+POINT_COLUMNS = (*(name for name in _TRAINING if name != "seed"), "partition", "checkpoint")
 SUMMARIES = ("mean", "std", "n", "low", "high")  # of every quantity, over the restarts of a curve point
 QUERY_IMAGES = "query_images"  # the setting that says how many images a measure sees
 SETTING = "."  # in the columns <measure>.<setting>: what a measure was made with
@@ -46,8 +47,8 @@ def collect(runs_dir: str | os.PathLike) -> pd.DataFrame:
     per scalar that a measure wrote, and one `<measure>.<setting>` per whole number that it was made with
     (`log_marginal.query_images`: how many images the mean is of). Versions are those that the run was trained with. A
     run that has not finished has one row, with no partition and no metrics: `note` says why. Of a finished run, `note`
-    says whether it is unsealed, which of its files are missing or cut, and whether it saw other images than most runs
-    of its data set and split.
+    says whether it is unsealed, which of its files are missing or cut, whether it saw other images than most runs of
+    its data set and split, and whether it is a training that another folder has, too.
 
     Args:
         runs_dir: the folder that holds the run directories.
@@ -56,12 +57,17 @@ def collect(runs_dir: str | os.PathLike) -> pd.DataFrame:
     table = table.reindex(columns=[*RUN_COLUMNS, *(name for name in table.columns if name not in RUN_COLUMNS)])
     whole = ["eval_every", "step", "num_images", "num_train", "num_test", COLUMN_MEMBERS]
     # The copy has one block of memory per type; pandas warns when columns are added to a table of many blocks.
-    return table.astype({name: "Int64" for name in whole}).copy()
+    return _with_notes_on_copies(table.astype({name: "Int64" for name in whole}).copy())
 
 
 def finished(table: pd.DataFrame) -> pd.DataFrame:
     """The rows that count: those of finished runs."""
     return table[table["status"] == FINISHED]
+
+
+def trainings(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows of finished runs, each training once: without copies, and runs that were only evaluated differently."""
+    return finished(table).drop_duplicates([*_TRAINING, "partition", "checkpoint"])
 
 
 def folders(table: pd.DataFrame, configs: Iterable[Config]) -> dict[Config, str]:
@@ -120,13 +126,13 @@ def where(table: pd.DataFrame, conditions: list[str]) -> pd.DataFrame:
 
 
 def curves(table: pd.DataFrame) -> pd.DataFrame:
-    """The table `rd_curves.csv`: a row per curve point, that is per Config without its seed, partition and checkpoint.
+    """The table `rd_curves.csv`: a row per curve point, that is per beta and curve, partition and checkpoint.
 
     Columns: POINT_COLUMNS, num_train, the settings of the measures (the least over restarts), then for every metric and
     measure its `_mean`, `_std` (ddof=1), `_n` (restarts that have it), `_low` and `_high` (95% interval of the mean,
     Student's t; empty below three restarts). Only of finished runs.
     """
-    rows = finished(table)
+    rows = trainings(table)
     measured = [name for name in table.columns if name not in RUN_COLUMNS and not name.endswith(STANDARD_ERROR)]
     settings = [name for name in measured if SETTING in name]
     quantities = [*METRICS, *(name for name in measured if name not in settings)]
@@ -169,7 +175,7 @@ def histories(table: pd.DataFrame, runs_dir: str | os.PathLike) -> pd.DataFrame:
         runs_dir: the folder it was collected from.
     """
     rows = []
-    for about in finished(table).drop_duplicates("run")[["run", *CONFIG_COLUMNS]].to_dict("records"):
+    for about in trainings(table).drop_duplicates("run")[["run", *CONFIG_COLUMNS]].to_dict("records"):
         history = RunDir(pathlib.Path(runs_dir) / about["run"]).read_history()
         counts = {row["partition"]: row["num_images"] for row in reversed(history)}
         rows += [{**about, **{name: row[name] for name in ("partition", "step", "num_images", *METRICS)}}
@@ -283,6 +289,18 @@ def _with_notes_on_contents(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
             text = f"trained on other images than {most[folder][1]} of the {len(seen[folder])} runs of {folder}"
             row["note"] = "; ".join(filter(None, (row["note"], text)))
     return rows
+
+
+def _with_notes_on_copies(table: pd.DataFrame) -> pd.DataFrame:
+    """The table, where a note says of a run that an earlier folder holds the same training, which counts."""
+    once = finished(table).drop_duplicates("run")
+    first = once.groupby(list(_TRAINING), dropna=False)["run"].transform("first")
+    for run, original in zip(once["run"], first):
+        if run != original:
+            rows = table["run"] == run
+            table.loc[rows, "note"] = [f"{note}; ".lstrip("; ") + f"the same training as {original}, which counts"
+                                       for note in table.loc[rows, "note"]]
+    return table
 
 
 def _progress(run: RunDir, config: Config, results: dict[str, Any] | None) -> dict[str, Any]:

@@ -39,7 +39,7 @@ def information_figure(curves: pd.DataFrame) -> Figure:
     train = curves[curves["partition"] == "train"]
     networks = list(train.groupby(["architecture", "num_layers"], sort=False))
     with matplotlib.rc_context(style.STYLE):
-        figure, grid = beta_axes.grid(2, len(networks), sharey="row")
+        figure, grid = beta_axes.grid(2, len(networks), "row", train["beta"])
         bounded = not rd_axes.has_density(train)
         caps = [_caps(points) for _, points in networks]
         for (information, marginal), ((architecture, layers), points), levels in zip(grid.T, networks, caps):
@@ -62,7 +62,7 @@ def information_figure(curves: pd.DataFrame) -> Figure:
         batch = _counts(np.minimum(train[BATCH_SIZE], train["num_train"])) if BATCH_SIZE in train else ""
         beta_axes.key(figure, [("exact", style.FIRST_LINE),
                                (f"estimate from minibatches{batch and f' of {batch}'}", style.SECOND_LINE)],
-                      restarts.words(train),
+                      restarts.words(train, quantities.MUTUAL_INFORMATION),
                       band=_BAND if bounded else "")
         beta_axes.finish(figure, grid)
         for axes, levels in zip(grid[0], caps):
@@ -84,7 +84,7 @@ def log_px_figure(curves: pd.DataFrame) -> Figure:
     splits = list(test.groupby("split", sort=False))
     networks = list(test.groupby(["architecture", "num_layers"], sort=False).groups)
     with matplotlib.rc_context(style.STYLE):
-        figure, grid = beta_axes.grid(1, len(splits), sharey=True)
+        figure, grid = beta_axes.grid(1, len(splits), True, test["beta"])
         for axes, (split, rows) in zip(grid[0], splits):
             axes.set_title(naming.describe({"split": split}))
             for network, colour in zip(networks, style.COLOURS):
@@ -105,7 +105,9 @@ def log_px_figure(curves: pd.DataFrame) -> Figure:
                  (f"log p(x), AIS{_images(test, AIS_IMAGES)}", {"linestyle": "none", "marker": "x"}),
                  ("ELBO (all images)", {"linestyle": (0, (1, 1.2))})]
         coloured = [(label, {**looks, "marker": "o"}) for label, looks in _named(networks)]
-        beta_axes.key(figure, [*coloured, *kinds], restarts.words(test))
+        found = restarts.words(test, quantities.LOG_PX, quantities.LOG_PX_AIS)
+        bound = restarts.words(test, "elbo")
+        beta_axes.key(figure, [*coloured, *kinds], found if found == bound else f"log p(x): {found}\nELBO: {bound}")
         beta_axes.finish(figure, grid)
         for axes, (_, rows) in zip(grid[0], splits):
             if floor := rd_axes.floor_of(rows):
@@ -134,7 +136,7 @@ def samples_figure(curves: pd.DataFrame) -> Figure:
     betas = sorted(test["beta"].unique())
     colours = style.ordered_colours(len(betas))
     with matplotlib.rc_context(style.STYLE):
-        figure, grid = beta_axes.grid(1, len(networks), sharey=True)
+        figure, grid = beta_axes.grid(1, len(networks), True, pd.Series(sizes))
         for axes, ((architecture, layers), points) in zip(grid[0], networks):
             axes.set(title=naming.describe({"architecture": architecture, "num_layers": layers}),
                      xlabel="importance samples per image")
@@ -171,7 +173,7 @@ def measures_figure(curves: pd.DataFrame, measures: dict[str, str], partitions: 
     panels = list(rows.groupby(facet, sort=False))
     looks = curve_names.looks(rows, list(hue))
     with matplotlib.rc_context(style.STYLE):
-        figure, grid = beta_axes.grid(len(measures), len(panels), sharey="row")
+        figure, grid = beta_axes.grid(len(measures), len(panels), "row", rows["beta"])
         for column, (value, chosen) in enumerate(panels):
             grid[0, column].set_title(naming.describe({facet: value}))
             for axes, name in zip(grid[:, column], measures):
@@ -192,7 +194,7 @@ def measures_figure(curves: pd.DataFrame, measures: dict[str, str], partitions: 
         if len(partitions) > 1:
             lines += [(naming.PARTITIONS[partition], line)
                       for partition, line in zip(partitions, (style.FIRST_LINE, style.SECOND_LINE))]
-        beta_axes.key(figure, lines, restarts.words(rows))
+        beta_axes.key(figure, lines, restarts.words(rows, *measures))
         beta_axes.finish(figure, grid)
     return figure
 
@@ -230,8 +232,8 @@ def draw_quantity(axes: Axes, curves: pd.DataFrame, quantity: str, hue: Sequence
         for key, (label, colour, marker) in curve_names.looks(curves, names).items():
             points = curve_names.rows(curves, names, key).sort_values("beta")
             beta_axes.draw(axes, points, quantity, colour, marker=marker, label=label)
-        axes.set(xscale="log", xlabel="\u03b2", ylabel=quantity.replace("_", " "))
-        axes.xaxis.set_major_formatter(matplotlib.ticker.StrMethodFormatter("{x:g}"))
+        beta_axes.set_scale(axes, curves["beta"])
+        axes.set(xlabel="\u03b2", ylabel=quantity.replace("_", " "))
         if axes.get_legend_handles_labels()[0]:
             axes.legend()
     return axes

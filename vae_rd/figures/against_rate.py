@@ -107,5 +107,9 @@ def _lines(looks: dict[tuple, tuple]) -> list[Line2D]:
 
 
 def _interval(differences: pd.DataFrame) -> str:
-    count = int(differences["restarts"].max()) if len(differences) else 0
-    return f"bars: 95% interval over {count} restarts" if count > 2 else f"{count} restart{'s' * (count > 1)}, no bars"
+    counts = differences["restarts"].unique()
+    known, without = (" to ".join(str(count) for count in sorted({chosen.min(), chosen.max()})) if len(chosen) else ""
+                      for chosen in (counts[counts > 2], counts[counts <= 2]))
+    if not known:
+        return f"{without or 0} restart{'s' * (without != '1')}, no bars"
+    return f"bars: 95% interval over {known} restarts" + (f", none ({without})" if without else "")

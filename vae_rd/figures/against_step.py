@@ -38,7 +38,8 @@ def steps_figure(histories: pd.DataFrame, partitions: Sequence[str] = ("test", "
                 for beta, colour in zip(betas, colours):
                     for partition, line in zip(partitions, (style.FIRST_LINE, style.SECOND_LINE)):
                         chosen = rows[(rows["beta"] == beta) & (rows["partition"] == partition)]
-                        means = chosen.groupby("step")[quantity].mean()
+                        of_runs = chosen.groupby("step")[quantity]
+                        means = of_runs.mean()[of_runs.count() == chosen["run"].nunique()]  # steps that all runs have
                         axes.plot(means.index, means, color=colour, **{**line, "marker": None})
                 if mark:
                     axes.axvline(mark * rows["train_steps"].max(), color=style.QUIET, linewidth=0.7,

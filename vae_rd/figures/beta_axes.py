@@ -16,17 +16,26 @@ from vae_rd.figures import restarts, style
 from vae_rd.figures.labels import Labeller
 
 
-def grid(rows: int, across: int, sharey: bool | Literal["row"]) -> tuple[Figure, np.ndarray]:
-    """A Figure and its Axes [rows, across], with beta on shared logarithmic axes."""
+def grid(rows: int, across: int, sharey: bool | Literal["row"], betas: pd.Series) -> tuple[Figure, np.ndarray]:
+    """A Figure and its Axes [rows, across], with these betas on shared axes: see `set_scale`."""
     width = style.COLUMN_WIDTH if across == 1 else style.TEXT_WIDTH
     figure = style.figure(width, rows * min(2.0 if rows < 3 else 1.4, width / across * 0.62) + 0.5)
     panels = figure.subplots(rows, across, sharex=True, sharey=sharey, squeeze=False)
     for axes in panels[-1]:
         axes.set_xlabel("\u03b2")
     for axes in panels.flat:
-        axes.set_xscale("log")
-        axes.xaxis.set_major_formatter(matplotlib.ticker.StrMethodFormatter("{x:g}"))
+        set_scale(axes, betas)
     return figure, panels
+
+
+def set_scale(axes: Axes, betas: pd.Series) -> None:
+    """A logarithmic axis of beta; where a beta is 0, linear from there to the next."""
+    above = betas[betas > 0]
+    if len(above) == len(betas):
+        axes.set_xscale("log")
+    elif len(above):
+        axes.set_xscale("symlog", linthresh=float(above.min()), linscale=0.5)
+    axes.xaxis.set_major_formatter(matplotlib.ticker.StrMethodFormatter("{x:g}"))
 
 
 def draw(axes: Axes, points: pd.DataFrame, name: str, color: ColorType, shift: float = 1.0, **looks: Any) -> None:

@@ -7,7 +7,6 @@ import pandas as pd
 from matplotlib.typing import ColorType
 
 from vae_rd.analysis import naming
-from vae_rd.analysis.tables import EVALUATIONS
 from vae_rd.catalogue import LIKELIHOODS, PRIORS
 from vae_rd.figures import style
 
@@ -16,10 +15,12 @@ KINDS = {"prior": list(PRIORS), "likelihood": list(LIKELIHOODS)}  # no quantitie
 
 
 def differing(curves: pd.DataFrame, facet: Sequence[str]) -> list[str]:
-    """The columns in which curves of one panel differ: what names a curve. Beta and evaluation do not."""
+    """The columns in which curves of one panel differ: what names a curve. Beta does not."""
     fields = curves.columns[:curves.columns.get_loc("partition")].drop("beta")  # those of Config come first
-    names = {name for name in fields if name not in (*facet, *EVALUATIONS) and curves[name].nunique(dropna=False) > 1}
-    names = names - {"imports"} or names  # mostly some other field says why they were imported
+    names = {name for name in fields if name not in facet and curves[name].nunique(dropna=False) > 1}
+    others = [name for name in fields if name in {*names, *facet} - {"imports"}]
+    if others and curves.groupby(others, dropna=False)["imports"].nunique().max() == 1:
+        names -= {"imports"}  # another field says why they were imported
     if names & {"architecture", "num_layers"}:
         names |= {"architecture", "num_layers"} - set(facet)
     return [name for name in fields if name in names]

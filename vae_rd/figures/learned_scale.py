@@ -43,7 +43,7 @@ def scale_figure(curves: pd.DataFrame, looks: dict[tuple, tuple]) -> Figure:
     panels = list(train.groupby(FACET))
     looks = {key: look for key, look in looks.items() if key[0] in set(train["likelihood"])}
     with matplotlib.rc_context(style.STYLE):
-        figure, grid = beta_axes.grid(2, len(panels), sharey="row")
+        figure, grid = beta_axes.grid(2, len(panels), "row", train["beta"])
         for (scale, rate), (layers, chosen) in zip(grid.T, panels):
             scale.set_title(naming.describe({FACET: layers}))
             scale.set_xlabel("\N{GREEK SMALL LETTER BETA}")
@@ -64,6 +64,6 @@ def scale_figure(curves: pd.DataFrame, looks: dict[tuple, tuple]) -> Figure:
         grid[1, 0].set_ylabel("train rate\n(nats per image)")
         lines = [(label, {"color": colour, "marker": marker}) for label, colour, marker in looks.values()]
         beta_axes.key(figure, [*lines, ("root of the mean squared error, train", style.SECOND_LINE)],
-                      restarts.words(train))
+                      restarts.words(train, "rate", LIKELIHOOD_SCALE))
         beta_axes.finish(figure, grid)
     return figure

@@ -41,7 +41,7 @@ class Group(NamedTuple):
 
 
 def pages(table: pd.DataFrame, runs_dir: str | os.PathLike, names: Sequence[str] = (), scale: str | None = None,
-          checkpoint: str = "last") -> Iterator[tuple[str, str]]:
+          checkpoint: str = "last", all_runs: pd.DataFrame | None = None) -> Iterator[tuple[str, str]]:
     """Name and HTML of the page of each experiment that has finished runs, and of the runs that none holds.
 
     Args:
@@ -50,6 +50,7 @@ def pages(table: pd.DataFrame, runs_dir: str | os.PathLike, names: Sequence[str]
         names: of experiments; empty: all, and the runs of none.
         scale: of the experiments; None: for each, that with the most finished runs.
         checkpoint: `last`, or `best`: early-stopped, with the half of the test images that did not select.
+        all_runs: the whole table, if `table` is only what is to be shown: claims are about all runs.
 
     Raises:
         TableError: if there is no finished run to show.
@@ -59,7 +60,7 @@ def pages(table: pd.DataFrame, runs_dir: str | os.PathLike, names: Sequence[str]
         raise TableError(f"{runs_dir} holds no finished run{' of ' + ', '.join(names) if names else ''}, so there is "
                          "nothing to explore. Train some with vae_rd.main or vae_rd.sweep, or name another folder with "
                          "--runs_dir.")
-    judged = {scale: verdicts.evaluate(table, scale, paired.images_of(runs_dir))
+    judged = {scale: verdicts.evaluate(table if all_runs is None else all_runs, scale, paired.images_of(runs_dir))
               for scale in dict.fromkeys(group.scale for group in found)}
     for group in found:
         yield group.name, page(table[table["run"].isin(group.runs)], runs_dir, group.title, group.note,

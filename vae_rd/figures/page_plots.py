@@ -67,6 +67,7 @@ def _draw_diagonals(plot: Any, wide: bool, least: float) -> None:
 
 def _range(values: pd.Series, logarithmic: bool = False) -> models.Range1d:
     """The range of an axis, which stays as it is when curves are hidden."""
+    values = values[values > 0] if logarithmic else values  # the rate of one sample per image may be below 0
     low, high = float(values.min()), float(values.max())
     if logarithmic:
         margin = (high / low) ** 0.05

@@ -92,7 +92,7 @@ def log_px_ais(row: pd.Series) -> str:
         return NOT_MEASURED
     images = row.get(AIS_IMAGES, np.nan)
     parts = [] if pd.isna(images) else [f"{images:.0f} images"]
-    parts.append("a lower bound" + ("" if pd.isna(gap) else f", {gap:.2f} too low at most on simulated images"))
+    parts.append("a lower bound" + ("" if pd.isna(gap) else f", {max(gap, 0):.2f} too low at most on simulated images"))
     return f"{value:.2f}" + ("" if pd.isna(error) else f" \u00b1 {error:.2f}") + f" ({'; '.join(parts)})"
 
 

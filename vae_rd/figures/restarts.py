@@ -15,13 +15,17 @@ def bars(points: pd.DataFrame, quantity: str) -> np.ndarray:
     return np.nan_to_num(np.where(count == 2, deviation / np.sqrt(2), deviation))
 
 
-def words(points: pd.DataFrame, quantity: str = "rate") -> str:
-    """What the bars of these points are.
+def words(points: pd.DataFrame, *names: str) -> str:
+    """What the bars of these points are; of several quantities, of those that are there.
+
+    Args:
+        points: rows of `tables.curves`.
+        names: of quantities; none: the rate.
 
     >>> words(pd.DataFrame({"rate_n": [3, 5]})), words(pd.DataFrame({"rate_n": [3, 2, 1]}))
     ('bars: standard deviation (3 to 5 restarts)', 'bars: standard deviation (3 restarts), both values (2), none (1)')
     """
-    counts = points[f"{quantity}_n"]
+    counts = pd.concat([points.get(f"{name}_n", pd.Series(dtype=float)) for name in names or ("rate",)])
     kinds = []
     if len(many := counts[counts > 2]):
         least, most = int(many.min()), int(many.max())

@@ -37,7 +37,8 @@ def of_split(split: splits.Split, folder: str | os.PathLike | None, dynamic: boo
         progress: called as `progress(blocks, desc=...)`, as `tqdm.tqdm` is.
     """
     path = pathlib.Path(folder) / (DYNAMIC_FILE if dynamic else FILE) if folder else None
-    key = np.array([VERSION, *(split.info.content_sha256[name] for name in ("train", "test"))])
+    key = np.array([VERSION, *(split.info.content_sha256[name] for name in ("train", "test")),
+                    str((split.info.factor_units, split.info.factor_ranges))])
     kept = _read(path, key) if path else None
     if kept:
         return kept
