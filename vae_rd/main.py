@@ -112,7 +112,7 @@ def train(column: Sequence[Config], *, data_dir: str | os.PathLike = "data", raw
             raise ConfigError("--continue_from continues one run: give one beta and one seed.")
         run = runs.run_dir(runs_dir, shared)
         if cluster.is_chief(strategy):
-            preparation.continue_run(runs.RunDir(pathlib.Path(continue_from)), shared, run)
+            preparation.continue_run(runs.RunDir(pathlib.Path(continue_from)), shared, run, retry)
         _wait_for(run.config)  # the last file that it writes
     wanted = [train_and_measure.Wanted("last", name) for name in measures]
     train_and_measure.train_and_measure(

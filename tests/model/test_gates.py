@@ -92,6 +92,20 @@ def test_a_model_is_told_its_own_beta_unless_it_is_told_another_also_when_saved_
     assert not np.allclose(vae.likelihood(codes).mean(), vae.likelihood(codes, 0.5).mean(), rtol=1e-3)
 
 
+@pytest.mark.parametrize("config", [CONFIG, CNN], ids=["mlp", "cnn"])
+def test_gates_keep_their_digits_in_mixed_precision(config):
+    """In graphs and outside: Keras casts a layer's weights to the type that it computes in."""
+    full, mixed = (model.build(config.replace(precision=name), SHAPE, 300) for name in ("float32", "bfloat16"))
+    for weight, other in zip(mixed.trainable_variables, full.trainable_variables):
+        weight.assign(other)
+    images = np.random.default_rng(0).uniform(size=(6, *SHAPE)).astype(np.float32)
+    gates = [layer for layer in mixed.encoder.layers if isinstance(layer, networks.Gate)]
+    assert len(gates) == 2 and {gate.compute_dtype for gate in gates} == {"float32"}
+    for given in (mixed(images), tf.function(mixed)(images)):
+        np.testing.assert_allclose(given, full(images), atol=0.02)
+    assert mixed.posterior(images).mean().dtype == tf.float32
+
+
 @pytest.mark.slow
 def test_fit_trains_a_model_at_its_own_beta():
     vae = model.build(CONFIG.replace(beta=0.2), SHAPE, 300)

@@ -46,6 +46,27 @@ def test_a_save_at_the_same_step_in_a_new_composition_is_undone(save):
     assert len(preparation.resumed_columns(members, made[0].path.parent)) == 1
 
 
+@pytest.mark.parametrize("damaged", ["checkpoint", "config", "results"])
+def test_a_damaged_member_keeps_no_other_from_going_on(save, damaged):
+    """Alone, as a sweep tries it where a column fails; were the member whole, the others would keep its slot."""
+    made = [save(number, 100, [0, 1, 2]) for number in range(3)]
+    for run, config in zip(made, CONFIGS):
+        run.config.write_text(config.to_json())
+        if run != made[0]:
+            run.results.write_text('{"status": "diverged", "step": 3, "diverged": {"step": 3, "quantity": "rate"}}')
+
+    def resumed():
+        columns = preparation.resumed_columns([Member(CONFIGS[0], made[0])], made[0].path.parent)
+        return [len(column) for column in columns]
+
+    assert resumed() == [3]
+    if damaged == "checkpoint":
+        made[1].results.unlink()  # it has not ended
+    files = {"checkpoint": made[1].last_checkpoint, "config": made[1].config, "results": made[1].results}
+    files[damaged].write_text("")
+    assert resumed() == [1]
+
+
 def test_a_member_that_was_trained_apart_stays_where_it_is(save):
     save(0, 100, [0, 1])
     made = [save(0, 200, [0]), save(1, 100, [0, 1])]

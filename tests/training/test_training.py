@@ -10,6 +10,7 @@ import pytest
 import scipy.special
 import scipy.stats
 
+from data_gen import generate
 from tests.numpy_vae import NumpyVae
 from tests.outcomes import CLOCKS, differences, leftovers, outcome
 from vae_rd import model
@@ -176,6 +177,9 @@ def test_the_subset_of_all_but_the_last_evaluation_is_the_seeded_one(split):
     score = evaluator.score(whole, config.beta)
     assert score == evaluator.score(part, config.beta) == pytest.approx(selected, rel=1e-12)
     assert score != pytest.approx(whole["test_select"].objective.mean(), rel=1e-4)  # of other images
+    for images in (1, 2, 3):  # of which none may select
+        few = evaluation.Evaluator(split, config.replace(eval_images=images))
+        assert few.score(whole, 1.0) == few.score(few.evaluate(column, whole=False)[0], 1.0)
 
 
 @pytest.mark.slow
@@ -315,15 +319,15 @@ def test_test_images_are_those_that_are_evaluated(split):
 # Runs that are lost
 
 
-def poisoned(monkeypatch, member, step, weight="decoder.3.bias"):
-    """Makes a weight of one member NaN when training reaches a step, once."""
+def poisoned(monkeypatch, member, step, weight="decoder.3.bias", value=np.nan):
+    """Makes a weight of one member NaN, or another value, when training reaches a step, once."""
     original, waiting = column_module.Column.train, [True]
 
     def train(self, first_step, num_steps):
         if waiting and first_step >= step:
             waiting.clear()
             state = self.state()
-            state[weight][member] = np.nan
+            state[weight][member] = value
             self.set_weights(state)
         return original(self, first_step, num_steps)
     monkeypatch.setattr(column_module.Column, "train", train)
@@ -395,6 +399,32 @@ def test_a_diverged_member_is_no_matter_where_the_exact_mixture_is_needed(finish
     assert [run.status() for run in made] == ["diverged", "finished"]
 
 
+@pytest.mark.slow
+def test_a_posterior_of_no_width_is_no_matter_to_the_others_either(finish, tmp_path, monkeypatch):
+    """exp(-110) is 0 in float32: the mixture has no density there, and the member's rate is infinite."""
+    configs = [TINY.replace(rate_terms="marginal_kl", beta=beta) for beta in (0.1, 1.0)]
+    poisoned(monkeypatch, 0, 25, "encoder.5.bias", -110.0)
+    made = finish(tmp_path, *configs)
+    assert [run.status() for run in made] == ["diverged", "finished"]
+
+
+@pytest.mark.slow
+def test_best_weights_that_are_lost_on_images_not_seen_before_end_the_run_as_diverged(finish, tmp_path, monkeypatch,
+                                                                                     capsys):
+    """The evaluations before saw a part of the images; a mean that is no number would make results.json unreadable."""
+    original, whole_sets = evaluation.Evaluator.evaluate, []
+
+    def evaluate(self, column, *, whole, **options):
+        values = original(self, column, whole=whole, **options)
+        whole_sets.extend([whole] * whole)
+        if len(whole_sets) == 2:  # the first is of the last weights
+            values[0]["test"].rate[0] = np.inf
+        return values
+    monkeypatch.setattr(evaluation.Evaluator, "evaluate", evaluate)
+    run, = finish(tmp_path, OVERFITTING.replace(eval_images=30))
+    assert run.status() == "diverged" and "test rate of the best weights is not finite" in capsys.readouterr().out
+
+
 # Runs that are stopped
 
 
@@ -425,6 +455,38 @@ def test_a_run_stopped_anywhere_ends_as_if_it_had_not_been(finish, tmp_path, mon
     assert runs.run_dir(tmp_path, OVERFITTING).status() == "unfinished"
     run, = finish(tmp_path, OVERFITTING)
     assert differences(outcome(run), outcome(overfitted)) == [] and leftovers(run) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("changes", [
+    *({"prior": prior} for prior in ("learned_normal", "mixture", "vamp", "flow", "exemplar")),
+    *({"likelihood": likelihood} for likelihood in ("continuous_bernoulli", "normal_learned_scale")),
+    {"binarization": "dynamic"}, {"rate_terms": "marginal_kl"}, {"precision": "float64"},
+    {"conditioning": "beta", "precision": "bfloat16"},
+    {"split": "cd_2", "batch_size": 5, "eval_images": 1}, {"split": "cd_1", "batch_size": 2}], ids=str)
+def test_every_kind_of_run_ends_and_can_be_stopped(finish, tmp_path, monkeypatch, data_dir, changes):
+    """Also where a prior keeps images, a floor is not known, or there are fewer images than a batch takes."""
+    config = TINY.replace(**changes)
+    generate.ensure(data_dir, config.data, progress=False)
+    direct, = finish(tmp_path / "direct", config)
+    with monkeypatch.context() as patch:
+        stop_in(patch, "train", 6, signal.SIGTERM)
+        with pytest.raises(signals.Interrupted):
+            finish(tmp_path, config)
+    run, = finish(tmp_path, config)
+    assert 0 < len([row for row in run.read_history() if row["partition"] == "test"]) == 4
+    assert differences(outcome(run), outcome(direct)) == [] and leftovers(run) == []
+    assert set(tables.collect(tmp_path)["status"]) == {"finished"}
+
+
+@pytest.mark.slow
+def test_a_signal_while_final_files_are_written_is_not_forgotten(finish, tmp_path, monkeypatch):
+    """Measures would go on for hours after it."""
+    with monkeypatch.context() as patch:
+        stop_in(patch, "member_model", 1, signal.SIGTERM)
+        with pytest.raises(signals.Interrupted):
+            finish(tmp_path, TINY)
+    assert runs.run_dir(tmp_path, TINY).status() == "finished"
 
 
 def test_a_second_ctrl_c_ends_at_once():
@@ -599,6 +661,26 @@ def test_a_continued_run_is_the_longer_run(finish, tmp_path, monkeypatch):
     direct, = finish(tmp_path / "direct", longer)
     assert differences(outcome(target), outcome(direct)) == ["last.npz: progress.column"][:0]
     assert differences(outcome(source), untouched) == []
+
+
+@pytest.mark.slow
+def test_a_continued_run_that_diverged_begins_again_where_it_was_continued(finish, pair, tmp_path, monkeypatch):
+    source, config = pair[0], pair[0].read_config()
+    longer = config.replace(train_steps=100, eval_every=20)
+    target = runs.run_dir(tmp_path, longer)
+    preparation.continue_run(source, longer, target)
+    with monkeypatch.context() as patch:
+        poisoned(patch, 0, 75)
+        finish(tmp_path, longer)
+    assert target.status() == "diverged"
+    preparation.continue_run(source, longer, target)
+    assert target.status() == "diverged"
+    preparation.continue_run(source, longer, target, retry=True)
+    finish(tmp_path, longer, retry=True)
+    direct = runs.run_dir(tmp_path / "direct", longer)
+    preparation.continue_run(source, longer, direct)
+    finish(tmp_path / "direct", longer)
+    assert differences(outcome(target), outcome(direct)) == []
 
 
 @pytest.mark.parametrize("changes, words", [

@@ -105,7 +105,8 @@ class Gate(keras.layers.Layer):
     first_slope, first_offset = 0.0, 0.0
 
     def __init__(self, dtype: keras.DTypePolicy):
-        super().__init__(dtype=dtype, autocast=False)  # bfloat16 has too few digits for 1 - exp
+        # Bfloat16 has too few digits for 1 - exp, and Keras casts a layer's weights to its compute type.
+        super().__init__(dtype=keras.dtype_policies.get(dtype).variable_dtype, autocast=False)
 
     def build(self, hidden_shape: tuple, log_beta_shape: tuple) -> None:
         """Makes slope and offset, [units] each."""

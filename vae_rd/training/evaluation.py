@@ -67,7 +67,8 @@ class Evaluator:
                        else lowest for name, partition in self._whole.items()}
         self._select = random_streams.select_half(split.test.index)
         seen = self._rows("test", whole=False)
-        self._selecting = split.test.index[seen][self._select[seen]]
+        selecting = seen[self._select[seen]]
+        self._selecting = split.test.index[selecting if len(selecting) else seen]
 
     def num_images(self, whole: bool) -> int:
         """Images that `evaluate` looks at: training and test set together."""
@@ -110,12 +111,13 @@ class Evaluator:
         `rate_terms=both` it is the run's own objective.
 
         The mean is over those images that ALL evaluations see. The last evaluation sees more of them: its mean over
-        those would be of other images than the means before.
+        those would be of other images than the means before. Of so few test images that none of those that are seen
+        selects, all that are seen do.
         """
         test = values["test"]
         chosen = np.isin(test.index, self._selecting)
         whole_rate = objective(test.distortion, test.rate, beta)
-        return float(whole_rate[chosen if chosen.any() else slice(None)].mean(dtype=np.float64))
+        return float(whole_rate[chosen].mean(dtype=np.float64))
 
     def _rows(self, name: str, whole: bool) -> np.ndarray:
         return random_streams.evaluation_subset(self._whole[name].index, None if whole else self._config.eval_images)
@@ -134,7 +136,7 @@ class Evaluator:
         if mixture is not None:
             codes = found.mean + found.stddev * random_streams.evaluation_noise(index, config.latent_dim)
             parts = (codes, mixture.mean[member], mixture.stddev[member])
-            diverged = not all(np.isfinite(values).all() for values in parts)
+            diverged = not all(np.isfinite(values).all() for values in parts) or (parts[2] <= 0).any()  # it underflows
             log_marginal = np.full(len(index), np.nan) if diverged else information.aggregate_log_density(*parts)
             penalty = {"mutual_information": found.log_posterior - log_marginal,
                        "marginal_kl": log_marginal - found.log_prior}[config.rate_terms]

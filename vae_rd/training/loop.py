@@ -50,6 +50,7 @@ def train(configs: list[Config], split: splits.Split, *, runs_dir: str | os.Path
         request = stack.enter_context(signals.listening())
         for column in preparation.resumed_columns(members, runs_dir):
             Training(column, split, placement, request, progress).run()
+            request.raise_if_received()  # a signal that came while final files were written
 
 
 class Training:

@@ -144,6 +144,15 @@ class Member:
             reported: the likelihood's own numbers with either.
             images: [num, height, width, channels] in [0, 1], for TensorBoard's reconstructions.
         """
+        means = {checkpoint: {partition: {**values.metrics(), **reported[checkpoint]}
+                              for partition, values in parts.items() if len(values.index)}
+                 for checkpoint, parts in evaluations.items()}
+        # The best weights were chosen on `eval_images`; here they see all images for the first time.
+        bad = [f"{partition} {name}" for partition, found in means["best"].items() for name in contents.KNOWN_METRICS
+               if not np.isfinite(found[name])]
+        if bad:
+            self.diverge(self.progress.best_step, f"{bad[0]} of the best weights")
+            return
         for checkpoint, values in evaluations.items():
             for partition in ("train", "test"):
                 ending.write_values(self.run, partition, checkpoint,
@@ -153,9 +162,6 @@ class Member:
         step = self.config.train_steps
         self._board.pictures(vae, images, step)
         self._board.finish(runs.FINISHED)
-        means = {checkpoint: {partition: {**values.metrics(), **reported[checkpoint]}
-                              for partition, values in parts.items() if len(values.index)}
-                 for checkpoint, parts in evaluations.items()}
         ending.end(self.run, {"status": runs.FINISHED, "step": step, **means["last"],
                               "best": {"step": self.progress.best_step, **means["best"]}, **self._provenance(step)})
         self.run.failure.unlink(missing_ok=True)

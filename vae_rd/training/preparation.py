@@ -60,9 +60,7 @@ def prepare(config: Config, run: runs.RunDir, retry: bool, write: bool = True) -
     if write and retry:
         run.failure.unlink(missing_ok=True)
     if write and retry and run.status() == runs.DIVERGED:
-        run.history.unlink(missing_ok=True)
-        shutil.rmtree(run.checkpoints, ignore_errors=True)
-        run.results.unlink()  # last: other workers wait for it
+        _clear(run)
     while retry and run.status() == runs.DIVERGED:
         time.sleep(0.1)
     if write and not run.config.is_file():
@@ -70,14 +68,24 @@ def prepare(config: Config, run: runs.RunDir, retry: bool, write: bool = True) -
     return Member(config, run)
 
 
-def continue_run(source: runs.RunDir, config: Config, run: runs.RunDir) -> None:
+def _clear(run: runs.RunDir) -> None:
+    """Makes a diverged run one that has not begun."""
+    run.history.unlink(missing_ok=True)
+    shutil.rmtree(run.checkpoints, ignore_errors=True)
+    run.results.unlink()  # last: other workers wait for it
+
+
+def continue_run(source: runs.RunDir, config: Config, run: runs.RunDir, retry: bool = False) -> None:
     """Lets a new run with more steps begin where a finished run ended: copies its checkpoint, best weights and history.
+
+    One that has begun goes on by itself; with `retry`, one that diverged begins there again.
 
     Raises:
         runs.RunError: if the source has not finished, or its Config differs in more than the steps.
     """
-    if run.config.is_file():
-        return  # begun already: it goes on by itself
+    again = retry and run.status() == runs.DIVERGED
+    if run.config.is_file() and not again:
+        return
     if source.status() != runs.FINISHED:
         raise runs.RunError(f"{source.path} must be a finished run to be continued (it is {source.status()}).")
     old = source.read_config()
@@ -89,6 +97,8 @@ def continue_run(source: runs.RunDir, config: Config, run: runs.RunDir) -> None:
         raise runs.RunError(f"train_steps must be more than the {old.train_steps} of {source.path} (got "
                             f"{config.train_steps}).")
     with runs.locked(run):
+        if again:
+            _clear(run)
         checkpoints.copy(source, run)
         files.write_text(run.config, config.to_json())
 
@@ -136,8 +146,9 @@ def resumed_columns(members: list[Member], runs_dir: str | os.PathLike) -> list[
         present = {member.run.path.name for member in group}
         if composition and present < set(composition):
             ended = [runs.RunDir(pathlib.Path(runs_dir) / name) for name in composition if name not in present]
-            slots = [Member(run.read_config(), run) for run in ended if run.config.is_file()]
-            if len(slots) == len(ended) and not any(slot.active for slot in slots):
-                group += slots
-                group.sort(key=lambda member: composition.index(member.run.path.name))
+            with contextlib.suppress(files.FileError):  # of a damaged member: it is named where it is trained itself
+                slots = [Member(run.read_config(), run) for run in ended if run.read_results()]
+                if len(slots) == len(ended) and not any(slot.active for slot in slots):
+                    group += slots
+                    group.sort(key=lambda member: composition.index(member.run.path.name))
     return list(groups.values())
