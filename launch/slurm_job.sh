@@ -15,7 +15,7 @@ slurm_parameters() { # for --help
   KILLED_RESTARTS=10    a job whose program was killed goes back to the queue if it was restarted less often than this
   DATA_DIR=data  RUNS_DIR=runs  FIGURES_DIR=figures  LOGS_DIR=logs   relative to the project's root
 HELP
-  environment_parameters
+  environment_parameters "cuda; EXTRAS= (empty) without GPUs"
 }
 
 # Runs one of the script's functions: help, the job itself, or, where no job is under way, its submission.
@@ -63,7 +63,7 @@ requeue() { # requeue <reason>
   report "$1; it is $state"
   # A job that its owner cancelled stays so, and one that Slurm preempted is in the queue already.
   if [[ $state == RUNNING ]]; then
-    scontrol requeue "$(job_name)"
+    scontrol requeue "$(job_name)" || report "could not be requeued; submit the same command again"
   fi
 }
 

@@ -49,7 +49,7 @@ _PAGE = flags.DEFINE_bool("page", False, "Write pages to explore in a browser in
 
 _PUBLISH = flags.DEFINE_string("publish", None, "copy the small files of finished runs to <publish>/runs, and make the "
                                "tables, figures and verdicts of all runs there, in <publish>")
-_FROM = flags.DEFINE_string("from", None, "make the tables, figures and verdicts again of the runs in <from>/runs")
+_FROM = flags.DEFINE_string("from", None, "rebuild the tables, figures and verdicts from the runs in <from>/runs")
 
 
 def main(argv: list[str]) -> None:
@@ -61,7 +61,7 @@ def main(argv: list[str]) -> None:
             remove_abandoned(folder)
         from vae_rd.analysis.tables import collect, left_out, remarks, where
         if _PUBLISH.value or _FROM.value:
-            _refuse_ignored("publish" if _PUBLISH.value else "from", ("where",) if _PUBLISH.value else ())
+            _refuse_ignored("publish" if _PUBLISH.value else "from", ("where", "runs_dir") if _PUBLISH.value else ())
         if _PUBLISH.value:
             names = set(where(collect(_RUNS_DIR.value), _WHERE.value)["run"]) if _WHERE.value else None
             done = published.publish(_RUNS_DIR.value, _PUBLISH.value, names)
@@ -97,10 +97,11 @@ def main(argv: list[str]) -> None:
 
 def _refuse_ignored(mode: str, used: tuple[str, ...]) -> None:
     """Refuses flags of the other ways to export, which would change nothing."""
-    for name in ("where", "facet", "checkpoint", "rate_axis", "experiment", "claims", "gaps", "page"):
+    for name in ("runs_dir", "out_dir", "where", "facet", "checkpoint", "rate_axis", "experiment", "claims", "gaps",
+                 "page"):
         if flags.FLAGS[name].present and name not in used:
-            raise ConfigError(f"{name} must not be given with --{mode}, which makes every table, figure and verdict. "
-                              "Try it with --runs_dir and --out_dir.")
+            raise ConfigError(f"{name} must not be given with --{mode}, which makes every table, figure and verdict in "
+                              f"the folder that it names. Try it without --{mode}.")
 
 
 def export_curves(table: "pd.DataFrame", runs_dir: str | os.PathLike, out_dir: str | os.PathLike,

@@ -38,7 +38,8 @@ def _define_config_flags() -> None:
 
 _define_config_flags()
 _STRATEGY = flags.DEFINE_enum("strategy", "auto", ["auto", "one_device", "mirrored", "multi_worker"],
-                              "devices: one, all GPUs of this machine, or all tasks of an srun step or TF_CONFIG")
+                              "devices: one, all GPUs of this machine, all tasks of an srun step or TF_CONFIG, or "
+                              "(auto) all that there are, which share each batch; one is faster for small models")
 _JIT = flags.DEFINE_enum("jit", "auto", ["auto", "on", "off"],
                          "compile the step by XLA (auto: where it was measured faster)")
 _THREADS = flags.DEFINE_integer("num_threads", None, "threads per operation (default: the cores of this process)", 1)

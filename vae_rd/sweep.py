@@ -15,7 +15,7 @@ _SCALE = flags.DEFINE_enum("scale", experiments.DEFAULT_SCALE, list(experiments.
                            "smoke (minutes), laptop (hours), tenth (days: the paper's sizes, a tenth of its "
                            "steps), paper (the full protocol)")
 _LIST = flags.DEFINE_bool("list", False, "print the runs and what they cost, and stop")
-_STATUS = flags.DEFINE_bool("status", False, "print how far the runs are, wherever they are trained, and stop")
+_STATUS = flags.DEFINE_bool("status", False, "print the progress of all runs, wherever they are trained, and exit")
 _TASK = flags.DEFINE_integer("task", 0, "number of the part to run, from 0", 0)
 _NUM_TASKS = flags.DEFINE_integer("num_tasks", 1, "parts that the experiment is cut into; may change between calls", 1)
 _WORKERS = flags.DEFINE_integer("workers", 1, "processes on this machine, each on its GPU or its share of the cores", 1)

@@ -48,7 +48,8 @@ _MEASURED: dict[str, dict[str, tuple[str, str, str]]] = {
                      "sampled codes": (MEMORISED, "test", ".1%"), "their control": (MEMORISED_CONTROL, "test", ".1%")},
     "refinement": {"gap in D + beta R": (GAP, "test", ".1f"), "the encoder's part": (GAP_ENCODER, "test", ".1f"),
                    "the rest": (GAP_DECODER, "test", ".1f")},
-    "log_px": {"ELBO": ("elbo", "test", ".1f"), "log p(x), importance sampling": (LOG_PX, "test", ".1f"),
+    "log_px": {"ELBO, all restarts and images": ("elbo", "test", ".1f"),
+               "log p(x), importance sampling": (LOG_PX, "test", ".1f"),
                "share flagged": (UNRELIABLE, "test", ".0%"), "log p(x), AIS": (LOG_PX_AIS, "test", ".1f"),
                "the same images, AIS less importance sampling": ("ais_excess", "test", ".1f"),
                "AIS, bidirectional gap": ("bidirectional_gap", "test", ".1f")},
@@ -170,7 +171,7 @@ def _matched_rate(table: pd.DataFrame) -> str:
             lines.append((setting, *cells, str(pair[0].restarts)))
     if not lines:
         return "Not measured yet."
-    headings = ("R", "D less that of N(0, I) [95% interval]", "\N{PLUS-MINUS SIGN}, with a beta less")
+    headings = ("R", "D less that of N(0, I) [95% interval]", "change if one beta is left out")
     return _markdown(("setting", *(f"{name} {heading}" for name in ("test", "train") for heading in headings),
                       "restarts"), lines)
 
