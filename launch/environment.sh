@@ -5,10 +5,10 @@
 # only if setup.cfg, pyproject.toml or launch/constraints.txt have changed since the last time: a second start takes no
 # time.
 
-environment_parameters() { # environment_parameters [default of EXTRAS]: for --help
+environment_parameters() { # for --help
   cat <<HELP
   PYTHON=python3        makes the environment
-  EXTRAS=cuda           further extras of setup.cfg, with commas; default: ${1:-cuda where nvidia-smi finds a GPU}
+  EXTRAS=cuda           further extras of setup.cfg, with commas; default: ${default_extras:-cuda where nvidia-smi finds a GPU}
   INSTALL=yes           "no": take the environment as it is, and the python on PATH where there is none
 HELP
 }

@@ -15,7 +15,7 @@ slurm_parameters() { # for --help
   KILLED_RESTARTS=10    a job whose program was killed goes back to the queue if it was restarted less often than this
   DATA_DIR=data  RUNS_DIR=runs  FIGURES_DIR=figures  LOGS_DIR=logs   relative to the project's root
 HELP
-  environment_parameters "cuda; EXTRAS= (empty) without GPUs"
+  default_extras="cuda; EXTRAS= (empty) without GPUs" environment_parameters
 }
 
 # Runs one of the script's functions: help, the job itself, or, where no job is under way, its submission.
