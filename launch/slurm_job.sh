@@ -63,7 +63,7 @@ requeue() { # requeue <reason>
   report "$1; it is $state"
   # A job that its owner cancelled stays so, and one that Slurm preempted is in the queue already.
   if [[ $state == RUNNING ]]; then
-    scontrol requeue "$(job_name)" || report "could not be requeued; submit the same command again"
+    scontrol requeue "$(job_name)" || report "cannot be requeued (see above): submit the same command again"
   fi
 }
 

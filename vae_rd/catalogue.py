@@ -37,10 +37,9 @@ class Prior(NamedTuple):
     encoded_images: int = 0  # in every step, besides the batch
     keeps_images: bool = False  # of the training set, which it knows by their pixels
 
-    @property
-    def has_weights(self) -> bool:
+    def has_weights(self, latent_dim: int) -> bool:
         """Whether it is trained."""
-        return self.num_parameters(self.min_latent_dim, 1) > 0
+        return self.num_parameters(latent_dim, 1) > 0
 
 
 class Likelihood(NamedTuple):

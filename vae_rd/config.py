@@ -189,7 +189,7 @@ class Config:
         _check(self.rate_terms == "both" or self.batch_size >= 2, "batch_size",
                f"2 or more with rate_terms={self.rate_terms}, whose estimator compares the images of a batch",
                self.batch_size)
-        _check(self.rate_terms != "mutual_information" or not PRIORS[self.prior].has_weights, "prior",
+        _check(self.rate_terms != "mutual_information" or not PRIORS[self.prior].has_weights(self.latent_dim), "prior",
                "one without weights with rate_terms=mutual_information, which does not depend on the prior",
                self.prior)
         self._check_conditioning()
@@ -206,8 +206,8 @@ class Config:
         _check(self.rate_terms == "both", "rate_terms", "both with conditioning=beta, as the estimators of its parts "
                "compare the images of a batch, whose betas differ", self.rate_terms)
         prior, likelihood = PRIORS[self.prior], LIKELIHOODS[self.likelihood]
-        _check(not prior.has_weights, "prior", "one without weights with conditioning=beta, as all betas would share "
-               "them", self.prior)
+        _check(not prior.has_weights(self.latent_dim), "prior",
+               "one without weights with conditioning=beta, as all betas would share them", self.prior)
         _check(likelihood.num_parameters == 0, "likelihood",
                "one without weights with conditioning=beta, as all betas would share them", self.likelihood)
 

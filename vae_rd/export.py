@@ -60,28 +60,30 @@ def main(argv: list[str]) -> None:
         for folder in (results, results / published.RUNS, results / "figures"):
             remove_abandoned(folder)
         from vae_rd.analysis.tables import collect, left_out, remarks, where
-        if _PUBLISH.value or _FROM.value:
-            _refuse_ignored("publish" if _PUBLISH.value else "from", ("where", "runs_dir") if _PUBLISH.value else ())
         if _PUBLISH.value:
+            _refuse_ignored("publish", used=("runs_dir", "where"))
             names = set(where(collect(_RUNS_DIR.value), _WHERE.value)["run"]) if _WHERE.value else None
             done = published.publish(_RUNS_DIR.value, _PUBLISH.value, names)
             for name in done.changed:
                 print(f"published: {name}")
             for name, reason in done.left_out.items():
                 print(f"left out: {name}: {reason}")
+        elif _FROM.value:
+            _refuse_ignored("from")
         if results_dir := _PUBLISH.value or _FROM.value:
             export_results(results_dir, _SCALE.value)
             return
         for name in _EXPERIMENT.value:
             experiments.experiment(name)  # refuses unknown names before any work
         runs_dir, out_dir = pathlib.Path(_RUNS_DIR.value), pathlib.Path(_OUT_DIR.value)
-        table = where(collect(runs_dir), _WHERE.value)
+        everything = collect(runs_dir)
+        table = where(everything, _WHERE.value)
         for line in left_out(table):
             print(f"left out: {line}")
         for line in remarks(table):
             print(f"note: {line}")
         if _PAGE.value:
-            export_pages(table, runs_dir, out_dir, _EXPERIMENT.value, _SCALE.value, _CHECKPOINT.value)
+            export_pages(table, runs_dir, out_dir, _EXPERIMENT.value, _SCALE.value, _CHECKPOINT.value, everything)
         elif _CLAIMS.value:
             export_claims(table, runs_dir, out_dir, _SCALE.value)
         elif _EXPERIMENT.value:
@@ -95,11 +97,11 @@ def main(argv: list[str]) -> None:
             export_gaps(table, runs_dir, out_dir)
 
 
-def _refuse_ignored(mode: str, used: tuple[str, ...]) -> None:
+def _refuse_ignored(mode: str, used: Sequence[str] = ()) -> None:
     """Refuses flags of the other ways to export, which would change nothing."""
-    for name in ("runs_dir", "out_dir", "where", "facet", "checkpoint", "rate_axis", "experiment", "claims", "gaps",
-                 "page"):
-        if flags.FLAGS[name].present and name not in used:
+    for name in ("from", "runs_dir", "out_dir", "where", "facet", "checkpoint", "rate_axis", "experiment", "claims",
+                 "gaps", "page"):
+        if flags.FLAGS[name].present and name not in (mode, *used):
             raise ConfigError(f"{name} must not be given with --{mode}, which makes every table, figure and verdict in "
                               f"the folder that it names. Try it without --{mode}.")
 

@@ -130,7 +130,7 @@ def _ensure_data(config: Config, data_dir: str | os.PathLike, raw_dir: str | os.
         generate.check(config.data)
         if cluster.is_chief(strategy):
             print(f"{path} is missing: it is generated first.", flush=True)
-            generate.generate(data_dir, config.data, raw_dir=raw_dir, progress=progress)
+            generate.ensure(data_dir, config.data, raw_dir=raw_dir, progress=progress)
     _wait_for(info)
 
 

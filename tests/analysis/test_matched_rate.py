@@ -61,6 +61,16 @@ def test_modules_and_evaluations_of_a_kind_put_it_into_no_panel_of_its_own(field
     pd.testing.assert_frame_equal(matched_rate.differences(rows, "prior", "standard_normal"), expected)
 
 
+def test_a_second_run_of_a_beta_and_seed_bends_no_curve():
+    """As one that was trained with another --import: its rates differ by rounding, and between them lies a cliff."""
+    rows = table()
+    again = rows[rows["prior"] == "standard_normal"].assign(imports="parts")
+    again["rate"] *= 1 + 1e-6
+    again["distortion"] += 0.01
+    found = matched_rate.differences(pd.concat([rows, again]), "prior", "standard_normal")
+    pd.testing.assert_frame_equal(found, matched_rate.differences(rows, "prior", "standard_normal"))
+
+
 def test_two_restarts_have_no_interval():
     found = matched_rate.differences(table(seeds=(0, 1)), "prior", "standard_normal")
     np.testing.assert_allclose(found["difference"], -2.5)

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import shutil
 
 import pytest
 
@@ -102,6 +103,14 @@ def test_convergence_is_at_steps_that_all_restarts_have(tmp_path):
                                 verdicts.evaluate(table, "tenth"), tmp_path))
     assert (line["steps"], line["restarts"]) == ("2,570 \u2192 12,850 \u2192 23,130", "2")
     assert line["test D"] == "105.0 \u2192 105.0 \u2192 105.0"
+    for run in tmp_path.iterdir():
+        shutil.rmtree(run)
+    for seed, every in ((0, 1000), (1, 700)):  # of which no step is the same
+        fabricate_run(tmp_path, PROTOCOL.replace(seed=seed, eval_every=every), history=[
+            {"step": every, "partition": partition} for partition in ("train", "test")])
+    table = tables.collect(tmp_path)
+    assert not rows(summary.fill(TABLE.format("convergence"), table, tables.curves(table),
+                                 verdicts.evaluate(table, "tenth"), tmp_path))
 
 
 @pytest.mark.parametrize("restarts, interval", [(3, " [-3.0, -3.0]"), (2, "")])

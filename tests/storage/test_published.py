@@ -62,6 +62,15 @@ def test_a_published_measure_is_never_lost(tmp_path):
     assert (tmp_path / "results" / "runs" / rich.path.name / "measures.json").read_bytes() == rich.measures.read_bytes()
 
 
+def test_a_damaged_copy_is_replaced(tmp_path):
+    run = fabricate_run(tmp_path / "runs", Config(), measures={"last": {"information": {"train": {"mi": 7.0}}}})
+    published.publish(tmp_path / "runs", tmp_path / "results")
+    copy = tmp_path / "results" / "runs" / run.path.name / "measures.json"
+    copy.write_text("cut")
+    assert published.publish(tmp_path / "runs", tmp_path / "results") == ([run.path.name], {})
+    assert copy.read_bytes() == run.measures.read_bytes()
+
+
 def test_runs_can_be_chosen(tmp_path):
     chosen, _ = (fabricate_run(tmp_path / "runs", Config(beta=beta)) for beta in (1, 2))
     found = published.publish(tmp_path / "runs", tmp_path / "results", {chosen.path.name})

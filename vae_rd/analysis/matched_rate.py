@@ -61,7 +61,7 @@ def _restarts(rows: pd.DataFrame) -> dict[int, np.ndarray]:
     """The curve [points, 3] of each restart that has two points or more: rate, distortion and beta, by rate."""
     curves = {}
     for seed, points in rows.groupby("seed"):
-        points = points[points["rate"] > 0].drop_duplicates("rate").sort_values("rate")
+        points = points[points["rate"] > 0].drop_duplicates("beta").drop_duplicates("rate").sort_values("rate")
         if len(points) > 1:
             curves[seed] = points[["rate", "distortion", "beta"]].to_numpy(float)
     return curves

@@ -89,7 +89,7 @@ def fill(text: str, table: pd.DataFrame, points: pd.DataFrame, judged: pd.DataFr
 
 def _runs(table: pd.DataFrame) -> str:
     """What was trained: a line for each set of runs that differ in beta and seed only."""
-    rows = tables.finished(table)
+    rows = tables.trainings(table)
     rows = rows[(rows["partition"] == "train") & (rows["checkpoint"] == "last")]
     others = [name for name in tables.POINT_COLUMNS[:-2] if name not in (*_ALWAYS, "beta")
               and rows[name].nunique(dropna=False) > 1]
@@ -141,6 +141,8 @@ def _convergence(table: pd.DataFrame, runs_dir: str | os.PathLike) -> str:
     lines = []
     for setting, beta, group in _by_setting(rows, names):
         steps = sorted(set.intersection(*(set(part["step"]) for _, part in group.groupby(["partition", "run"]))))
+        if not steps:
+            continue
         chosen = [min(steps, key=lambda step: abs(step - share * group["train_steps"].max()))
                   for share in (0.1, 0.5, 1.0)]
         cells = []
@@ -154,7 +156,7 @@ def _convergence(table: pd.DataFrame, runs_dir: str | os.PathLike) -> str:
 
 def _matched_rate(table: pd.DataFrame) -> str:
     """Distortion less that of N(0, I) at equal rate, by prior: a line for each of three rates."""
-    rows = tables.in_order(tables.finished(table))
+    rows = tables.in_order(tables.trainings(table))
     rows = rows[(rows["checkpoint"] == "last") & rows["partition"].isin(["test", "train"])]
     found = matched_rate.differences(rows, "prior", Config().prior)
     names = [name for name in found.columns[:found.columns.get_loc("partition")] if found[name].nunique() > 1]

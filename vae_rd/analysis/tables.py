@@ -22,7 +22,7 @@ from vae_rd.storage.files import FileError
 from vae_rd.storage.runs import FINISHED, METRICS, PARTITIONS, UNFINISHED, UNSEALED, RunDir, find_runs
 from vae_rd.sweeps.experiments import OTHER_DATASETS
 
-EVALUATIONS = ("eval_every", "eval_images")  # they change what a training records on its way, not where it ends
+EVALUATIONS = ("eval_every", "eval_images")  # they change what is recorded and which weights are best, not the last
 _TRAINING = tuple(name for name in CONFIG_COLUMNS if name not in EVALUATIONS)
 POINT_COLUMNS = (*(name for name in _TRAINING if name != "seed"), "partition", "checkpoint")
 SUMMARIES = ("mean", "std", "n", "low", "high")  # of every quantity, over the restarts of a curve point
@@ -66,8 +66,14 @@ def finished(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def trainings(table: pd.DataFrame) -> pd.DataFrame:
-    """The rows of finished runs, each training once: without copies, and runs that were only evaluated differently."""
-    return finished(table).drop_duplicates([*_TRAINING, "partition", "checkpoint"])
+    """The rows of finished runs, each training once: without copies, and runs that were only evaluated differently.
+
+    The one that counts is that which most was measured of; of equals, the first.
+    """
+    rows = finished(table)
+    known = rows.notna().sum(axis=1).groupby(rows["run"]).transform("sum")
+    return rows.loc[known.sort_values(ascending=False, kind="stable").index].drop_duplicates(
+        [*_TRAINING, "partition", "checkpoint"]).sort_index()
 
 
 def folders(table: pd.DataFrame, configs: Iterable[Config]) -> dict[Config, str]:
@@ -292,14 +298,13 @@ def _with_notes_on_contents(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _with_notes_on_copies(table: pd.DataFrame) -> pd.DataFrame:
-    """The table, where a note says of a run that an earlier folder holds the same training, which counts."""
+    """The table, where a note says of a run that another folder, the first by name, holds the same training."""
     once = finished(table).drop_duplicates("run")
     first = once.groupby(list(_TRAINING), dropna=False)["run"].transform("first")
-    for run, original in zip(once["run"], first):
-        if run != original:
-            rows = table["run"] == run
-            table.loc[rows, "note"] = [f"{note}; ".lstrip("; ") + f"the same training as {original}, which counts"
-                                       for note in table.loc[rows, "note"]]
+    original = table["run"].map(dict(zip(once["run"], first)))
+    copies = original.notna() & (original != table["run"])
+    table.loc[copies, "note"] = ["; ".join(filter(None, (note, f"the same training as {name}, and counted once")))
+                                 for note, name in zip(table.loc[copies, "note"], original[copies])]
     return table
 
 

@@ -77,7 +77,11 @@ def _check(run: RunDir, copy: RunDir, arrays: Iterable[str]) -> None:
         elif sealed and path.name in sealed.files:
             raise files.FileError(f"{path} is missing: {manifest.END_AGAIN}.")
     measures = run.read_measures()
-    lost = [f"{name} ({checkpoint})" for checkpoint, block in copy.read_measures().items() for name in block
+    try:
+        kept = copy.read_measures()
+    except files.FileError:
+        kept = {}  # damaged, and repaired by being replaced
+    lost = [f"{name} ({checkpoint})" for checkpoint, block in kept.items() for name in block
             if name not in measures.get(checkpoint, {})]
     if lost:
         raise files.FileError(f"{copy.path} has measures that {run.path} lacks, and would lose them: "

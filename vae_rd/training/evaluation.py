@@ -111,8 +111,8 @@ class Evaluator:
         `rate_terms=both` it is the run's own objective.
 
         The mean is over those images that ALL evaluations see. The last evaluation sees more of them: its mean over
-        those would be of other images than the means before. Of so few test images that none of those that are seen
-        selects, all that are seen do.
+        those would be of other images than the means before. If none of the images that
+        are seen is in the selecting half, all of them select.
         """
         test = values["test"]
         chosen = np.isin(test.index, self._selecting)

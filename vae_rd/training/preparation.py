@@ -1,6 +1,7 @@
 """Before the first step: locks, config.json, retries, runs that continue a shorter one, which runs train together."""
 
 import contextlib
+import dataclasses
 import os
 import pathlib
 import shutil
@@ -60,19 +61,14 @@ def prepare(config: Config, run: runs.RunDir, retry: bool, write: bool = True) -
     if write and retry:
         run.failure.unlink(missing_ok=True)
     if write and retry and run.status() == runs.DIVERGED:
-        _clear(run)
+        run.history.unlink(missing_ok=True)
+        shutil.rmtree(run.checkpoints, ignore_errors=True)
+        run.results.unlink()  # last: other workers wait for it
     while retry and run.status() == runs.DIVERGED:
         time.sleep(0.1)
     if write and not run.config.is_file():
         files.write_text(run.config, config.to_json())
     return Member(config, run)
-
-
-def _clear(run: runs.RunDir) -> None:
-    """Makes a diverged run one that has not begun."""
-    run.history.unlink(missing_ok=True)
-    shutil.rmtree(run.checkpoints, ignore_errors=True)
-    run.results.unlink()  # last: other workers wait for it
 
 
 def continue_run(source: runs.RunDir, config: Config, run: runs.RunDir, retry: bool = False) -> None:
@@ -89,18 +85,21 @@ def continue_run(source: runs.RunDir, config: Config, run: runs.RunDir, retry: b
     if source.status() != runs.FINISHED:
         raise runs.RunError(f"{source.path} must be a finished run to be continued (it is {source.status()}).")
     old = source.read_config()
-    if config.replace(train_steps=old.train_steps, eval_every=old.eval_every) != old:
+    changed = [field.name for field in dataclasses.fields(old) if field.name not in ("train_steps", "eval_every")
+               and getattr(old, field.name) != getattr(config, field.name)]
+    if changed:
         raise runs.RunError("only train_steps and eval_every may differ from the Config of the run that is continued, "
-                            f"{source.path}: give --eval_images too, as the best evaluation is chosen on one set of "
-                            "images.")
+                            f"{source.path} (got another {', '.join(changed)}). Give the values of that run.")
     if config.train_steps <= old.train_steps:
         raise runs.RunError(f"train_steps must be more than the {old.train_steps} of {source.path} (got "
                             f"{config.train_steps}).")
     with runs.locked(run):
         if again:
-            _clear(run)
+            shutil.rmtree(run.checkpoints, ignore_errors=True)
         checkpoints.copy(source, run)
         files.write_text(run.config, config.to_json())
+        if again:
+            run.results.unlink()  # last: until then the run has diverged, and other workers wait
 
 
 def at_one_step(members: list[Member], write: bool) -> list[Member]:
