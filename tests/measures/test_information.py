@@ -1,10 +1,14 @@
 """Mutual information and marginal KL against closed forms, quadrature and the published wrong estimators."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import scipy.special
 import scipy.stats
 
+from tests.measures.exact_run import ExactRun, ExactVae, exact_run  # noqa: F401  a fixture
+from vae_rd.datasets import random_streams
 from vae_rd.measures import information, measure
 
 
@@ -247,3 +251,42 @@ def test_standard_error_covers_the_truth():
 def test_minibatch_of_one_image_is_refused(num_images, batch_size):
     with pytest.raises(ValueError, match="must have 2 or more, in batches of 2 or more .got"):
         information.minibatch_log_density(*np.ones((3, num_images, 2)), 10, batch_size)
+
+
+class NarrowVae(ExactVae):
+    """Its posteriors are so narrow that single precision rounds their samples: by up to 0.6 of a width."""
+
+    variable_dtype = "float32"
+
+    def prior(self):
+        """N(0, I)."""
+        import tensorflow_probability as tfp
+        return tfp.distributions.Independent(tfp.distributions.Normal(np.zeros(3, np.float32), np.float32(1)), 1)
+
+    def posterior(self, images):
+        """The encoder's means, and a width of 1e-7."""
+        import tensorflow_probability as tfp
+        means = super().posterior(images).mean().numpy().astype(np.float32)
+        return tfp.distributions.Independent(tfp.distributions.Normal(means, np.full_like(means, 1e-7)), 1)
+
+
+@pytest.mark.parametrize("name", ["train", "test"])
+def test_noise_that_codes_have_lost_is_in_no_number(exact_run, name):
+    """The sum of the parts is log q - log p of the unrounded sample, and the information of codes apart is log N."""
+    run = dataclasses.replace(ExactRun.of(exact_run), vae=NarrowVae())
+    means, stddevs = (values.astype(np.float64) for values in run.posteriors(name))
+    noise = random_streams.evaluation_noise(run.partition(name).index, 3)
+    log_q = scipy.stats.norm.logpdf(noise).sum(1) - np.log(stddevs).sum(1)
+    np.testing.assert_allclose(run.log_posterior(name), log_q, rtol=1e-12)
+    rounded = information.posterior_log_density(run.codes(name), means, stddevs)
+    assert np.abs(rounded - log_q).mean() > 0.1, "else this tests nothing"
+    outcome = information.measure(run, information.InformationSettings())
+    rate = log_q - scipy.stats.norm.logpdf(means).sum(1)
+    parts = [outcome.per_example[name][part] for part in
+             (("mutual_information", "marginal_kl") if name == "train" else ("novelty", "typicality"))]
+    np.testing.assert_allclose(sum(parts), rate, atol=0.02)  # the density at test codes is 10^-10^10 here, in float32
+    if name == "train":
+        scalars = outcome.scalars["train"]
+        assert scalars["mutual_information"] == pytest.approx(np.log(400), abs=1e-5)
+        assert scalars["mutual_information_minibatch"] == pytest.approx(np.log(400), abs=1e-5)
+        assert scalars["marginal_kl_minibatch"] == pytest.approx(rate.mean() - np.log(400), abs=1e-4)

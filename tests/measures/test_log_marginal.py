@@ -1,10 +1,13 @@
 """Importance-sampled log p(x) against the closed form, and the flags that must rise where it fails."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import scipy.stats
 
 from tests.linear_gaussian import LinearGaussian
+from tests.measures.exact_run import ExactRun, exact_run  # noqa: F401  a fixture
 from vae_rd.measures import log_marginal
 
 
@@ -113,6 +116,19 @@ def test_tail_index_of_weights_without_a_tail():
 def test_too_few_samples_to_tell_are_not_trusted():
     judged = log_marginal.reliability(np.zeros((2, 10)))
     assert np.isnan(judged.tail_index).all() and judged.unreliable.all()
+
+
+def test_a_posterior_between_two_numbers_is_not_trusted(exact_run):
+    """All of its samples are its mean, or a step from it: weights that look equal, and say nothing."""
+    means, stddevs = np.float32([[1, 1], [1, 1], [0.01, 100]]), np.float32([[1e-6, 1], [1e-8, 1], [1e-8, 1e-6]])
+    assert log_marginal.unresolved(means, stddevs).tolist() == [False, True, True]
+    assert not log_marginal.unresolved(means.astype(float), stddevs.astype(float)).any()
+    run = ExactRun.of(exact_run, narrow=1e-18)
+    settings = log_marginal.LogMarginalSettings(query_images=4, num_samples=200)
+    assert not log_marginal.reliability(log_marginal.weights_of(run, "test", np.arange(4), settings)).unreliable.all()
+    without_a_floor = run.config.replace(likelihood="continuous_bernoulli")
+    outcome = log_marginal.measure(dataclasses.replace(run, config=without_a_floor), settings)
+    assert outcome.scalars["test"][log_marginal.UNRELIABLE] == 1
 
 
 def test_curve_sizes():

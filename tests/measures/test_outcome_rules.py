@@ -76,6 +76,21 @@ def test_every_number_and_nothing_else_is_recorded(measured, exact_run):
     assert {"flags", "pairs"} <= set(files.read_arrays(exact_run.per_example("test")))
 
 
+def test_an_interrupted_repetition_leaves_no_old_record(measured, exact_run, monkeypatch):
+    """It would stand beside values per image of the new settings."""
+    measured(Outcome({"test": {"mine": 1.0}}, {name: {"values": np.zeros(IMAGES)} for name in ("train", "test")}))
+    original, written = runs.RunDir.write_arrays, []
+
+    def write(self, path, arrays):
+        if written:
+            raise KeyboardInterrupt
+        written.append(original(self, path, arrays))
+    monkeypatch.setattr(runs.RunDir, "write_arrays", write)
+    with pytest.raises(KeyboardInterrupt):
+        measured(Outcome({"test": {"mine": 2.0}}, {name: {"values": np.ones(IMAGES)} for name in ("train", "test")}))
+    assert "own" not in exact_run.read_measures()["last"]
+
+
 def test_no_column_of_the_table_is_a_scalar(exact_run):
     opened = ExactRun.of(exact_run)
     for name in (*tables.RUN_COLUMNS, *exact_run.read_results()["test"]):

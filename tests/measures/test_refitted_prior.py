@@ -77,6 +77,10 @@ class _KnownRun(ExactRun):
         codes = self.codes(partition, rows=rows)
         return Posteriors(codes, np.full_like(codes, 0.1))
 
+    def log_posterior(self, partition, sample=0, rows=None):
+        """At its centre."""
+        return information.posterior_log_density(self.codes(partition, sample, rows), *self.posteriors(partition, rows))
+
     def log_prior(self, partition, rows, codes):
         """N(0, 1)."""
         return scipy.stats.norm.logpdf(codes).sum(-1)

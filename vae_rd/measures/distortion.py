@@ -17,7 +17,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from vae_rd.measures import information
 from vae_rd.measures.finished_run import FinishedRun
 from vae_rd.measures.measure import (
     STANDARD_ERROR,
@@ -79,12 +78,11 @@ def measure(run: FinishedRun, settings: DistortionSettings) -> Outcome:
     per_example = {}
     for name in run.partitions:
         rows = run.rows(name, settings.query_images)
-        posteriors = run.posteriors(name, rows)
         distortions, rates = [], []
         for sample in run.progress(range(settings.posterior_samples), desc="posterior samples"):
             codes = run.codes(name, sample, rows)
             distortions.append(-run.log_likelihood(name, rows, codes))
-            rates.append(information.posterior_log_density(codes, *posteriors) - run.log_prior(name, rows, codes))
+            rates.append(run.log_posterior(name, sample, rows) - run.log_prior(name, rows, codes))
         scalars[name] = {}
         values: dict[str, np.ndarray] = {}
         for quantity, samples in ((EXPECTED_DISTORTION, distortions), (EXPECTED_RATE, rates)):

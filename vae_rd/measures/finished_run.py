@@ -120,6 +120,16 @@ class FinishedRun:
         noise = random_streams.evaluation_noise(index if rows is None else index[rows], means.shape[1], sample)
         return means + stddevs * noise.astype(self.dtype)
 
+    def log_posterior(self, partition: str, sample: int = 0, rows: np.ndarray | None = None) -> np.ndarray:
+        """log q(z|x) at `codes` of the same arguments: [n] float64, nats.
+
+        From the noise, as in training (`vae.log_posterior`): where a posterior is narrow, the codes have lost it.
+        """
+        stddevs, index = self.posteriors(partition, rows).stddevs, self.partition(partition).index
+        noise = random_streams.evaluation_noise(index if rows is None else index[rows], stddevs.shape[1], sample)
+        return -(0.5 * np.square(noise, dtype=np.float64) + 0.5 * np.log(2 * np.pi)
+                 + np.log(stddevs, dtype=np.float64)).sum(-1)
+
     def prior_of(self) -> Callable[[Any], Any]:
         """Images [n, height, width, channels] -> the prior of their codes, which leaves out what is their own."""
         if PRIORS[self.config.prior].keeps_images:

@@ -55,6 +55,7 @@ def measure(run: FinishedRun, settings: LogMarginalSettings) -> Outcome:
         rows = run.rows(name, settings.query_images)
         log_weights = weights_of(run, name, rows, settings)
         log_px, judged = importance_bound(log_weights), reliability(log_weights)
+        judged = judged._replace(unreliable=judged.unreliable | unresolved(*run.posteriors(name, rows)))
         floor = lowest(run.partition(name).images[rows])
         curve = {f"{LOG_PX_SAMPLES}{size}": float(importance_bound(log_weights, size).mean())
                  for size in curve_sizes(settings.num_samples)}
@@ -141,6 +142,14 @@ def reliability(log_weights: np.ndarray) -> Reliability:
     ess = effective_sample_size(log_weights)
     tail = tail_index(log_weights)
     return Reliability(ess, tail, (ess < MIN_ESS) | ~(tail <= MAX_TAIL_INDEX))
+
+
+def unresolved(means: np.ndarray, stddevs: np.ndarray) -> np.ndarray:
+    """Whether a posterior [n, d] is narrower in some dimension than the steps between numbers of its type there, [n].
+
+    Its samples are then all alike, with weights that look equal.
+    """
+    return (stddevs < np.spacing(np.abs(means))).any(axis=1)
 
 
 def effective_sample_size(log_weights: np.ndarray) -> np.ndarray:

@@ -92,13 +92,16 @@ def unit_factors(factors: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.n
 
 def _bounds(references: np.ndarray) -> _Bounds:
     centre = references.mean(0, dtype=np.float64).astype(np.float32)
-    centred = references.astype(np.float32) - centre
+    centred = references.astype(np.float32)
+    centred -= centre
     norms = _squared_norms(centred)
     basis = _basis(centred, norms.sum())
     rounding = 2 * (centred.shape[1] + (centred if basis is None else basis).shape[1]) * 2.0**-24
     short, residual = _projected(centred, norms, basis, rounding)
-    rows = np.concatenate([-2 * short, -2 * residual, norms[:, None]], axis=1).astype(np.float32)
-    return _Bounds(centre, basis, np.ascontiguousarray(rows.T), float(np.sqrt(norms.max())), rounding)
+    columns = np.empty((short.shape[1] + 2, len(references)), np.float32)  # filled in place: it is of gigabytes
+    np.multiply(short.T, -2, out=columns[:-2])
+    columns[-2], columns[-1] = -2 * residual[:, 0], norms
+    return _Bounds(centre, basis, columns, float(np.sqrt(norms.max())), rounding)
 
 
 def _basis(centred: np.ndarray, total: float) -> np.ndarray | None:

@@ -108,8 +108,10 @@ def _make(finished: FinishedRun, name: str, settings: Settings, wanted: dict[str
         outcome_rules.check(outcome, name, finished)
     except ValueError as error:
         raise runs.RunError(f"{name} cannot be measured of {finished.run.path}: {error}") from error
-    _write(finished, outcome)
     measures = finished.run.read_measures()
+    if measures.get(finished.checkpoint, {}).pop(name, None) is not None:
+        finished.run.write_measures(measures)  # or a kill would leave the old record beside new values
+    _write(finished, outcome)
     entry = {**outcome.scalars, "settings": wanted, "seconds": round(time.monotonic() - started, 2)}
     measures.setdefault(finished.checkpoint, {})[name] = entry
     finished.run.write_measures(measures)  # the record comes last: without it, nothing counts as made

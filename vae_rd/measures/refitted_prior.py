@@ -91,9 +91,8 @@ def measure(run: FinishedRun, settings: RefittedPriorSettings) -> Outcome:
     scalars: dict[str, dict[str, float]] = {}
     per_example = {}
     for name, rows in scored.items():
-        codes, posteriors = run.codes(name, rows=rows), run.posteriors(name, rows)
-        log_posterior = information.posterior_log_density(codes, *posteriors)
-        log_prior = run.log_prior(name, rows, codes)
+        log_posterior = run.log_posterior(name, rows=rows)
+        log_prior = run.log_prior(name, rows, run.codes(name, rows=rows))
         refitted = {RATE_REFITTED + prior: log_posterior - logs[name] for prior, logs in found.items()}
         saved = {RATE_SAVED + prior: logs[name] - log_prior for prior, logs in found.items()}
         scalars[name] = means_with_errors(**refitted, **saved)
