@@ -284,7 +284,8 @@ def test_noise_that_codes_have_lost_is_in_no_number(exact_run, name):
     rate = log_q - scipy.stats.norm.logpdf(means).sum(1)
     parts = [outcome.per_example[name][part] for part in
              (("mutual_information", "marginal_kl") if name == "train" else ("novelty", "typicality"))]
-    np.testing.assert_allclose(sum(parts), rate, atol=0.02)  # the density at test codes is 10^-10^10 here, in float32
+    # The log density of the training mixture at test codes is down to -1e14, where float64 has steps of 0.016.
+    np.testing.assert_allclose(sum(parts), rate, atol=1e-4 if name == "train" else 0.02)
     if name == "train":
         scalars = outcome.scalars["train"]
         assert scalars["mutual_information"] == pytest.approx(np.log(400), abs=1e-5)

@@ -238,10 +238,12 @@ def test_a_full_disk_leaves_no_record(opened, run, monkeypatch):
 
 
 def test_values_of_other_images_are_not_mixed_in(opened, run):
-    arrays = opened.per_example("test")
+    _measure(opened, "neighbours")
+    arrays, before = opened.per_example("test"), run.read_measures()
     run.write_arrays(run.per_example("test"), arrays | {"index": arrays["index"] + 1})
     with pytest.raises(runs.RunError, match="must have the index of these images"):
-        _measure(opened, "neighbours")
+        _measure(opened, "neighbours", overwrite=True)
+    assert run.read_measures() == before
 
 
 def test_unknown_measures_are_refused_before_any_work(opened, run):

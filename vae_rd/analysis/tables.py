@@ -68,7 +68,7 @@ def finished(table: pd.DataFrame) -> pd.DataFrame:
 def trainings(table: pd.DataFrame) -> pd.DataFrame:
     """The rows of finished runs, each training once: without copies, and runs that were only evaluated differently.
 
-    The one that counts is that which most was measured of; of equals, the first.
+    The folder with the most measured values counts; of equals, the first by name.
     """
     rows = finished(table)
     known = rows.notna().sum(axis=1).groupby(rows["run"]).transform("sum")

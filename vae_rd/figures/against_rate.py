@@ -78,7 +78,7 @@ def squared_error_figure(curves: pd.DataFrame, hue: Sequence[str] = ("likelihood
             style.number_log_axis(axes.yaxis)
         panels[0][0].set_ylabel("squared error\n(mean over pixels)")
         kinds = [Line2D([], [], color="0.25", label=naming.PARTITIONS[name], **line) for name, line in lines.items()]
-        bars = Line2D([], [], linestyle="none", label=restarts.words(curves))
+        bars = Line2D([], [], linestyle="none", label=restarts.words(curves, quantities.MEAN_SQUARED_ERROR))
         style.legend_below(figure, [*_lines(looks), *kinds, rd_axes.star_handle(), bars])
     return figure
 

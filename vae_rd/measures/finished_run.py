@@ -116,19 +116,21 @@ class FinishedRun:
 
     def codes(self, partition: str, sample: int = 0, rows: np.ndarray | None = None) -> np.ndarray:
         """A posterior sample of the images at some rows, or at all: [n, latent_dim]; sample 0 is every evaluation's."""
-        (means, stddevs), index = self.posteriors(partition, rows), self.partition(partition).index
-        noise = random_streams.evaluation_noise(index if rows is None else index[rows], means.shape[1], sample)
-        return means + stddevs * noise.astype(self.dtype)
+        means, stddevs = self.posteriors(partition, rows)
+        return means + stddevs * self._noise(partition, sample, rows).astype(self.dtype)
 
     def log_posterior(self, partition: str, sample: int = 0, rows: np.ndarray | None = None) -> np.ndarray:
         """log q(z|x) at `codes` of the same arguments: [n] float64, nats.
 
         From the noise, as in training (`vae.log_posterior`): where a posterior is narrow, the codes have lost it.
         """
-        stddevs, index = self.posteriors(partition, rows).stddevs, self.partition(partition).index
-        noise = random_streams.evaluation_noise(index if rows is None else index[rows], stddevs.shape[1], sample)
+        noise, stddevs = self._noise(partition, sample, rows), self.posteriors(partition, rows).stddevs
         return -(0.5 * np.square(noise, dtype=np.float64) + 0.5 * np.log(2 * np.pi)
                  + np.log(stddevs, dtype=np.float64)).sum(-1)
+
+    def _noise(self, partition: str, sample: int, rows: np.ndarray | None) -> np.ndarray:
+        index = self.partition(partition).index
+        return random_streams.evaluation_noise(index if rows is None else index[rows], self.config.latent_dim, sample)
 
     def prior_of(self) -> Callable[[Any], Any]:
         """Images [n, height, width, channels] -> the prior of their codes, which leaves out what is their own."""

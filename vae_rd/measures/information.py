@@ -62,9 +62,10 @@ def measure(run: FinishedRun, settings: InformationSettings) -> Outcome:
         rows = run.rows(name, settings.query_images)
         codes, posteriors = run.codes(name, rows=rows), run.posteriors(name, rows)
         log_aggregate = aggregate_log_density(codes, *train, progress=run.progress)
+        log_posterior = run.log_posterior(name, rows=rows)
         if name == "train":
-            log_aggregate += _lost_noise(run, rows)
-        found = Information(run.log_posterior(name, rows=rows), log_aggregate, run.log_prior(name, rows, codes))
+            log_aggregate += lost_noise(log_posterior, codes, *posteriors)
+        found = Information(log_posterior, log_aggregate, run.log_prior(name, rows, codes))
         rate = run.per_example(name)["rate"][rows]
         parts = {MUTUAL_INFORMATION: found.mutual_information, MARGINAL_KL: found.marginal_kl}
         if name == "test":  # against the TRAINING mixture they are no information: how new, and how usual, codes are
@@ -74,21 +75,13 @@ def measure(run: FinishedRun, settings: InformationSettings) -> Outcome:
         by_dimension = rate_per_dimension(*posteriors, run.vae.prior())
         if by_dimension is not None:
             per_example[name] |= run.spread(name, rows, **{RATE_PER_DIMENSION: by_dimension})
-    codes, rows = run.codes("train"), np.arange(len(train.means))  # the minibatch estimate is of ALL training images
-    log_minibatch = minibatch_log_density(codes, *train, len(codes), settings.minibatch) + _lost_noise(run, rows)
-    estimate = Information(run.log_posterior("train"), log_minibatch, run.log_prior("train", rows, codes))
+    codes, log_posterior = run.codes("train"), run.log_posterior("train")  # the minibatch estimate is of ALL of them
+    log_minibatch = minibatch_log_density(codes, *train, len(codes), settings.minibatch)
+    estimate = Information(log_posterior, log_minibatch + lost_noise(log_posterior, codes, *train),
+                           run.log_prior("train", np.arange(len(codes)), codes))
     scalars["train"] |= {MUTUAL_INFORMATION + MINIBATCH: float(estimate.mutual_information.mean()),
                          MARGINAL_KL + MINIBATCH: float(estimate.marginal_kl.mean())}
     return Outcome(scalars, per_example)
-
-
-def _lost_noise(run: FinishedRun, rows: np.ndarray) -> np.ndarray:
-    """What log q(z|x) is more than at the training codes as they are rounded: [n] nats.
-
-    It is not near 0 only where a posterior is so narrow that log q(z) is that of the image's own component less log N.
-    """
-    rounded = posterior_log_density(run.codes("train", rows=rows), *run.posteriors("train", rows))
-    return run.log_posterior("train", rows=rows) - rounded
 
 
 MEASURE = Measure(
@@ -128,6 +121,19 @@ def posterior_log_density(codes: np.ndarray, means: np.ndarray, stddevs: np.ndar
     codes, means, stddevs = (np.asarray(values, np.float64) for values in (codes, means, stddevs))
     squares = np.square((codes - means) / stddevs).sum(-1)
     return -0.5 * squares - np.log(stddevs).sum(-1) - 0.5 * codes.shape[-1] * math.log(2 * math.pi)
+
+
+def lost_noise(log_posterior: np.ndarray, codes: np.ndarray, means: np.ndarray, stddevs: np.ndarray) -> np.ndarray:
+    """log q(z|x) of the unrounded codes less that of these, which are rounded: [n] nats.
+
+    It matters only where a posterior is so narrow that the image's own component makes up log q(z); adding it to log
+    q(z) of training codes is exact there. (`vae.minibatch_log_marginal`, in training, sets that component itself.)
+
+    Args:
+        log_posterior: [n], computed from the noise.
+        codes, means, stddevs: [n, d], row-aligned.
+    """
+    return log_posterior - posterior_log_density(codes, means, stddevs)
 
 
 def aggregate_log_density(codes: np.ndarray, means: np.ndarray, stddevs: np.ndarray,

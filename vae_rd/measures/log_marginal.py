@@ -4,7 +4,8 @@
 
 Where the encoder is narrower than the true posterior, which is what a small beta does, rare samples carry nearly all of
 the weight and the bound is many nats too low. Two signs are given: the effective sample size, and the tail index of the
-weights, which also shows it where it is hidden in a few dimensions. `annealed.py` holds the independent check.
+weights, which also shows it where it is hidden in a few dimensions. A posterior narrower than the steps between numbers
+is flagged by itself (`unresolved`). `annealed.py` holds the independent check.
 """
 
 import dataclasses

@@ -98,7 +98,7 @@ def _bounds(references: np.ndarray) -> _Bounds:
     basis = _basis(centred, norms.sum())
     rounding = 2 * (centred.shape[1] + (centred if basis is None else basis).shape[1]) * 2.0**-24
     short, residual = _projected(centred, norms, basis, rounding)
-    columns = np.empty((short.shape[1] + 2, len(references)), np.float32)  # filled in place: it is of gigabytes
+    columns = np.empty((short.shape[1] + 2, len(references)), np.float32)  # without a basis, gigabytes
     np.multiply(short.T, -2, out=columns[:-2])
     columns[-2], columns[-1] = -2 * residual[:, 0], norms
     return _Bounds(centre, basis, columns, float(np.sqrt(norms.max())), rounding)

@@ -38,7 +38,8 @@ def measure_run(finished_run: FinishedRun, names: Iterable[str], *,
 
     Raises:
         runs.RunError: if there is no such measure, it cannot be made of this run, its Outcome cannot be recorded, or
-            another process works on the run. What had been recorded before stays as it was.
+            another process works on the run. What had been recorded before stays as it was; only a
+            repetition that is killed while it writes leaves no record.
         ConfigError: if a measure has no such setting, or a value is no number, or below its least.
     """
     names = list(dict.fromkeys(names))
@@ -108,25 +109,34 @@ def _make(finished: FinishedRun, name: str, settings: Settings, wanted: dict[str
         outcome_rules.check(outcome, name, finished)
     except ValueError as error:
         raise runs.RunError(f"{name} cannot be measured of {finished.run.path}: {error}") from error
+    values = _with_others(finished, outcome)
     measures = finished.run.read_measures()
     if measures.get(finished.checkpoint, {}).pop(name, None) is not None:
         finished.run.write_measures(measures)  # or a kill would leave the old record beside new values
-    _write(finished, outcome)
+    _write(finished, values, outcome)
     entry = {**outcome.scalars, "settings": wanted, "seconds": round(time.monotonic() - started, 2)}
     measures.setdefault(finished.checkpoint, {})[name] = entry
     finished.run.write_measures(measures)  # the record comes last: without it, nothing counts as made
     log_measures(finished.run)
 
 
-def _write(finished: FinishedRun, outcome: Outcome) -> None:
-    """Values per image, pictures and other arrays, each file whole or not at all."""
-    run, suffix = finished.run, "" if finished.checkpoint == "last" else f"_{finished.checkpoint}"
+def _with_others(finished: FinishedRun, outcome: Outcome) -> dict[str, dict[str, np.ndarray]]:
+    """The outcome's values per image, by partition, with those that are there already."""
+    found = {}
     for partition, values in outcome.per_example.items():
         there = finished.per_example(partition)
         if not np.array_equal(there["index"], getattr(finished.split, partition).index):
-            raise runs.RunError(f"{run.per_example(partition, finished.checkpoint)} must have the index of these "
-                                "images (got another). Remove the run, and train it again.")
-        run.write_arrays(run.per_example(partition, finished.checkpoint), {**there, **values})
+            raise runs.RunError(f"{finished.run.per_example(partition, finished.checkpoint)} must have the index of "
+                                "these images (got another). Remove the run, and train it again.")
+        found[partition] = {**there, **values}
+    return found
+
+
+def _write(finished: FinishedRun, values: dict[str, dict[str, np.ndarray]], outcome: Outcome) -> None:
+    """Values per image, pictures and other arrays, each file whole or not at all."""
+    run, suffix = finished.run, "" if finished.checkpoint == "last" else f"_{finished.checkpoint}"
+    for partition, arrays in values.items():
+        run.write_arrays(run.per_example(partition, finished.checkpoint), arrays)
     for name, figure in outcome.pictures.items():
         with files.whole_file(run.picture(name + suffix)) as beside:
             figure.savefig(beside)

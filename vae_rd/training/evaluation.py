@@ -111,8 +111,8 @@ class Evaluator:
         `rate_terms=both` it is the run's own objective.
 
         The mean is over those images that ALL evaluations see. The last evaluation sees more of them: its mean over
-        those would be of other images than the means before. If none of the images that
-        are seen is in the selecting half, all of them select.
+        those would be of other images than the means before. If none of the images seen is in the selecting half, all
+        of them select.
         """
         test = values["test"]
         chosen = np.isin(test.index, self._selecting)
@@ -136,8 +136,10 @@ class Evaluator:
         if mixture is not None:
             codes = found.mean + found.stddev * random_streams.evaluation_noise(index, config.latent_dim)
             parts = (codes, mixture.mean[member], mixture.stddev[member])
-            diverged = not all(np.isfinite(values).all() for values in parts) or (parts[2] <= 0).any()  # it underflows
+            diverged = not all(np.isfinite(values).all() for values in parts) or (parts[2] <= 0).any()  # underflowed
             log_marginal = np.full(len(index), np.nan) if diverged else information.aggregate_log_density(*parts)
+            if name == "train":
+                log_marginal += information.lost_noise(found.log_posterior, codes, found.mean, found.stddev)
             penalty = {"mutual_information": found.log_posterior - log_marginal,
                        "marginal_kl": log_marginal - found.log_prior}[config.rate_terms]
         return PerExample(index, found.rate, found.distortion, objective(found.distortion, penalty, config.beta),
