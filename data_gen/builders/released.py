@@ -43,7 +43,7 @@ class TetrominoesReleased(Tetrominoes):
     @property
     def factor_ranges(self) -> tuple[tuple[float, float], ...]:
         """LOW and HIGH, which are not the paper's."""
-        return tuple((float(low), float(high)) for low, high in zip(LOW, HIGH))
+        return tuple(zip(LOW.tolist(), HIGH.tolist()))
 
     @property
     def unit_factors(self) -> np.ndarray:

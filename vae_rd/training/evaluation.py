@@ -138,7 +138,7 @@ class Evaluator:
             parts = (codes, mixture.mean[member], mixture.stddev[member])
             diverged = not all(np.isfinite(values).all() for values in parts) or (parts[2] <= 0).any()  # underflowed
             log_marginal = np.full(len(index), np.nan) if diverged else information.aggregate_log_density(*parts)
-            if name == "train":
+            if name == "train" and not diverged:
                 log_marginal += information.lost_noise(found.log_posterior, codes, found.mean, found.stddev)
             penalty = {"mutual_information": found.log_posterior - log_marginal,
                        "marginal_kl": log_marginal - found.log_prior}[config.rate_terms]
