@@ -6,16 +6,21 @@ import pickle
 import signal
 import socket
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from tests import commands
 from tests.conftest import IMAGE_SIZE, training
 from tests.outcomes import differences, outcome
 from tests.test_main import steps_in
 from vae_rd.config import Config
+from vae_rd.datasets import splits
 from vae_rd.storage import files, runs
+from vae_rd.training import devices, loop, signals
+from vae_rd.training.column import Column
 
 TINY = Config(split="cd_300", image_size=IMAGE_SIZE, hidden_units=16, latent_dim=4, batch_size=32, learning_rate=3e-3)
 CNN = Config(split="cd_300", image_size=IMAGE_SIZE, architecture="cnn", channels=4, latent_dim=4, batch_size=32,
@@ -33,10 +38,6 @@ def distance(one, other):
 
 def states_by_devices(config, steps, counts, jit, folder, out):
     """Trains a column of two on 1, 2, ... logical CPUs; writes {devices: (state, trace, rate, distortion)}."""
-    import tensorflow as tf
-
-    from vae_rd.datasets import splits
-    from vae_rd.training.column import Column
     cpu = tf.config.list_physical_devices("CPU")[0]
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * max(counts))
     split, found = splits.load(folder), {}
@@ -76,13 +77,8 @@ def test_logical_devices_give_what_one_gives(tmp_path, data_dir, config, steps, 
 
 def refuse_on_devices(batch_size, rate_terms, folder):
     """Tries to place a column on 4 logical CPUs; prints the refusal."""
-    import tensorflow as tf
-
-    from vae_rd.datasets import splits
-    from vae_rd.training.column import Column
     tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0],
                                                [tf.config.LogicalDeviceConfiguration()] * 4)
-    from vae_rd.training import devices
     config = TINY.replace(batch_size=batch_size, rate_terms=rate_terms)
     placement = devices.place(config, "mirrored", jit=False)
     try:
@@ -129,8 +125,8 @@ def wait_for_step(workers, runs_dir, step):
 
 def check_ended(workers, status):
     """Waits for both workers, which must end with this status."""
-    for worker in workers:
-        assert worker.wait().status == status, worker.text
+    found = [worker.wait().status for worker in workers]
+    assert found == [status] * len(workers), "\n".join(worker.text for worker in workers)
 
 
 @pytest.fixture(scope="module")
@@ -181,3 +177,31 @@ def test_both_workers_stop_when_one_is_asked_to(train, tmp_path):
     workers[1].signal(signal.SIGUSR1)  # not the chief
     check_ended(workers, 85)
     assert files.read_arrays(found[0].last_checkpoint)["progress.step"] >= 50
+
+
+class Exchanges:
+    """Stands in for a strategy: counts the sums over workers, and loses the other worker after the first."""
+
+    def __init__(self):
+        self.done = 0
+
+    def run(self, function):
+        return function()
+
+    def reduce(self, operation, parts, axis):
+        self.done += 1
+        if self.done > 1:
+            raise tf.errors.UnavailableError(None, None, "the other worker has left")
+        return parts
+
+
+@pytest.mark.parametrize("asked, step, exchanges", [(None, 10, 1), (signal.SIGUSR1, 10, 2), (None, 100, 2)])
+def test_a_worker_that_leaves_after_all_have_agreed_to_stop_is_not_lost(monkeypatch, asked, step, exchanges):
+    monkeypatch.setattr(loop, "_several_workers", lambda strategy: True)
+    training = object.__new__(loop.Training)
+    training.placement = devices.Placement(Exchanges(), chief=True, jit=False, stacked=False)
+    training.members, training.step, training.config = [SimpleNamespace(active=True)], step, Config(train_steps=100)
+    training.request = signals.Request()
+    training.request.number = asked
+    assert training._agree_on_stopping() == bool(asked)
+    assert training.placement.strategy.done == exchanges

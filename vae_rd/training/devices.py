@@ -18,6 +18,7 @@ from vae_rd.training import cluster, gpus
 
 # Tuned per process, XLA would choose other kernels, and a run that is continued would have other bits.
 XLA_FLAGS = "--xla_gpu_exclude_nondeterministic_ops=true --xla_gpu_autotune_level=0"
+LOST = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError)  # what a lost worker raises
 STRATEGIES = ("auto", "one_device", "mirrored", "multi_worker")
 
 
@@ -78,7 +79,7 @@ def lost_workers_named() -> Iterator[None]:
     """Replaces TensorFlow's error for a lost worker by a message that says what to do."""
     try:
         yield
-    except (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError) as error:
+    except LOST as error:
         if cluster.num_workers() == 1:
             raise
         raise runs.RunError("another worker of this training was lost, so this one ends too. Start the same command on "

@@ -170,17 +170,22 @@ class Training:
 
     def _agree_on_stopping(self) -> bool:
         """Whether to stop: all workers do if one was asked to. A member that ended on the chief ends everywhere."""
-        if _several_workers(self.placement.strategy):
-            told = [self.request.number is not None, *(self.placement.chief and member.active
-                                                       for member in self.members)]
-            parts = self.placement.strategy.run(lambda: tf.cast(told, tf.float32))
-            asked, *active = self.placement.strategy.reduce("SUM", parts, axis=None).numpy()
-            for member, count in zip(self.members, active):
-                member.active = member.active and count > 0
-            if asked and self.request.number is None:
-                self.request.number = signal.SIGTERM
-            return bool(asked)
-        return self.request.number is not None
+        if not _several_workers(self.placement.strategy):
+            return self.request.number is not None
+        asked, *active = self._sum_over_workers([self.request.number is not None, *(
+            self.placement.chief and member.active for member in self.members)])
+        for member, count in zip(self.members, active):
+            member.active = member.active and count > 0
+        if asked and self.request.number is None:
+            self.request.number = signal.SIGTERM
+        if asked or self.step == self.config.train_steps or not self._active():
+            with contextlib.suppress(*devices.LOST):  # none leaves before all have heard the sums
+                self._sum_over_workers([0])
+        return bool(asked)
+
+    def _sum_over_workers(self, numbers: list[float]) -> np.ndarray:
+        parts = self.placement.strategy.run(lambda: tf.cast(numbers, tf.float32))
+        return self.placement.strategy.reduce("SUM", parts, axis=None).numpy()
 
     def _save(self, state: dict[str, np.ndarray] | None = None) -> None:
         """Writes every active member's history and checkpoint; `state` is the column's, where known."""
