@@ -321,7 +321,7 @@ def test_unreliable_log_px_is_hollow_and_the_ceiling_named():
 
 def test_log_px_rises_with_the_number_of_samples():
     figure = drawn("log_likelihood").figures["log_px_samples"]
-    assert titles(figure) == ["1-layer MLP", "3-layer MLP"]
+    assert titles(figure) == [f"{naming.describe({'split': SCALE.small})}, {layers}-layer MLP" for layers in (1, 3)]
     for line in figure.axes[0].lines:
         assert list(line.get_xdata()) == [1, 10] and np.diff(line.get_ydata()) == pytest.approx(2)
 
@@ -330,7 +330,17 @@ def test_betas_whose_log_px_was_not_measured_are_not_in_the_key():
     points = drawn("log_likelihood").curves
     points = points[points["checkpoint"] == "last"].copy()
     points.loc[points["beta"] == 0.1, ["log_px_k1_mean", "log_px_k10_mean"]] = np.nan
-    assert key_of(against_beta.samples_figure(points)) == {"\u03b2 = 0.01", "\u03b2 = 1"}
+    assert key_of(against_beta.samples_figure(points)) == {"\u03b2 = 0.01", "\u03b2 = 1", "not to be trusted",
+                                                           "restarts: 3"}
+
+
+@pytest.mark.parametrize("flagged, hollow", [(0.2, True), (0.1, False)])
+def test_samples_of_images_that_are_flagged_are_hollow(flagged, hollow):
+    points = drawn("log_likelihood").curves
+    points = points[points["checkpoint"] == "last"].copy()
+    points["log_px_unreliable_mean"] = flagged
+    lines = [line for axes in against_beta.samples_figure(points).axes for line in axes.lines]
+    assert lines and {line.get_markerfacecolor() == "white" for line in lines} == {hollow}
 
 
 @pytest.mark.parametrize("unmeasured", [SCALE.small, SCALE.large])

@@ -23,6 +23,7 @@ LINEAR_UP_TO = 10.0  # the axis of what may be 0 and may be hundreds of nats, as
 TICKS = (-1000, -100, -10, -5, 0, 5, 10, 20, 50, 100, 200, 500, 1000)  # of such an axis
 _BAND = "where the mutual information must lie: max(0, log N \N{MINUS SIGN} D) to R"
 _GUIDE: dict[str, Any] = {"linewidth": 0.7, "linestyle": (0, (1, 1.5))}
+_FLAGGED: dict[str, Any] = {**style.FIRST_LINE, "markerfacecolor": "white"}
 
 
 def information_figure(curves: pd.DataFrame) -> Figure:
@@ -101,7 +102,7 @@ def log_px_figure(curves: pd.DataFrame) -> Figure:
                 axes.axhline(-floor.level, color="black", **_GUIDE)
         grid[0, 0].set_ylabel("test log p(x) (nats per image)")
         kinds = [(f"log p(x), importance sampling{_images(test, IMAGES)}", style.FIRST_LINE),
-                 ("not to be trusted", {**style.FIRST_LINE, "markerfacecolor": "white", "linestyle": "none"}),
+                 ("not to be trusted", {**_FLAGGED, "linestyle": "none"}),
                  (f"log p(x), AIS{_images(test, AIS_IMAGES)}", {"linestyle": "none", "marker": "x"}),
                  ("ELBO (all images)", {"linestyle": (0, (1, 1.2))})]
         coloured = [(label, {**looks, "marker": "o"}) for label, looks in _named(networks)]
@@ -122,7 +123,8 @@ def log_px_figure(curves: pd.DataFrame) -> Figure:
 def samples_figure(curves: pd.DataFrame) -> Figure:
     """log p(x) of test images against the number of importance samples, a panel per network and a line per beta.
 
-    A line that still rises at its right end has not converged. The smallest training set that was measured is drawn.
+    A line that still rises at its right end has not converged; one that is flat need not have, and is hollow where the
+    images are flagged. The smallest training set that was measured is drawn.
 
     Args:
         curves: rows of `tables.curves` for one checkpoint.
@@ -132,21 +134,24 @@ def samples_figure(curves: pd.DataFrame) -> Figure:
     test = curves[curves["partition"] == "test"].dropna(
         subset=[f"{quantities.LOG_PX_SAMPLES}{size}_mean" for size in sizes])  # betas and splits not measured
     test = test[test["num_train"] == test["num_train"].min()]
-    networks = list(test.groupby(["architecture", "num_layers"], sort=False))
+    networks = list(test.groupby(["split", *NETWORK], sort=False))
     betas = sorted(test["beta"].unique())
     colours = style.ordered_colours(len(betas))
     with matplotlib.rc_context(style.STYLE):
         figure, grid = beta_axes.grid(1, len(networks), True, pd.Series(sizes))
-        for axes, ((architecture, layers), points) in zip(grid[0], networks):
-            axes.set(title=naming.describe({"architecture": architecture, "num_layers": layers}),
+        for axes, (network, points) in zip(grid[0], networks):
+            axes.set(title=naming.describe(dict(zip(("split", *NETWORK), network))),
                      xlabel="importance samples per image")
             for beta, colour in zip(betas, colours):
                 rows = points[points["beta"] == beta]
                 means = [rows[f"{quantities.LOG_PX_SAMPLES}{size}_mean"].mean() for size in sizes]
-                axes.plot(sizes, means, color=colour, marker="o", markersize=2)
+                trusted = (rows.get(f"{quantities.UNRELIABLE}_mean", np.nan) <= quantities.TRUSTED).all()
+                axes.plot(sizes, means, color=colour, markersize=3, **style.FIRST_LINE if trusted else _FLAGGED)
         images = f"\nmean of {_counts(test[IMAGES])} images" if IMAGES in test else ""
         grid[0, 0].set_ylabel(f"test log p(x) (nats per image){images}")
-        beta_axes.key(figure, [(f"\u03b2 = {beta:g}", {"color": colour}) for beta, colour in zip(betas, colours)])
+        beta_axes.key(figure, [*((f"\u03b2 = {beta:g}", {"color": colour}) for beta, colour in zip(betas, colours)),
+                               ("not to be trusted", {**_FLAGGED, "linestyle": "none"})],
+                      f"restarts: {_counts(test[f'{quantities.LOG_PX_SAMPLES}{max(sizes)}_n'])}")
         beta_axes.finish(figure, grid)
     return figure
 
@@ -194,7 +199,7 @@ def measures_figure(curves: pd.DataFrame, measures: dict[str, str], partitions: 
         if len(partitions) > 1:
             lines += [(naming.PARTITIONS[partition], line)
                       for partition, line in zip(partitions, (style.FIRST_LINE, style.SECOND_LINE))]
-        beta_axes.key(figure, lines, restarts.words(rows, *measures))
+        beta_axes.key(figure, lines, restarts.words(rows, *measures), apart=len(looks) > 1)
         beta_axes.finish(figure, grid)
     return figure
 

@@ -81,21 +81,22 @@ def write_on_lines(axes: Axes, texts: dict[float, str]) -> None:
         labeller.place(text, places, fontsize=5.5, color="0.3")
 
 
-def key(figure: Figure, lines: Sequence[tuple[str, dict]], bars: str = "", band: str = "") -> None:
+def key(figure: Figure, lines: Sequence[tuple[str, dict]], bars: str = "", band: str = "", apart: bool = False) -> None:
     """The legend below the panels.
 
     Args:
         figure: of `grid`.
         lines: label and looks of each line; grey where they name no colour.
-        bars: what the bars are, from `restarts.words`.
+        bars: what the bars are, from `restarts.words`, or how many restarts there are.
         band: what a filled band is.
+        apart: whether `shifts` moved the points.
     """
     handles: list[Line2D | Patch] = [Line2D([], [], label=label, **{"color": "0.25", **looks})
                                      for label, looks in lines]
     if band:
         handles.append(Patch(color=style.COLOURS[0], alpha=0.15, label=band))
-    if bars:
-        handles.append(Line2D([], [], linestyle="none", label=bars))
+    handles += [Line2D([], [], linestyle="none", label=text)
+                for text in (bars, "points are moved along \u03b2 to keep curves apart" if apart else "") if text]
     style.legend_below(figure, handles)
 
 

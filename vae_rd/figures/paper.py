@@ -24,7 +24,7 @@ PARTS_BY_PRIOR: dict[str, tuple[dict[str, str], tuple[str, ...]]] = {
                      quantities.MARGINAL_KL: "marginal KL to\nthe run's own prior\n(nats; log above 10)"}, ("train",)),
     "gap": ({quantities.GAP: "gap in the objective,\ntest minus train\n(nats per image)",
              quantities.GAP_ENCODER: "the encoder's part\n(nats per image)",
-             quantities.GAP_DECODER: "the decoder's part\n(nats per image)"}, ("test",)),
+             quantities.GAP_DECODER: "the rest\n(nats per image)"}, ("test",)),
     "refitted": ({quantities.RATE_SAVED + quantities.MIXTURE: "rate saved by a\nrefitted mixture\n(nats; log above 10)",
                   quantities.RATE_SAVED + quantities.KERNEL: "rate saved by a\nrefitted kernel\n(nats; log above 10)"},
                  ("test", "train"))}

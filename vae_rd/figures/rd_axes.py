@@ -25,14 +25,16 @@ SAME_FLOOR = 1.0  # nats by which curves' floors may differ and still be drawn a
 class Floor(NamedTuple):
     """The lowest distortion that the likelihood and the targets allow, whatever the model."""
 
-    level: float  # nats per image
+    level: float  # nats per image; of several sets of images the lowest
+    highest: float
     is_density: bool
 
     @property
     def text(self) -> str:
-        """Its name and level."""
+        """Its name and level, or levels where they differ."""
         name = "perfect reconstruction" if self.is_density else "entropy floor"
-        return f"{name} {with_minus(f'{self.level:.1f}')}"
+        levels = dict.fromkeys(with_minus(f"{level:.1f}") for level in (self.level, self.highest))
+        return f"{name} {' to '.join(levels)}"
 
 
 class Series(NamedTuple):
@@ -146,14 +148,14 @@ def floor_of(points: pd.DataFrame) -> Floor | None:
     """The floor to draw for these rows of `tables.curves`: the one that all of them share, within SAME_FLOOR.
 
     None where they share none. Curves on different images have different floors (constant density: the smaller the set,
-    the more central its images), and a line at their mean would lie above what some curves may reach; so would any
-    line where some curves have no floor. None, too, for a floor of 0: it says only that probabilities are at most 1,
-    and the distortions may be thousands of nats above it.
+    the more central its images), and one line would say nothing of most of them; nor would any line where some curves
+    have no floor. None, too, for a floor of 0: it says only that probabilities are at most 1, and the distortions may be
+    thousands of nats above it.
     """
     floors = points["entropy_floor_mean"].to_numpy(float)
     if not floors.any() or not np.ptp(floors) <= SAME_FLOOR:  # of NaN: not
         return None
-    return Floor(float(floors.mean()), has_density(points))
+    return Floor(float(floors.min()), float(floors.max()), has_density(points))
 
 
 def has_density(points: pd.DataFrame) -> bool:
