@@ -49,7 +49,7 @@ class Dataset(abc.ABC):
 
     @abc.abstractmethod
     def images(self, index: np.ndarray) -> np.ndarray:
-        """uint8 [n, image_size, image_size, channels] of the images at a rising `index` [n]."""
+        """uint8 [n, image_size, image_size, channels] of the images at an ascending `index` [n]."""
 
     @functools.cached_property
     def factors(self) -> np.ndarray:
@@ -166,7 +166,7 @@ def _are_different_texts(value: Any) -> bool:
             and len(set(value)) == len(value))
 
 
-# What a class says of itself: the rule of each attribute, and whether a value keeps it.
+# The rule of each class attribute, and whether a value meets it.
 _RULES: dict[str, tuple[str, Callable[[Any, type[Dataset]], bool]]] = {
     "num_images": ("a whole number (int), 2 or more", lambda value, kind: _is_whole(value, 2)),
     "channels": ("a whole number (int), 1 or more", lambda value, kind: _is_whole(value, 1)),
@@ -184,7 +184,7 @@ _RULES: dict[str, tuple[str, Callable[[Any, type[Dataset]], bool]]] = {
 
 
 def check_class(name: str, kind: type[Dataset]) -> None:
-    """Refuses the class of a data set, before work starts, if what it says of itself cannot be; `name` is its key.
+    """Checks the attributes of a data set's class before any work starts; `name` is its key in DATASETS.
 
     Raises:
         ConfigError: naming the attribute, its rule and its value.
@@ -193,9 +193,9 @@ def check_class(name: str, kind: type[Dataset]) -> None:
         raise ConfigError(f"dataset={name} must be a subclass of Dataset that has a method images (got {kind!r}).")
     rules = {"name": ("its key in DATASETS, of small letters, digits and underscores",
                       lambda value, kind: value == name and re.fullmatch(DATASET_NAME, name)), **_RULES}
-    for attribute, (rule, keeps) in rules.items():
+    for attribute, (rule, meets) in rules.items():
         value = getattr(kind, attribute, None)
-        if not keeps(value, kind):
+        if not meets(value, kind):
             raise ConfigError(f"{attribute} of dataset={name} must be {rule} (got {value!r}). Set it in class "
                               f"{kind.__name__}.")
 
@@ -219,7 +219,7 @@ def check_factors(data: Dataset) -> None:
 
 
 def checked_images(data: Dataset, index: np.ndarray) -> np.ndarray:
-    """The images at a rising index, which are what `Dataset.images` must return.
+    """The images at an ascending index, which are what `Dataset.images` must return.
 
     Raises:
         ConfigError: saying what they must be, and the likely remedy.

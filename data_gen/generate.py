@@ -18,7 +18,7 @@ import tqdm
 from data_gen import randomness, split_folder
 from data_gen.builders import DATASETS
 from data_gen.dataset import Dataset, check_class, check_factors, checked_images
-from vae_rd.config import BINARIZATIONS, SPLIT_SIZES, ConfigError, DataSpec, canonical_split
+from vae_rd.config import BINARIZATIONS, NAMED_SIZES, ConfigError, DataSpec, canonical_split
 from vae_rd.datasets import records
 
 _SHARD_IMAGES = 8192  # images in a shard at most, unless --num_shards says otherwise
@@ -53,8 +53,8 @@ def check(spec: DataSpec) -> None:
 def all_splits(dataset: str, image_size: int = 32) -> list[str]:
     """Every named split that a data set can have: what `--split=all` makes."""
     check(DataSpec(dataset, "default", image_size))
-    names = ["default", "checkerboard", "official", *(f"cd_{size}" for size in SPLIT_SIZES if size != "82k"),
-             *(f"cv_{size}" for size in SPLIT_SIZES)]
+    names = ["default", "checkerboard", "official",
+             *(f"{kind}_{size}" for kind, sizes in NAMED_SIZES.items() for size in sizes)]
     possible = []
     for name in names:
         with contextlib.suppress(ConfigError):

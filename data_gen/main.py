@@ -1,6 +1,5 @@
 """Makes data sets on disk: python -m data_gen.main --dataset=tetrominoes --split=cd_25k --data_dir=data --seed=0."""
 
-
 from absl import flags
 
 from data_gen import generate
@@ -39,13 +38,13 @@ def _make_splits() -> None:
 def _draw_preview(path: str) -> None:
     from data_gen import preview  # Matplotlib takes longer to load than a small split to make
     preview.save(path, generate.open_dataset(_DATASET.value, _SEED.value, _IMAGE_SIZE.value,
-                                                       _RAW_DIR.value or f"{_DATA_DIR.value}/raw"))
+                                             _RAW_DIR.value or f"{_DATA_DIR.value}/raw"))
     print(f"{path} is drawn.")
 
 
 def main(argv: list[str]) -> None:
     """Does what the flags ask."""
-    with cli.opened(argv):
+    with cli.failures_in_words(argv):
         cli.import_modules(_IMPORT.value)
         if _PREVIEW.value:
             _draw_preview(_PREVIEW.value)

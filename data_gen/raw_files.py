@@ -113,10 +113,7 @@ def read_exactly(file: IO[bytes] | io.BufferedIOBase, count: int, path: pathlib.
 
 def _digest(file: io.BufferedIOBase, kind: str) -> str:
     """Checksum of what is left to read; no checksum where the compression is damaged."""
-    digest = hashlib.new(kind)
     try:
-        while block := file.read(_BLOCK):
-            digest.update(block)
+        return hashlib.file_digest(file, kind).hexdigest()
     except (EOFError, gzip.BadGzipFile, zlib.error):
         return "none: the compression is damaged"
-    return digest.hexdigest()

@@ -22,7 +22,7 @@ def make_split(name: str, unit_factors: np.ndarray | None, cells: np.ndarray | N
         seed: the data seed.
 
     Returns:
-        (train_index, test_index), each rising.
+        (train_index, test_index), each ascending.
 
     Raises:
         ConfigError: if the split needs factors and there are none, or if the size does not fit.

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from absl import flags
 
 PRELOADED = ["tensorflow", "tensorflow_probability", "keras", "vae_rd.training.train_and_measure", "data_gen.generate",
-             "vae_rd.figures.paper", "vae_rd.analysis.verdicts", "scipy.stats"]
+             "vae_rd.figures.drawings", "vae_rd.analysis.verdicts", "scipy.stats"]
 
 
 class Command:

@@ -117,7 +117,7 @@ WRONG_IMPORTS = [  # importer, imported; inside a function too
     ("vae_rd.main", "vae_rd.sweep"),
     ("vae_rd.analysis.tables", "vae_rd.export"),
     ("vae_rd.analysis.statistics", "vae_rd.analysis.tables"),
-    ("vae_rd.sweeps.experiments", "vae_rd.figures.paper"),
+    ("vae_rd.sweeps.experiments", "vae_rd.figures.drawings"),
     ("data_gen.generate", "vae_rd.model.vae"),
     ("data_gen.dataset", "data_gen.builders"),
 ]

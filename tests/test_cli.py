@@ -16,14 +16,14 @@ from vae_rd.storage.runs import RunError
 
 def ended(error: BaseException | None, argv=("program",)):
     """What the process would end with if the body of an entry point raised this."""
-    with pytest.raises(SystemExit) as caught, cli.opened(list(argv)):
+    with pytest.raises(SystemExit) as caught, cli.failures_in_words(list(argv)):
         if error is not None:
             raise error
     return caught.value.code
 
 
 def test_a_body_that_ends_well_is_left_alone():
-    with cli.opened(["program"]):
+    with cli.failures_in_words(["program"]):
         pass
 
 
@@ -68,7 +68,7 @@ def test_an_error_with_a_status_of_its_own_keeps_it(capsys):
 
 @pytest.mark.parametrize("error", [ValueError("shapes differ"), KeyError("rate"), ZeroDivisionError()])
 def test_an_error_of_ours_keeps_its_traceback(error):
-    with pytest.raises(type(error)), cli.opened(["program"]):
+    with pytest.raises(type(error)), cli.failures_in_words(["program"]):
         raise error
 
 

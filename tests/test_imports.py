@@ -137,10 +137,10 @@ def test_imports_are_part_of_the_name_only_where_there_are_some(monkeypatch):
     monkeypatch.setitem(sys.modules, "my_data", sys)
     config = Config(imports="my_parts,my_data")
     assert config == Config(imports="my_data,my_parts,my_data") and config.run_name != Config().run_name
-    assert Config.from_json(config.to_json()) == config
+    assert Config.from_dict(json.loads(config.to_json())) == config
     monkeypatch.delitem(sys.modules, "my_data")
     with pytest.raises(NotImported, match="got 'my_data'.. Try --import=my_data,my_parts; in Python, import"):
-        Config.from_json(config.to_json())
+        Config.from_dict(json.loads(config.to_json()))
 
 
 def test_modules_that_cannot_be_imported_are_refused_in_words(tmp_path, monkeypatch):

@@ -6,7 +6,6 @@
 """
 
 import contextlib
-import dataclasses
 import os
 import pathlib
 from collections.abc import Sequence
@@ -93,7 +92,7 @@ def measure(run: "FinishedRun | str | os.PathLike", names: Sequence[str], *, dat
         run: an opened run, or the directory of a finished one.
         names: of measures; `vae_rd.evaluate --help` lists them.
         data_dir: folder of the data sets.
-        overwrite: make measures again that are there.
+        overwrite: compute measures again that are there.
         progress: show bars.
         **settings: of the measures, such as `query_images=500`.
 
@@ -101,7 +100,8 @@ def measure(run: "FinishedRun | str | os.PathLike", names: Sequence[str], *, dat
         For each name what was recorded: {"train" | "test" | "run": {quantity: value}, "settings": {...}, ...}.
 
     Raises:
-        ConfigError: for a setting that none of the measures has, or a value that is no number, or below its least.
+        ConfigError: for a setting that none of the measures has, or a value that is not a number, or is below its
+            minimum.
         RunError: for an unknown measure, or a run that cannot be measured.
     """
     from vae_rd import measures
@@ -208,14 +208,13 @@ def _configs(configs: Any) -> list[Config]:
 
 def _by_measure(names: list[str], values: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """For each measure, the values of those settings that it has; a setting that none of them has is refused."""
-    from vae_rd.measures import MEASURES
-    fields = {name: [field.name for field in dataclasses.fields(MEASURES[name].settings)] for name in names
-              if name in MEASURES}
-    known = sorted({field for allowed in fields.values() for field in allowed})
+    from vae_rd.measures.registry import MEASURES, settings_by_measure
+    there = [name for name in names if name in MEASURES]  # what is not is refused by `measure_run`
+    known = sorted({setting for name in there for setting in MEASURES[name].setting_names})
     if unknown := [name for name in values if name not in known]:
         raise ConfigError(f"settings must be among {', '.join(known) or 'none at all'} with {', '.join(names)} (got "
                           f"{', '.join(unknown)}).")
-    return {name: {key: value for key, value in values.items() if key in allowed} for name, allowed in fields.items()}
+    return settings_by_measure(values, there)
 
 
 def _set_up(precision: str) -> None:

@@ -1,6 +1,7 @@
 """The networks, priors and likelihoods there are to choose from, with what is known of each without TensorFlow.
 
 Config takes the names from here, and cost estimates the sizes; the classes are in `vae_rd.model`, under the same names.
+The batch of evaluations is here as well: the memory estimate needs it too.
 """
 
 from collections.abc import Callable
@@ -94,8 +95,7 @@ PRIORS = {
 LIKELIHOODS = {
     "bernoulli": Likelihood("as in the paper", per_pixel=1, is_density=False),
     "continuous_bernoulli": Likelihood("its normalised density on [0, 1]", per_pixel=1, is_density=True),
-    "normal": Likelihood(f"of fixed scale {NORMAL_SCALE}", per_pixel=1,
-                         is_density=True),
+    "normal": Likelihood(f"of fixed scale {NORMAL_SCALE}", per_pixel=1, is_density=True),
     "normal_learned_scale": Likelihood("one learned scale, which beta changes too", per_pixel=1, is_density=True,
                                        num_parameters=1),
     "discretized_logistic": Likelihood("256 grey levels, a learned scale per pixel", per_pixel=2, is_density=False),

@@ -26,10 +26,8 @@ QUIET = "3"  # of TensorFlow's log levels: nothing
 _NEWS = re.compile(rb"I\d{4} |WARNING: All log messages before absl::InitializeLog")
 HELP = ("--help", "--helpfull", "--helpshort", "-help", "-h")
 _KINDS = {"int": "a whole number", "float": "a number", "bool": "true or false"}
-_REMEDIES = {errno.ENOSPC: "Make room, or name another folder", errno.EDQUOT: "Make room, or name another folder",
-             errno.EFBIG: "Make room, or name another folder",
-             errno.EACCES: "You need permission for it: get it, or name another folder",
-             errno.EPERM: "You need permission for it: get it, or name another folder",
+_REMEDIES = {**dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "Make room, or name another folder"),
+             **dict.fromkeys((errno.EACCES, errno.EPERM), "You need permission for it: get it, or name another folder"),
              errno.EROFS: "It cannot be written: name another folder"}
 _LATER: list[Callable[[], None]] = []  # definitions of flags that have to wait for --import
 _WRONG_PLACES = {errno.EISDIR: "is a folder where a file should be",
@@ -256,8 +254,8 @@ def _wrong_value(message: str) -> str:
 
 
 @contextlib.contextmanager
-def opened(argv: list[str]) -> Iterator[None]:
-    """The body of an entry point.
+def failures_in_words(argv: list[str]) -> Iterator[None]:
+    """Around the body of an entry point: failures that a user can mend end it with one line of words.
 
     Args:
         argv: what is left of the command line after its flags: the program's name alone, or it is refused.

@@ -27,9 +27,10 @@ STACKABLE_FIELDS = ("beta", "seed")  # the fields in which the members of one co
 _ALWAYS_NAMED = ("dataset", "split", "architecture", "num_layers", "beta", "seed")  # in every run's name
 _NEVER_NAMED = ("train_steps", "eval_every", "eval_images", "imports")  # how long and how observed: in the hash only
 
-# The paper's names stand for exactly these sizes (a table, no arithmetic). CD splits exist up to 65k.
+# The paper's names stand for exactly these sizes (a table, no arithmetic).
 SPLIT_SIZES = {"8k": 8192, "16k": 16384, "25k": 24576, "33k": 32768, "41k": 40960, "49k": 49152, "57k": 57344,
                "65k": 65536, "82k": 81920}
+NAMED_SIZES = {"cd": {name: size for name, size in SPLIT_SIZES.items() if name != "82k"}, "cv": SPLIT_SIZES}
 SPLIT_KINDS = {"default": "random halves",
                "checkerboard": "even and odd cells of a checkerboard over the factors",
                "official": "the partitions as distributed (data sets that have them)",
@@ -54,11 +55,12 @@ def canonical_split(name: str) -> str:
     if name in ("default", "checkerboard", "official"):
         return name
     kind, _, size = name.partition("_")
-    if kind in ("cd", "cv") and size in SPLIT_SIZES and not (kind == "cd" and size == "82k"):
+    named = NAMED_SIZES.get(kind, {})
+    if size in named:
         return name
-    if kind in ("cd", "cv") and re.fullmatch("[1-9][0-9]*", size):
-        short = {number: key for key, number in SPLIT_SIZES.items()}.get(int(size))
-        return name if short is None or (kind == "cd" and short == "82k") else f"{kind}_{short}"
+    if named and re.fullmatch("[1-9][0-9]*", size):
+        short = {number: key for key, number in named.items()}.get(int(size))
+        return f"{kind}_{short}" if short else name
     kinds = "; ".join(f"{known}: {meaning}" for known, meaning in SPLIT_KINDS.items())
     raise ConfigError(f"split must be of one of these kinds (got {name!r}): {kinds}. <size> is a whole number or one "
                       f"of {', '.join(SPLIT_SIZES)} (82k for cv only).")
@@ -129,8 +131,8 @@ class Config:
     prior: str = _field("standard_normal", f"p(z): {described(PRIORS)}")
     likelihood: str = _field("bernoulli", f"p(x|z): {described(LIKELIHOODS)}")
     beta: float = _field(1.0, "weight of the rate in the objective distortion + beta * rate, both in nats per image")
-    conditioning: str = _field("none", "what the networks are told besides their input: none, or beta (one training "
-                                       "for a range of betas; beta then says where it is evaluated)")
+    conditioning: str = _field("none", "what the networks are conditioned on: none, or beta (one training for a "
+                                       "range of betas; --beta then says where it is evaluated)")
     beta_range: str = _field("0.001,5", "lowest and highest beta that training with conditioning=beta draws, "
                                         "log-uniformly for each image")
     rate_terms: str = _field("both", "part of the rate that is penalised: both (the whole rate), mutual_information or "
@@ -151,6 +153,14 @@ class Config:
         object.__setattr__(self, "imports", _imported(self.imports))
         object.__setattr__(self, "split", canonical_split(self.split))
         object.__setattr__(self, "beta_range", _canonical_range(self.beta_range))
+        self._check_values()
+        if self.eval_every == self._default_eval_every:
+            object.__setattr__(self, "eval_every", None)
+        self._check_parts()
+        self._check_conditioning()
+
+    def _check_values(self) -> None:
+        """Each field by itself."""
         for name, table in (("architecture", NETWORKS), ("prior", PRIORS), ("likelihood", LIKELIHOODS)):
             _check(getattr(self, name) in table, name, f"one of {', '.join(table)}, or one that --import adds",
                    getattr(self, name))
@@ -169,8 +179,9 @@ class Config:
         for name in ("eval_every", "eval_images"):
             _check(getattr(self, name) is None or getattr(self, name) >= 1, name, "a whole number, 1 or more",
                    getattr(self, name))
-        if self.eval_every == self._default_eval_every:
-            object.__setattr__(self, "eval_every", None)
+
+    def _check_parts(self) -> None:
+        """Fields against what the architecture, the prior and the estimator of `rate_terms` need."""
         network = NETWORKS[self.architecture]
         for unused in {other.width for other in NETWORKS.values()} - {network.width}:
             _check(getattr(self, unused) == _defaults()[unused], unused,
@@ -192,9 +203,9 @@ class Config:
         _check(self.rate_terms != "mutual_information" or not PRIORS[self.prior].has_weights(self.latent_dim), "prior",
                "one without weights with rate_terms=mutual_information, which does not depend on the prior",
                self.prior)
-        self._check_conditioning()
 
     def _check_conditioning(self) -> None:
+        """Fields against what one training for a range of betas needs."""
         if self.conditioning == "none":
             unused = _defaults()["beta_range"]
             _check(self.beta_range == unused, "beta_range",
@@ -278,13 +289,12 @@ class Config:
         return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
 
     @classmethod
-    def from_json(cls, text: str) -> "Config":
-        """The Config of a `config.json`; fields that the text lacks take their defaults."""
-        return cls.from_dict(json.loads(text))
-
-    @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Config":
-        """A Config from a mapping; raises ConfigError for an unknown name, listing the known ones."""
+        """A Config from a mapping, as `config.json` holds it; fields that it lacks take their defaults.
+
+        Raises:
+            ConfigError: for an unknown name, listing the known ones.
+        """
         unknown = sorted(set(values) - set(_defaults()))
         if unknown:
             raise ConfigError(f"the fields of a Config must be among {', '.join(_defaults())} (got "

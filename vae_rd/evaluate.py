@@ -18,16 +18,16 @@ from vae_rd.measures.measure import Value
 from vae_rd.measures.registry import settings_by_measure
 from vae_rd.storage import runs
 
-_TEXTS = "; ".join(f"{name}: {measure.text}" for name, measure in MEASURES.items())
+_TEXTS = "\n".join(f"{name}: {measure.text}" for name, measure in MEASURES.items())
 _RUN = flags.DEFINE_multi_string("run", [], "directory of a finished run; several with commas, or by giving the flag "
                                  "again")
 _MEASURES = flags.DEFINE_list("measures", [name for name, measure in MEASURES.items() if measure.quick],
-                              f"measures to make, or all. {_TEXTS}")
+                              f"measures to compute, or all:\n{_TEXTS}")
 _CHECKPOINT = flags.DEFINE_enum("checkpoint", "last", runs.CHECKPOINT_NAMES, "weights to measure: of the last step, or "
                                 "of the best evaluation (early stopping)")
 _DATA_DIR, _PROGRESS, _IMPORT = cli.data_dir(), cli.progress(), cli.modules()
 _SETTINGS = cli.settings(MEASURES)
-_OVERWRITE = flags.DEFINE_bool("overwrite", False, "make measures again that have been made before")
+_OVERWRITE = flags.DEFINE_bool("overwrite", False, "compute measures again that have been computed before")
 
 
 def separate(paths: Iterable[str]) -> list[str]:
@@ -72,7 +72,7 @@ def measure_runs(paths: Iterable[str], names: Iterable[str], settings: Mapping[s
 
 def main(argv: list[str]) -> None:
     """Does what the flags ask."""
-    with cli.opened(argv):
+    with cli.failures_in_words(argv):
         cli.import_modules(_IMPORT.value)
         names = cli.measures(_MEASURES.value, MEASURES)
         paths = separate(_RUN.value)

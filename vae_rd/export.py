@@ -3,9 +3,10 @@
 Writes runs.csv (every run), rd_curves.csv (mean, spread and interval over restarts), rd.png and rd.pdf (the
 rate-distortion curves), and prints the rate-distortion table. With --experiment=figure3 it draws that figure of the
 paper from the runs of that experiment, with --claims it tests the paper's claims, with --gaps it adds an interval over
-images to each run's generalisation gap. --publish=results copies the small files of finished runs to results/runs and
-makes all their tables and figures; --from=results makes them again from what was published. Reads config.json,
-history.csv, results.json, measures.json and the arrays beside them, never event files, and needs no TensorFlow.
+images to each run's generalisation gap; --page writes pages to explore in a browser. --publish=results copies the small
+files of finished runs to results/runs and makes all their tables and figures; --from=results makes them again from what
+was published. Reads config.json, history.csv, results.json, measures.json and the arrays beside them, never event
+files, and needs no TensorFlow.
 """
 
 import os
@@ -26,11 +27,12 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
+_FACETS = ("dataset", "split", "likelihood")  # a panel for each combination, unless told otherwise
 _RUNS_DIR, _IMPORT = cli.runs_dir(), cli.modules()
 _OUT_DIR = flags.DEFINE_string("out_dir", "figures", "folder to write tables and figures to")
 _WHERE = flags.DEFINE_list("where", [], "keep the runs that meet all conditions column=value (columns of runs.csv, as "
                            "in split=cv_16k,num_layers=3); several values of one column are alternatives")
-_FACET = flags.DEFINE_list("facet", ["dataset", "split", "likelihood"], "a panel for each combination of these columns")
+_FACET = flags.DEFINE_list("facet", list(_FACETS), "a panel for each combination of these columns")
 _CHECKPOINT = flags.DEFINE_enum("checkpoint", "last", CHECKPOINT_NAMES, "state of the runs to draw: after the last "
                                 "step, or early-stopped (its test curve is over the half that did not select)")
 _RATE_AXIS = flags.DEFINE_enum("rate_axis", "auto", ("auto", "linear", "log"), "scale of the rate axis; auto: log "
@@ -41,12 +43,9 @@ _SCALE = flags.DEFINE_enum("scale", None, list(experiments.SCALES), "scale of --
 _CLAIMS = flags.DEFINE_bool("claims", False, "test the paper's claims instead, and write claims.csv")
 _GAPS = flags.DEFINE_bool("gaps", False, "also write gaps.csv: each run's test minus training distortion with its 95% "
                           "interval over images (about 2 s a run)")
-
-_PAGE = flags.DEFINE_bool("page", False, "Write pages to explore in a browser instead: one HTML file for each of "
+_PAGE = flags.DEFINE_bool("page", False, "write pages to explore in a browser instead: one HTML file for each of "
                           "--experiment (default: for every experiment that has finished runs), named after it; with "
-                          "--checkpoint=best of the early-stopped weights, as <experiment>_best.html.")
-
-
+                          "--checkpoint=best of the early-stopped weights, as <experiment>_best.html")
 _PUBLISH = flags.DEFINE_string("publish", None, "copy the small files of finished runs to <publish>/runs, and make the "
                                "tables, figures and verdicts of all runs there, in <publish>")
 _FROM = flags.DEFINE_string("from", None, "rebuild the tables, figures and verdicts from the runs in <from>/runs")
@@ -54,25 +53,15 @@ _FROM = flags.DEFINE_string("from", None, "rebuild the tables, figures and verdi
 
 def main(argv: list[str]) -> None:
     """Reads the flags and exports."""
-    with cli.opened(argv):
+    with cli.failures_in_words(argv):
         cli.import_modules(_IMPORT.value)
         results = pathlib.Path(_PUBLISH.value or _FROM.value or _OUT_DIR.value)
         for folder in (results, results / published.RUNS, results / "figures"):
             remove_abandoned(folder)
-        from vae_rd.analysis.tables import collect, left_out, remarks, where
-        if _PUBLISH.value:
-            _refuse_ignored("publish", used=("runs_dir", "where"))
-            names = set(where(collect(_RUNS_DIR.value), _WHERE.value)["run"]) if _WHERE.value else None
-            done = published.publish(_RUNS_DIR.value, _PUBLISH.value, names)
-            for name in done.changed:
-                print(f"published: {name}")
-            for name, reason in done.left_out.items():
-                print(f"left out: {name}: {reason}")
-        elif _FROM.value:
-            _refuse_ignored("from")
-        if results_dir := _PUBLISH.value or _FROM.value:
+        if results_dir := _results_folder():
             export_results(results_dir, _SCALE.value)
             return
+        from vae_rd.analysis.tables import collect, left_out, remarks, where
         for name in _EXPERIMENT.value:
             experiments.experiment(name)  # refuses unknown names before any work
         runs_dir, out_dir = pathlib.Path(_RUNS_DIR.value), pathlib.Path(_OUT_DIR.value)
@@ -87,7 +76,7 @@ def main(argv: list[str]) -> None:
         elif _CLAIMS.value:
             export_claims(table, runs_dir, out_dir, _SCALE.value)
         elif _EXPERIMENT.value:
-            from vae_rd.figures.paper import fullest_scale
+            from vae_rd.figures.drawings import fullest_scale
             for name in _EXPERIMENT.value:
                 wanted = experiments.experiment(name, _SCALE.value or fullest_scale(table, name))
                 export_experiment(table, wanted, runs_dir, out_dir, _RATE_AXIS.value)
@@ -95,6 +84,23 @@ def main(argv: list[str]) -> None:
             export_curves(table, runs_dir, out_dir, _FACET.value, _CHECKPOINT.value, _RATE_AXIS.value)
         if _GAPS.value:
             export_gaps(table, runs_dir, out_dir)
+
+
+def _results_folder() -> str | None:
+    """The folder that --publish or --from names, after publishing runs to it; None if neither flag is given."""
+    if not _PUBLISH.value:
+        if _FROM.value:
+            _refuse_ignored("from")
+        return _FROM.value
+    from vae_rd.analysis.tables import collect, where
+    _refuse_ignored("publish", used=("runs_dir", "where"))
+    names = set(where(collect(_RUNS_DIR.value), _WHERE.value)["run"]) if _WHERE.value else None
+    done = published.publish(_RUNS_DIR.value, _PUBLISH.value, names)
+    for name in done.changed:
+        print(f"published: {name}")
+    for name, reason in done.left_out.items():
+        print(f"left out: {name}: {reason}")
+    return _PUBLISH.value
 
 
 def _refuse_ignored(mode: str, used: Sequence[str] = ()) -> None:
@@ -107,8 +113,7 @@ def _refuse_ignored(mode: str, used: Sequence[str] = ()) -> None:
 
 
 def export_curves(table: "pd.DataFrame", runs_dir: str | os.PathLike, out_dir: str | os.PathLike,
-                  facet: Sequence[str] = ("dataset", "split", "likelihood"), checkpoint: str = "last",
-                  rate_axis: str = "auto") -> None:
+                  facet: Sequence[str] = _FACETS, checkpoint: str = "last", rate_axis: str = "auto") -> None:
     """Writes the tables of all runs and their curves in one figure; prints the curves.
 
     Args:
@@ -123,7 +128,7 @@ def export_curves(table: "pd.DataFrame", runs_dir: str | os.PathLike, out_dir: s
         TableError: for an unknown column, several likelihoods in a panel, or if no run has finished.
     """
     from vae_rd.analysis import tables
-    from vae_rd.figures import paper, rd_curves
+    from vae_rd.figures import drawings, rd_curves
     unknown = [name for name in facet if name not in tables.POINT_COLUMNS]
     if unknown:
         raise tables.TableError(f"facet must be one or more of {', '.join(tables.POINT_COLUMNS)} "
@@ -134,7 +139,7 @@ def export_curves(table: "pd.DataFrame", runs_dir: str | os.PathLike, out_dir: s
     chosen = points[points["checkpoint"] == checkpoint]
     print(tables.as_text(chosen, partitions))
     figure = rd_curves.rd_figure(chosen, facet, partitions=partitions, rate_axis=rate_axis)
-    paper.mark_smoke(figure, chosen)
+    drawings.mark_smoke(figure, chosen)
     _write_figure(figure, out, "rd")
     print(f"{tables.finished(table)['run'].nunique()} finished runs; see {out / 'rd.png'}, {out / 'rd.pdf'}, "
           f"{out / 'rd_curves.csv'} and {out / 'runs.csv'}")
@@ -168,9 +173,9 @@ def export_experiment(table: "pd.DataFrame", wanted: experiments.Experiment, run
         TableError: if none of its runs has finished.
     """
     from vae_rd.analysis import tables
-    from vae_rd.figures import paper
-    drawn = paper.draw(table, wanted, runs_dir, rate_axis)
-    lacking = paper.missing(table, wanted)
+    from vae_rd.figures import drawings
+    drawn = drawings.draw(table, wanted, runs_dir, rate_axis)
+    lacking = drawings.missing(table, wanted)
     total, out = len(wanted.configs), pathlib.Path(out_dir)
     print(f"{wanted.name} at scale {wanted.scale}: {total - len(lacking)} of {total} runs finished")
     for line in [*(f"missing: {run}" for run in lacking), *drawn.notes]:
@@ -186,36 +191,36 @@ def export_results(results_dir: str | os.PathLike, scale: str | None = None) -> 
     """Makes the tables, figures and verdicts of published runs.
 
     Args:
-        results_dir: holds `runs`; gets runs.csv, rd_curves.csv, rd_table.txt and claims.csv, in `figures` an
-            overview of the curves and the figures of every experiment, as far as its parts are complete
-            (`paper.complete_parts`). What it has of a README.md and of pages to explore (figure3.html) is made anew: of
-            the first the tables.
+        results_dir: holds `runs`; gets runs.csv, rd_curves.csv, rd_table.txt and claims.csv, in `figures` an overview
+            of the curves and the figures of every experiment, as far as its parts are complete
+            (`drawings.complete_parts`). What it has of a README.md and of pages to explore (figure3.html) is made anew:
+            of the first the tables.
         scale: of the experiments; None: of each the one with the most finished runs.
 
     Raises:
         TableError: if no run has finished.
     """
-    from vae_rd.analysis import summary, tables
-    from vae_rd.figures import paper
+    from vae_rd.analysis import readme_tables, tables
+    from vae_rd.figures import drawings
     results = pathlib.Path(results_dir)
     runs_dir, figures_dir = results / published.RUNS, results / "figures"
     table = tables.collect(runs_dir)
     points = _write_tables(table, runs_dir, results)
     last = points[points["checkpoint"] == "last"]
     write_text(results / "rd_table.txt", tables.as_text(last) + "\n")
-    _write_figure(paper.overview(last), figures_dir, "rd")
+    _write_figure(drawings.overview(last), figures_dir, "rd")
     for name in experiments.names():
-        wanted = experiments.experiment(name, scale or paper.fullest_scale(table, name))
-        wanted = paper.complete_parts(table, wanted)
+        wanted = experiments.experiment(name, scale or drawings.fullest_scale(table, name))
+        wanted = drawings.complete_parts(table, wanted)
         if wanted.configs:
             export_experiment(table, wanted, runs_dir, figures_dir)
             if (results / f"{name}.html").is_file():
-                rows = table["run"].isin(set(tables.folders(table, wanted.configs).values()))
+                rows = table["run"].isin(set(tables.finished_names(table, wanted.configs).values()))
                 export_pages(table[rows], runs_dir, results, [name], wanted.scale, all_runs=table)
     judged = export_claims(table, runs_dir, results, scale)
     readme = results / "README.md"
     if readme.is_file():
-        write_text(readme, summary.fill(readme.read_text(), table, points, judged, runs_dir))
+        write_text(readme, readme_tables.fill(readme.read_text(), table, points, judged, runs_dir))
 
 
 def export_pages(table: "pd.DataFrame", runs_dir: str | os.PathLike, out_dir: str | os.PathLike,
@@ -237,8 +242,8 @@ def export_claims(table: "pd.DataFrame", runs_dir: str | os.PathLike, out_dir: s
         The claims table.
     """
     from vae_rd.analysis import paired, verdicts
-    from vae_rd.figures import paper
-    scale = scale or paper.fullest_scale(table, *experiments.names())
+    from vae_rd.figures import drawings
+    scale = scale or drawings.fullest_scale(table, *experiments.names())
     judged = verdicts.evaluate(table, scale, paired.images_of(runs_dir))
     path = pathlib.Path(out_dir) / "claims.csv"
     write_text(path, judged.to_csv(index=False))

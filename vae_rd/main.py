@@ -37,13 +37,13 @@ def _define_config_flags() -> None:
 
 
 _define_config_flags()
-_STRATEGY = flags.DEFINE_enum("strategy", "auto", ["auto", "one_device", "mirrored", "multi_worker"],
+_STRATEGY = flags.DEFINE_enum("strategy", "auto", cluster.STRATEGIES,
                               "devices: one, all GPUs of this machine, all tasks of an srun step or TF_CONFIG, or "
                               "(auto) all that there are, which share each batch; one is faster for small models")
 _JIT = flags.DEFINE_enum("jit", "auto", ["auto", "on", "off"],
                          "compile the step by XLA (auto: where it was measured faster)")
 _THREADS = flags.DEFINE_integer("num_threads", None, "threads per operation (default: the cores of this process)", 1)
-_MEASURES = flags.DEFINE_list("measures", [], f"measures to make at the end, among {', '.join(MEASURES)}, or all")
+_MEASURES = flags.DEFINE_list("measures", [], f"measures to compute at the end, among {', '.join(MEASURES)}, or all")
 _SETTINGS = cli.settings(MEASURES)
 _CONTINUE = flags.DEFINE_string("continue_from", None, "directory of a finished run to continue to more --train_steps")
 _DATA_DIR, _RAW_DIR, _RUNS_DIR = cli.data_dir(), cli.raw_dir(), cli.runs_dir()
@@ -57,7 +57,7 @@ def configs(values: Mapping[str, Any]) -> list[Config]:
         values: by field of Config; for beta and seed a list of texts.
 
     Raises:
-        ConfigError: for a value that cannot be.
+        ConfigError: for a value that is not allowed.
     """
     lists = [[_number(name, text) for text in values[name] or [""]] for name in _LISTS]
     return [Config(**(dict(values) | dict(zip(_LISTS, combination)))) for combination in itertools.product(*lists)]
@@ -91,7 +91,7 @@ def train(column: Sequence[Config], *, data_dir: str | os.PathLike = "data", raw
     Args:
         column: Configs that differ in beta and seed only.
         data_dir, raw_dir, runs_dir: folders of data sets, of original files and of runs.
-        strategy: one of `devices.STRATEGIES`.
+        strategy: one of `cluster.STRATEGIES`.
         jit: compile by XLA; None: where it was measured faster.
         num_threads: per operation; None: the cores of this process.
         measures: to make at the end.
@@ -155,7 +155,7 @@ def report(column: Sequence[Config], runs_dir: str | os.PathLike) -> Iterator[st
 
 def main(argv: list[str]) -> None:
     """Does what the flags ask."""
-    with cli.opened(argv):
+    with cli.failures_in_words(argv):
         imports = cli.import_modules(_IMPORT.value)
         measures = cli.measures(_MEASURES.value, MEASURES)
         settings = settings_by_measure(cli.given(_SETTINGS))

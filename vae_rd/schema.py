@@ -5,6 +5,7 @@ four files that are read need six rules, and jsonschema would bring five package
 remedy.
 """
 
+import hashlib
 import json
 import math
 from collections.abc import Callable
@@ -21,6 +22,11 @@ def parse(content: str | bytes) -> dict[str, Any]:
         raise ValueError("it is nested too deeply") from error
     require(isinstance(value, dict), "it is not a JSON object")
     return value
+
+
+def checksum(content: dict[str, Any]) -> str:
+    """sha256 of a JSON object's content, with which our files end."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def require(holds: bool, words: str) -> None:

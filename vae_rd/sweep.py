@@ -14,7 +14,7 @@ _EXPERIMENT = flags.DEFINE_list("experiment", None, f"one or several of {', '.jo
 _SCALE = flags.DEFINE_enum("scale", experiments.DEFAULT_SCALE, list(experiments.SCALES),
                            "smoke (minutes), laptop (hours), tenth (days: the paper's sizes, a tenth of its "
                            "steps), paper (the full protocol)")
-_LIST = flags.DEFINE_bool("list", False, "print the runs and what they cost, and stop")
+_LIST = flags.DEFINE_bool("list", False, "print the runs and what they cost, and exit")
 _STATUS = flags.DEFINE_bool("status", False, "print the progress of all runs, wherever they are trained, and exit")
 _TASK = flags.DEFINE_integer("task", 0, "number of the part to run, from 0", 0)
 _NUM_TASKS = flags.DEFINE_integer("num_tasks", 1, "parts that the experiment is cut into; may change between calls", 1)
@@ -23,7 +23,7 @@ _COLUMN_SIZE = flags.DEFINE_string("column_size", "auto", "runs trained together
                                                           "memory allows")
 _STRATEGY = flags.DEFINE_enum("strategy", "auto", ["auto", "one_device", "mirrored"],
                               "devices of a worker: one, or all GPUs of this machine (mirrored, with one worker)")
-_MEASURE = flags.DEFINE_bool("measure", True, "make the measures that the experiment needs")
+_MEASURE = flags.DEFINE_bool("measure", True, "compute the measures that the experiment needs")
 _COLUMN = flags.DEFINE_integer("column", None, "for the workers: train this one column in this process", 0)
 _SHARING = flags.DEFINE_integer("sharing", None, "for the workers: how many of them share a GPU's memory", 1)
 _DATA_DIR, _RAW_DIR, _RUNS_DIR = cli.data_dir(), cli.raw_dir(), cli.runs_dir()
@@ -42,7 +42,7 @@ def _column_size(text: str) -> int | None:
 
 def main(argv: list[str]) -> None:
     """Does what the flags ask."""
-    with cli.opened(argv):
+    with cli.failures_in_words(argv):
         cli.import_modules(_IMPORT.value)
         sweep = Sweep(_EXPERIMENT.value or (), scale=_SCALE.value, task=_TASK.value, num_tasks=_NUM_TASKS.value,
                       workers=_WORKERS.value, column_size=_column_size(_COLUMN_SIZE.value), runs_dir=_RUNS_DIR.value,

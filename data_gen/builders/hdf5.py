@@ -15,7 +15,7 @@ def open_hdf5(path: pathlib.Path, shapes: dict[str, tuple[int, ...]]) -> Any:
     """An open h5py.File whose arrays have these shapes.
 
     Raises:
-        RecordsError: if it is no HDF5 file, or holds other arrays.
+        RecordsError: if it is not an HDF5 file, or holds other arrays.
     """
     import h5py  # only where such a file is read: not for --help
     try:
@@ -32,14 +32,14 @@ def open_hdf5(path: pathlib.Path, shapes: dict[str, tuple[int, ...]]) -> Any:
 
 
 def read_blocks(array: Any, index: np.ndarray, convert: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-    """The rows of an array on disk at a rising index, converted block by block.
+    """The rows of an array on disk at an ascending index, converted block by block.
 
     Whole blocks are read, in order and along the file's own chunks: picking single rows would decompress each chunk
     many times over.
 
     Args:
         array: h5py.Dataset [N, ...].
-        index: rising [n].
+        index: ascending [n].
         convert: is given the rows wanted from one block, uint8 [k, ...], and returns what is kept of them.
     """
     chunk = array.chunks[0] if array.chunks else 1

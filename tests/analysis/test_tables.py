@@ -199,7 +199,7 @@ def test_a_training_counts_once_and_the_other_folder_is_named(runs_dir, changes)
     """
     before = tables.curves(tables.collect(runs_dir))
     config = SMALL.replace(beta=1.0, seed=1)
-    first = tables.folders(tables.collect(runs_dir), [config])[config]
+    first = tables.finished_names(tables.collect(runs_dir), [config])[config]
     if changes:
         again = fabricate_run(runs_dir, config.replace(**changes)).path
     else:

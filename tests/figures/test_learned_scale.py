@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tests.fabricate import fabricate_table, metrics
-from vae_rd.figures import paper
+from vae_rd.figures import drawings
 from vae_rd.sweeps.experiments import experiment
 
 RATE = 20  # nats per image at beta = 1
@@ -26,7 +26,7 @@ def point(config, partition, checkpoint):
 def figure():
     """The likelihoods' figure of scales."""
     wanted = experiment("likelihoods", "smoke")
-    return paper.draw(fabricate_table(list(wanted.configs), point), wanted, "nowhere").figures["likelihoods_scale"]
+    return drawings.draw(fabricate_table(list(wanted.configs), point), wanted, "nowhere").figures["likelihoods_scale"]
 
 
 def test_only_likelihoods_with_a_scale_are_drawn_a_column_per_network(figure):

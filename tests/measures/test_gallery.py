@@ -78,4 +78,4 @@ def test_images_that_are_all_alike():
     """No test image is new, and all have one distortion."""
     found = gallery.by_distance(np.zeros(5), np.full(5, 7.0), bins=4)
     assert found.counts.sum() == 5 and found.mean_distortion[0] == 7
-    np.testing.assert_array_equal(gallery.spread(np.zeros(5)), np.arange(5))
+    np.testing.assert_array_equal(gallery.near_to_far(np.zeros(5)), np.arange(5))

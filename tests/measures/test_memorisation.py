@@ -8,6 +8,7 @@ import scipy.special
 import scipy.stats
 
 from vae_rd.measures import memorisation
+from vae_rd.measures.progress import silent
 
 
 @pytest.fixture
@@ -102,7 +103,7 @@ def test_fewer_test_images_than_training_images_are_no_control(num_test, control
             (("train", 40), ("test", num_test))}
 
     class Run:
-        progress = None
+        progress = staticmethod(silent)
         partition = staticmethod(lambda name: types.SimpleNamespace(images=sets[name]))
         rows = staticmethod(lambda name, size: np.arange(min(size, len(sets[name]))))
         posteriors = staticmethod(lambda name: (np.zeros((40, 2)), np.ones((40, 2))))

@@ -1,5 +1,6 @@
 """The experiments: counts by hand, shared runs, valid Configs, laptop and smoke within their hours."""
 
+import json
 import subprocess
 import sys
 
@@ -28,7 +29,7 @@ def test_every_experiment_of_the_paper_has_its_count():
 def test_runs_are_distinct_and_named_alike_everywhere(name, scale):
     chosen = experiment(name, scale)
     assert len(set(chosen.run_names)) == len(chosen.configs) == len(set(chosen.configs))
-    assert all(Config.from_json(config.to_json()) == config for config in chosen.configs)
+    assert all(Config.from_dict(json.loads(config.to_json())) == config for config in chosen.configs)
 
 
 def test_the_paper_scale_is_the_protocol():

@@ -228,7 +228,7 @@ def test_the_time_left_follows_the_pace_of_the_runs_so_far(tmp_path):
 def test_a_run_in_training_counts_by_its_steps_and_its_share_of_the_column(tmp_path):
     config = CONFIGS[0]
     run = fabricate_run(tmp_path, config, status="unfinished")  # history up to half of the steps, in 0.01 s each
-    state = states.read(run, config, members=4)
+    state = states.read_state(run, config, members=4)
     assert (state.status, state.share, state.to_train) == ("unfinished", 0.5, 0.5)
     assert state.seconds == pytest.approx(0.01 * 0.5 * config.train_steps / 4)
     ratio, told = states.pace({config: state})
@@ -240,7 +240,7 @@ def test_members_of_a_column_share_its_seconds(tmp_path):
     run = fabricate_run(tmp_path, CONFIGS[0])
     results = json.loads(run.results.read_text())
     ending.end(run, results | {"column": [config.run_name for config in CONFIGS[:3]]})
-    assert states.read(run, CONFIGS[0]).seconds == results["wall_seconds"] / 3
+    assert states.read_state(run, CONFIGS[0]).seconds == results["wall_seconds"] / 3
 
 
 def test_a_damaged_run_is_a_failed_one_and_named(tmp_path):

@@ -290,9 +290,9 @@ def test_the_evaluated_objective_has_the_exact_part_of_the_rate(finish, tmp_path
         noise = random_streams.evaluation_noise(partition.index, 4)
         codes = mean + stddev * noise
         densities = scipy.stats.norm.logpdf(codes[:, None], means, stddevs).sum(2)  # each code under each training code
-        log_marginal = scipy.special.logsumexp(densities, axis=1) - np.log(300)
-        parts = {"mutual_information": scipy.stats.norm.logpdf(codes, mean, stddev).sum(1) - log_marginal,
-                 "marginal_kl": log_marginal - scipy.stats.norm.logpdf(codes).sum(1)}
+        log_aggregate = scipy.special.logsumexp(densities, axis=1) - np.log(300)
+        parts = {"mutual_information": scipy.stats.norm.logpdf(codes, mean, stddev).sum(1) - log_aggregate,
+                 "marginal_kl": log_aggregate - scipy.stats.norm.logpdf(codes).sum(1)}
         expected = distortion.mean() + 2.0 * parts[part].mean()
         assert run.read_results()[name]["objective"] == pytest.approx(expected, rel=1e-4)
     middle = [row for row in run.read_history() if row["step"] == 20]
@@ -755,7 +755,7 @@ def test_data_that_are_not_there_are_named(finish, tmp_path):
 
 def test_only_finished_runs_of_these_data_are_opened(finish, tmp_path, monkeypatch, pair, data_dir):
     run = begun(finish, tmp_path, monkeypatch)
-    with pytest.raises(runs.RunError, match="must be a finished run .it is unfinished.. Train it to its end"):
+    with pytest.raises(runs.RunError, match="must be a finished run .it is unfinished.. Finish its training first"):
         finished_run.open_run(run.path, data_dir)
     with pytest.raises(runs.RunError, match="checkpoint must be one of last, best .got 'first'"):
         finished_run.open_run(pair[0].path, data_dir, "first")

@@ -32,7 +32,7 @@ Tetrominoes.
   (two standard errors), and these images are in no interval.
 - C4 and C5 compare excess D (above the entropy floor, which differs between splits) as a share of D, by their older
   margins; those of saturation in C8 are older too. Where the likelihood is a density nothing is tested: D may be
-  negative, and is no quantity to take a share of. "Weakly" and "alike" average absolute differences over beta (since
+  negative, so a share of it means nothing. "Weakly" and "alike" average absolute differences over beta (since
   November 29; the absolute value of the average, tested before, lets signs cancel; one restart of the
   checkerboard had been seen).
 - C7: a minimum with 1 layer in MOST of the other data sets, and 3 layers closer to monotone (a smaller rise) in most.

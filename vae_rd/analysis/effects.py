@@ -84,5 +84,5 @@ def _with_interior(betas: np.ndarray, values: np.ndarray) -> np.ndarray:
 
 
 def _above_zero(interval: Interval) -> Interval:
-    """The interval of what counts as 0 where it is below."""
+    """The interval of max(0, value)."""
     return Interval(*np.maximum(interval, 0.0).tolist())

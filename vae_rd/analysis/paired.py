@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from vae_rd.analysis.naming import describe
-from vae_rd.analysis.tables import finished, folders
+from vae_rd.analysis.tables import finished, finished_names
 from vae_rd.catalogue import LIKELIHOODS
 from vae_rd.storage.files import FileError, read_arrays
 from vae_rd.storage.runs import RunDir
@@ -153,7 +153,7 @@ class Runs:
         if key not in self._run_names:
             configs = experiments.product(self.scale, [network], [split], **fields)
             self._run_names[key] = {(config.seed, config.beta): name
-                                    for config, name in folders(self._table, configs).items()}
+                                    for config, name in finished_names(self._table, configs).items()}
         return self._run_names[key]
 
     def _values_per_image(self, wanted: CurveSpec, betas: list[float], seeds: list[int]) -> np.ndarray:
@@ -173,7 +173,7 @@ class Runs:
 
 
 def _check_excess(likelihood: str, floors: pd.Series, where: str) -> None:
-    """Raises NotEnough where the excess over the floor is no share of D: D has no floor, or no zero of its own."""
+    """Raises NotEnough where excess D, as a share of D, is not defined: D has no floor, or may be negative."""
     if LIKELIHOODS[likelihood].is_density:
         reason = "is a density, so that D may be negative"
     elif floors.isna().all():

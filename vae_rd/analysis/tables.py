@@ -16,6 +16,7 @@ from vae_rd.analysis.statistics import gap_interval, t_half_width
 from vae_rd.catalogue import LIKELIHOODS, PRIORS
 from vae_rd.config import CONDITIONINGS, Config, canonical_split
 from vae_rd.datasets.random_streams import select_half
+from vae_rd.measures.measure import STANDARD_ERROR
 from vae_rd.measures.registry import is_current
 from vae_rd.storage.contents import ABOUT_THE_RUN, COLUMN_MEMBERS, CONFIG_COLUMNS, RUN_COLUMNS, VERSIONS
 from vae_rd.storage.files import FileError
@@ -28,7 +29,6 @@ POINT_COLUMNS = (*(name for name in _TRAINING if name != "seed"), "partition", "
 SUMMARIES = ("mean", "std", "n", "low", "high")  # of every quantity, over the restarts of a curve point
 QUERY_IMAGES = "query_images"  # the setting that says how many images a measure sees
 SETTING = "."  # in the columns <measure>.<setting>: what a measure was made with
-STANDARD_ERROR = "_se"  # suffix of a measure's Monte Carlo error: in runs.csv, not averaged over restarts
 UNREADABLE = "unreadable"
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a cell begins with that a spreadsheet calculates
 _CONTENT = "content"  # of a row until it is noted: the folder of the run's data, and what identifies its images
@@ -76,7 +76,7 @@ def trainings(table: pd.DataFrame) -> pd.DataFrame:
         [*_TRAINING, "partition", "checkpoint"]).sort_index()
 
 
-def folders(table: pd.DataFrame, configs: Iterable[Config]) -> dict[Config, str]:
+def finished_names(table: pd.DataFrame, configs: Iterable[Config]) -> dict[Config, str]:
     """The directory's name, as in the column `run`, of each of these Configs whose run has finished."""
     known = set(finished(table)["run"])
     names = {config: name if (name := config.run_name) in known else config.earlier_run_name for config in configs}

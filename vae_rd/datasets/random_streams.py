@@ -1,4 +1,4 @@
-"""Seeded, stateless random streams over a split: batches, evaluation noise and subsets, the selecting half."""
+"""Seeded, stateless random streams: batches, evaluation noise and subsets, the selecting half, binarization."""
 
 import functools
 
@@ -8,7 +8,12 @@ _STREAMS = {"batches": 1, "evaluation_noise": 2, "evaluation_subset": 3, "select
 
 
 def random(purpose: str, *key: int) -> np.random.Generator:
-    """The stateless random stream of a purpose: the same (purpose, key) gives the same numbers."""
+    """The stateless random stream of a purpose: the same (purpose, key) gives the same numbers.
+
+    Args:
+        purpose: a name in the table of streams.
+        key: up to two whole numbers.
+    """
     first, second = (*key, 0, 0)[:2]
     return np.random.Generator(np.random.Philox(key=[first, second], counter=[0, 0, 0, _STREAMS[purpose]]))
 

@@ -97,7 +97,7 @@ class Info:
     def to_json(self) -> str:
         """The text of info.json."""
         content = dataclasses.asdict(self)
-        return json.dumps({**content, "sha256": _checksum(content)}, indent=2) + "\n"
+        return json.dumps({**content, "sha256": schema.checksum(content)}, indent=2) + "\n"
 
 
 def shard_name(partition: str, number: int, count: int) -> str:
@@ -115,7 +115,7 @@ def write_shard(path: pathlib.Path, images: np.ndarray, index: np.ndarray, facto
     Args:
         path: file to write.
         images: uint8 [n, height, width, channels].
-        index: int64 [n], rising.
+        index: int64 [n], ascending.
         factors: float32 [n, number of factors].
     """
     records = b"".join(tfrecord.framed(images, index, factors))
@@ -211,7 +211,7 @@ def load_partition(split_dir: str | os.PathLike, info: Info, partition: str
         partition: `train` or `test`.
 
     Returns:
-        images uint8 [N, height, width, channels], index int64 [N] (rising), factors float32 [N, number of factors].
+        images uint8 [N, height, width, channels], index int64 [N] (ascending), factors float32 [N, number of factors].
 
     Raises:
         RecordsError: if a shard is missing, changed, or not listed.
@@ -272,7 +272,7 @@ def _parse_info(path: pathlib.Path) -> Info:
         _require(version == FORMAT_VERSION, path, f"format_version must be {FORMAT_VERSION} (got {version})")
         _SCHEMA(content, "")
         checksum = content.pop("sha256", None)
-        schema.require(checksum in (None, _checksum(content)), "its sha256 is not that of its content")
+        schema.require(checksum in (None, schema.checksum(content)), "its sha256 is not that of its content")
         lengths = {name: len(content[name]) for name in ("factor_names", "factor_units", "factor_ranges")}
         schema.require(len(set(lengths.values())) == 1, f"{', '.join(lengths)} must have the same length (got "
                                                         f"{', '.join(map(str, lengths.values()))})")
@@ -285,10 +285,6 @@ def _parse_info(path: pathlib.Path) -> Info:
         return Info(**content)
     except (ValueError, TypeError) as error:  # TypeError: a field that Info does not have
         raise RecordsError(f"{path} is damaged ({error}). {_REMEDY}") from error
-
-
-def _checksum(content: dict) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def _require(holds: bool, path: pathlib.Path, problem: str) -> None:

@@ -22,7 +22,6 @@ IMAGES, AIS_IMAGES = "log_marginal.query_images", "annealed.query_images"
 LINEAR_UP_TO = 10.0  # the axis of what may be 0 and may be hundreds of nats, as the marginal KL
 TICKS = (-1000, -100, -10, -5, 0, 5, 10, 20, 50, 100, 200, 500, 1000)  # of such an axis
 _BAND = "where the mutual information must lie: max(0, log N \N{MINUS SIGN} D) to R"
-_GUIDE: dict[str, Any] = {"linewidth": 0.7, "linestyle": (0, (1, 1.5))}
 _FLAGGED: dict[str, Any] = {**style.FIRST_LINE, "markerfacecolor": "white"}
 
 
@@ -49,7 +48,7 @@ def information_figure(curves: pd.DataFrame) -> Figure:
             if bounded:
                 _draw_bounds(information, points)
             for level in levels:
-                information.axhline(level, color=style.QUIET, **_GUIDE)
+                information.axhline(level, color=style.QUIET, **style.GUIDE)
             for axes, name, colour in ((information, quantities.MUTUAL_INFORMATION, style.COLOURS[0]),
                                        (marginal, quantities.MARGINAL_KL, style.COLOURS[1])):
                 beta_axes.draw(axes, points, name + quantities.MINIBATCH, colour, **style.SECOND_LINE, markersize=5.5)
@@ -99,7 +98,7 @@ def log_px_figure(curves: pd.DataFrame) -> Figure:
                 beta_axes.draw(axes, points, quantities.LOG_PX_AIS, colour, linestyle="none", marker="x", markersize=5,
                                zorder=5)
             if floor := rd_axes.floor_of(rows):
-                axes.axhline(-floor.level, color="black", **_GUIDE)
+                axes.axhline(-floor.level, color="black", **style.GUIDE)
         grid[0, 0].set_ylabel("test log p(x) (nats per image)")
         kinds = [(f"log p(x), importance sampling{_images(test, IMAGES)}", style.FIRST_LINE),
                  ("not to be trusted", {**_FLAGGED, "linestyle": "none"}),
@@ -194,7 +193,7 @@ def measures_figure(curves: pd.DataFrame, measures: dict[str, str], partitions: 
             if name in wide:
                 _make_logarithmic_above(row[0], *_range(rows, [name]))
             for axes in row if name in differences else ():
-                axes.axhline(0, color=style.QUIET, **_GUIDE)
+                axes.axhline(0, color=style.QUIET, **style.GUIDE)
         lines = [(label, {"color": colour, "marker": marker}) for label, colour, marker in looks.values()]
         if len(partitions) > 1:
             lines += [(naming.PARTITIONS[partition], line)

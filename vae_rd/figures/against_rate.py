@@ -35,7 +35,7 @@ def matched_figure(differences: pd.DataFrame, looks: dict[tuple, tuple], field: 
         figure, panels = _panels(differences, len(partitions))
         for row, partition in zip(panels, partitions):
             for axes, chosen in row:
-                axes.axhline(0, color=style.QUIET, linewidth=0.7, linestyle=(0, (1, 1.5)))
+                axes.axhline(0, color=style.QUIET, **style.GUIDE)
                 for key, (_, colour, marker) in looks.items():
                     points = curve_names.rows(chosen[chosen["partition"] == partition], [field], key)
                     if len(points):
@@ -50,7 +50,7 @@ def matched_figure(differences: pd.DataFrame, looks: dict[tuple, tuple], field: 
         for axes in figure.axes:
             rd_axes.make_logarithmic(axes)
         compared = {key: look for key, look in looks.items() if key[0] in set(differences[field])}
-        bars = Line2D([], [], linestyle="none", label=_interval(differences))
+        bars = style.words_only(_interval(differences))
         style.legend_below(figure, [*_lines(compared), _HOLLOW, bars])
     return figure
 
@@ -78,7 +78,7 @@ def squared_error_figure(curves: pd.DataFrame, hue: Sequence[str] = ("likelihood
             style.number_log_axis(axes.yaxis)
         panels[0][0].set_ylabel("squared error\n(mean over pixels)")
         kinds = [Line2D([], [], color="0.25", label=naming.PARTITIONS[name], **line) for name, line in lines.items()]
-        bars = Line2D([], [], linestyle="none", label=restarts.words(curves, quantities.MEAN_SQUARED_ERROR))
+        bars = style.words_only(restarts.words(curves, quantities.MEAN_SQUARED_ERROR))
         style.legend_below(figure, [*_lines(looks), *kinds, rd_axes.star_handle(), bars])
     return figure
 

@@ -42,8 +42,7 @@ def steps_figure(histories: pd.DataFrame, partitions: Sequence[str] = ("test", "
                         means = of_runs.mean()[of_runs.count() == chosen["run"].nunique()]  # steps that all runs have
                         axes.plot(means.index, means, color=colour, **{**line, "marker": None})
                 if mark:
-                    axes.axvline(mark * rows["train_steps"].max(), color=style.QUIET, linewidth=0.7,
-                                 linestyle=(0, (1, 1.5)))
+                    axes.axvline(mark * rows["train_steps"].max(), color=style.QUIET, **style.GUIDE)
         for row, label in zip(panels, QUANTITIES.values()):
             row[0].set_ylabel(label)
         for axis in (panels[0, 0].xaxis, panels[-1, 0].yaxis):  # the logarithmic ones, which all panels share
@@ -52,6 +51,7 @@ def steps_figure(histories: pd.DataFrame, partitions: Sequence[str] = ("test", "
         handles += [Line2D([], [], label=naming.PARTITIONS[name], color="0.25", **{**line, "marker": None})
                     for name, line in zip(partitions, (style.FIRST_LINE, style.SECOND_LINE))]
         if mark:
-            handles.append(Line2D([], [], color=style.QUIET, linestyle=(0, (1, 1.5)), label=f"{mark:.0%} of the steps"))
+            handles.append(Line2D([], [], color=style.QUIET, linestyle=style.GUIDE["linestyle"],
+                                  label=f"{mark:.0%} of the steps"))
         style.legend_below(figure, handles)
     return figure

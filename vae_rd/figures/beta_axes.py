@@ -95,7 +95,7 @@ def key(figure: Figure, lines: Sequence[tuple[str, dict]], bars: str = "", band:
                                      for label, looks in lines]
     if band:
         handles.append(Patch(color=style.COLOURS[0], alpha=0.15, label=band))
-    handles += [Line2D([], [], linestyle="none", label=text)
+    handles += [style.words_only(text)
                 for text in (bars, "points are moved along \u03b2 to keep curves apart" if apart else "") if text]
     style.legend_below(figure, handles)
 

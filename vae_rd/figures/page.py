@@ -19,8 +19,8 @@ from bokeh.embed import file_html
 from matplotlib.colors import to_hex
 
 from vae_rd.analysis import naming, paired, tables, verdicts
-from vae_rd.analysis.tables import TableError, curves, finished, folders
-from vae_rd.figures import curve_names, page_plots, page_scripts, page_texts, paper, style
+from vae_rd.analysis.tables import TableError, curves, finished, finished_names
+from vae_rd.figures import curve_names, drawings, page_plots, page_scripts, page_texts, style
 from vae_rd.sweeps import experiments
 
 ALWAYS = ("split", "num_layers", "prior")  # fields that have buttons, whether or not they differ
@@ -71,8 +71,8 @@ def groups(table: pd.DataFrame, names: Sequence[str] = (), scale: str | None = N
     """The pages that `pages` makes, by their runs."""
     others = set() if names else set(finished(table)["run"])
     for name in names or experiments.names():
-        wanted = experiments.experiment(name, scale or paper.fullest_scale(table, name))
-        runs = set(folders(table, wanted.configs).values())
+        wanted = experiments.experiment(name, scale or drawings.fullest_scale(table, name))
+        runs = set(finished_names(table, wanted.configs).values())
         others -= runs
         lacking = len(wanted.configs) - len(runs)
         note = f"scale {wanted.scale}, {_runs(len(runs))}" + (f", {lacking} not finished" if lacking else "")
@@ -80,7 +80,7 @@ def groups(table: pd.DataFrame, names: Sequence[str] = (), scale: str | None = N
             yield from _by_likelihood(table, Group(name, f"{name}: {wanted.text}", note, runs, wanted.scale))
     if others:
         yield from _by_likelihood(table, Group(OTHER_RUNS, "Runs that no experiment holds", _runs(len(others)), others,
-                                               scale or paper.fullest_scale(table, *experiments.names())))
+                                               scale or drawings.fullest_scale(table, *experiments.names())))
 
 
 def _by_likelihood(table: pd.DataFrame, group: Group) -> Iterator[Group]:

@@ -11,10 +11,10 @@ import numpy as np
 import pandas as pd
 
 from vae_rd.analysis import naming, quantities, verdicts
-from vae_rd.analysis.tables import STANDARD_ERROR
 from vae_rd.figures import style
 from vae_rd.figures.against_beta import AIS_IMAGES
 from vae_rd.measures.gallery import GALLERY
+from vae_rd.measures.measure import STANDARD_ERROR
 from vae_rd.storage.files import FileError
 from vae_rd.storage.runs import RunDir
 

@@ -127,7 +127,7 @@ def elbo_levels(rates: tuple[float, float], distortions: tuple[float, float], lo
 def draw_floor(axes: Axes, series: list[Series]) -> None:
     """The level below which the distortion of these curves cannot go, if any; in sight, with room for its name."""
     if floor := _floor(series):
-        axes.axhline(floor.level, color="black", linewidth=0.7, linestyle=(0, (1, 1.5)), zorder=1)
+        axes.axhline(floor.level, color="black", **style.GUIDE, zorder=1)
         axes.margins(y=0.07)
         bottom, top = axes.get_ylim()
         below = floor.level - 0.13 * (top - floor.level)
@@ -149,8 +149,8 @@ def floor_of(points: pd.DataFrame) -> Floor | None:
 
     None where they share none. Curves on different images have different floors (constant density: the smaller the set,
     the more central its images), and one line would say nothing of most of them; nor would any line where some curves
-    have no floor. None, too, for a floor of 0: it says only that probabilities are at most 1, and the distortions may be
-    thousands of nats above it.
+    have no floor. None, too, for a floor of 0: it says only that probabilities are at most 1, and the distortions may
+    be thousands of nats above it.
     """
     floors = points["entropy_floor_mean"].to_numpy(float)
     if not floors.any() or not np.ptp(floors) <= SAME_FLOOR:  # of NaN: not

@@ -59,8 +59,7 @@ def rd_figure(curves: pd.DataFrame, facet: Sequence[str] = FACET, hue: Sequence[
         if rate_axis == "log" or rate_axis == "auto" and needs_log_axis(curves):
             for axes in grid:
                 rd_axes.make_logarithmic(axes)
-        style.legend_below(figure, [*_key(partitions, looks, curves),
-                                    *(Line2D([], [], linestyle="none", label=text) for text in remarks)])
+        style.legend_below(figure, [*_key(partitions, looks, curves), *(style.words_only(text) for text in remarks)])
         _finish(figure, grid, drawn, label_series=1 < len(looks) <= curve_names.DIRECT_LABELS)
     return figure
 
@@ -181,7 +180,7 @@ def _key(partitions: Sequence[str], looks: dict, curves: pd.DataFrame) -> list[L
     if len(looks) > curve_names.DIRECT_LABELS:
         handles += [Line2D([], [], color=colour, marker=marker, label=label)
                     for label, colour, marker in looks.values()]
-    return [*handles, Line2D([], [], linestyle="none", label=restarts.words(curves))]
+    return [*handles, style.words_only(restarts.words(curves))]
 
 
 def _finish(figure: Figure, grid: list[Axes], drawn: list[list[rd_axes.Series]], label_series: bool) -> None:

@@ -10,6 +10,7 @@ from matplotlib.artist import Artist
 from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 if TYPE_CHECKING:
     from matplotlib.typing import RcKeyType  # new in Matplotlib 3.11
@@ -22,6 +23,7 @@ DPI = 300
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#000000", "#B0508A", "#B37A00", "#3A9BD1")
 ORDERED = "viridis"  # colours for an ordered quantity, from its dark end to before its palest
 QUIET = "#8A8A8A"  # of guides that help to read and are not results
+GUIDE: dict[str, Any] = {"linewidth": 0.7, "linestyle": (0, (1, 1.5))}  # such a line, in any colour
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 FIRST_LINE: dict[str, Any] = {"linestyle": "-", "marker": "o"}  # of test sets and of exact measures
 SECOND_LINE: dict[str, Any] = {"linestyle": (0, (3, 1.6)), "marker": "o", "markerfacecolor": "white",
@@ -64,7 +66,7 @@ def legend_below(figure: Figure, handles: Sequence[Artist]) -> None:
     across = len(handles)
     while across:
         legend = figure.legend(handles=handles, loc="outside lower center", ncols=across)
-        extent = legend.get_window_extent()  # of its own texts, no whole figure
+        extent = legend.get_window_extent()  # measured from its own texts; nothing is drawn
         width = extent.width / figure.bbox.width
         if across == 1 or width < 1:
             figure.set_figheight(figure.get_figheight() + max(0, extent.height / figure.dpi - LEGEND_HEIGHT))
@@ -72,6 +74,11 @@ def legend_below(figure: Figure, handles: Sequence[Artist]) -> None:
         legend.remove()
         # A column is as wide as its widest text, so a single row of so many widths needs as many rows at least.
         across = min(across - 1, math.ceil(len(handles) / int(width)))
+
+
+def words_only(text: str) -> Line2D:
+    """A legend entry of words alone."""
+    return Line2D([], [], linestyle="none", label=text)
 
 
 def ordered_colours(count: int) -> list[tuple]:

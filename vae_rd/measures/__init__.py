@@ -1,4 +1,4 @@
-"""Measurements on a trained model: information, log marginal likelihood, nearest neighbours, memorisation, pictures."""
+"""Measures of a finished run, one file each; `registry` lists them."""
 
-from vae_rd.measures.record import log_measures, measure_run
+from vae_rd.measures.record import measure_run
 from vae_rd.measures.registry import MEASURES

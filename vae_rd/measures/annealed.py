@@ -13,8 +13,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from vae_rd.measures import log_marginal
-from vae_rd.measures.finished_run import FinishedRun, Progress
+from vae_rd.measures.finished_run import FinishedRun
 from vae_rd.measures.measure import Measure, Outcome, means_with_errors, query_images, setting
+from vae_rd.measures.progress import Progress, silent
 
 NUM_STAGES = 16  # temperatures between two stages are evenly spaced; step sizes are tuned for each stage
 FIRST_TEMPERATURE = 1e-4  # below it temperatures rise evenly, above it by a constant factor: errors of 0.3 nats where
@@ -94,7 +95,7 @@ MEASURE = Measure(
 
 
 def annealed_log_marginal(images: np.ndarray, prior: Any, likelihood: Callable[[Any], Any], scales: np.ndarray, *,
-                          num_chains: int = 16, num_steps: int = 250, seed: int = 0, progress: Progress | None = None
+                          num_chains: int = 16, num_steps: int = 250, seed: int = 0, progress: Progress = silent
                           ) -> Annealed:
     """Annealed importance sampling from the prior to the posterior of each image.
 
@@ -113,13 +114,15 @@ def annealed_log_marginal(images: np.ndarray, prior: Any, likelihood: Callable[[
     parts = []
     for rows, rng in _image_blocks(len(images), num_chains, seed, "annealing", progress):
         forward = steps.forward(images[rows], scales[rows], num_chains, rng)
-        parts.append(Annealed(_log_mean_exp(forward.log_weights), _ess(forward.log_weights), forward.acceptance))
+        weights = forward.log_weights.T
+        parts.append(Annealed(log_marginal.importance_bound(weights), log_marginal.effective_sample_size(weights),
+                              forward.acceptance))
     return Annealed(*(np.concatenate(values) for values in zip(*parts)))
 
 
 def bidirectional_check(prior: Any, posterior_scales: Callable[[np.ndarray], np.ndarray],
                         likelihood: Callable[[Any], Any], num_images: int, *, num_chains: int = 16,
-                        num_steps: int = 250, seed: int = 0, progress: Progress | None = None) -> Bidirectional:
+                        num_steps: int = 250, seed: int = 0, progress: Progress = silent) -> Bidirectional:
     """Encloses log p(x) of images that the model simulates, which differ from the data: Bernoulli pixels are binary.
 
     Args:
@@ -136,7 +139,8 @@ def bidirectional_check(prior: Any, posterior_scales: Callable[[np.ndarray], np.
         forward = steps.forward(images[rows], scales[rows], num_chains, rng)
         backward = steps.run(images[rows], scales[rows], np.repeat(codes[None, rows], num_chains, 0),
                              forward.step_sizes, rng, backward=True)
-        parts.append((_log_mean_exp(forward.log_weights), -_log_mean_exp(backward.log_weights)))
+        parts.append((log_marginal.importance_bound(forward.log_weights.T),
+                      -log_marginal.importance_bound(backward.log_weights.T)))
     return Bidirectional(*(np.concatenate(values) for values in zip(*parts)))
 
 
@@ -242,21 +246,12 @@ def _stage_function(prior, likelihood):
     return lambda *arrays, tune: compiled(*(tf.constant(array) for array in arrays), tune)  # Python numbers retrace
 
 
-def _image_blocks(num_images: int, num_chains: int, seed: int, name: str, progress: Progress | None
+def _image_blocks(num_images: int, num_chains: int, seed: int, name: str, progress: Progress
                   ) -> Iterable[tuple[slice, np.random.Generator]]:
     size = max(1, CHAINS_PER_BLOCK // num_chains)
-    starts = range(0, num_images, size)
-    for start in progress(starts, desc=name) if progress else starts:
+    for start in progress(range(0, num_images, size), desc=name):
         yield slice(start, start + size), np.random.default_rng([seed, start])
 
 
 def _draw(rng: np.random.Generator) -> np.ndarray:
     return rng.integers(2**31, size=2, dtype=np.int32)
-
-
-def _log_mean_exp(log_weights: np.ndarray) -> np.ndarray:
-    return np.logaddexp.reduce(log_weights, axis=0) - np.log(len(log_weights))
-
-
-def _ess(log_weights: np.ndarray) -> np.ndarray:
-    return np.exp(2 * np.logaddexp.reduce(log_weights, axis=0) - np.logaddexp.reduce(2 * log_weights, axis=0))

@@ -3,7 +3,7 @@
 import dataclasses
 import os
 import pathlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,11 +12,10 @@ from vae_rd.catalogue import PRIORS
 from vae_rd.config import Config
 from vae_rd.datasets import random_streams, splits
 from vae_rd.measures import split_neighbours
+from vae_rd.measures.progress import Progress, silent
 from vae_rd.storage import checkpoints, runs
 
 IMAGES_PER_BLOCK = 1024
-
-Progress = Callable[..., Iterable]  # called as progress(iterable, desc=text), as tqdm.tqdm is
 
 
 class Posteriors(NamedTuple):
@@ -24,10 +23,6 @@ class Posteriors(NamedTuple):
 
     means: np.ndarray  # [num, latent_dim]
     stddevs: np.ndarray  # [num, latent_dim]
-
-
-def _silent(iterable: Iterable, desc: str = "") -> Iterable:
-    return iterable
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -43,7 +38,7 @@ class FinishedRun:
     vae: Any  # a `vae_rd.model.VAE`
     split: splits.Split
     split_dir: pathlib.Path | None = None  # folder of the split, where its neighbours are kept; None: nowhere
-    progress: Progress = _silent  # shows how far a loop has come
+    progress: Progress = silent  # shows how far a loop has come
     _kept: dict[str, Any] = dataclasses.field(default_factory=dict, init=False, compare=False)
 
     def __repr__(self) -> str:
@@ -194,7 +189,7 @@ def open_run(path: str | os.PathLike, data_dir: str | os.PathLike = "data", chec
     run = runs.RunDir(pathlib.Path(path))
     config, results = run.read_config(), run.read_results()
     if results is None or results["status"] != runs.FINISHED:
-        raise runs.RunError(f"{run.path} must be a finished run (it is {run.status()}). Train it to its end.")
+        raise runs.RunError(f"{run.path} must be a finished run (it is {run.status()}). Finish its training first.")
     run.check_model()
     if checkpoint not in runs.CHECKPOINT_NAMES:
         raise runs.RunError(f"checkpoint must be one of {', '.join(runs.CHECKPOINT_NAMES)} (got {checkpoint!r}).")
@@ -211,6 +206,6 @@ def open_run(path: str | os.PathLike, data_dir: str | os.PathLike = "data", chec
     return FinishedRun(run, config, checkpoint, vae, split, split_dir)
 
 
-def _blocks(values: np.ndarray, progress: Progress = _silent, text: str = "") -> Iterator[np.ndarray]:
+def _blocks(values: np.ndarray, progress: Progress = silent, text: str = "") -> Iterator[np.ndarray]:
     for start in progress(range(0, len(values), IMAGES_PER_BLOCK), desc=text):
         yield values[start:start + IMAGES_PER_BLOCK]

@@ -25,7 +25,7 @@ class DistortionByDistance(NamedTuple):
     mean_distortion: np.ndarray  # [BINS], of the images in each bin of distances; NaN where there are none
 
 
-def spread(distance: np.ndarray, count: int = NUM_IMAGES) -> np.ndarray:
+def near_to_far(distance: np.ndarray, count: int = NUM_IMAGES) -> np.ndarray:
     """Positions of `count` images (all, if they are fewer) at equal steps of rank, from the nearest to the farthest."""
     order = np.argsort(distance, kind="stable")
     return order[np.linspace(0, len(order) - 1, min(count, len(order))).round().astype(int)]
@@ -44,7 +44,7 @@ def by_distance(distance: np.ndarray, distortion: np.ndarray, bins: int = BINS) 
 def measure(run: FinishedRun, settings: Settings) -> Outcome:
     """Reconstructions of the fixed test images at the posterior mean, and the histogram; no numbers of its own."""
     distance = run.neighbours.nearest_distance
-    rows = spread(distance)
+    rows = near_to_far(distance)
     test = run.partition("test")
     reconstructions = run.decode(run.encode(test.images[rows]).means)
     arrays = {"inputs": test.images[rows], "reconstructions": np.round(255 * reconstructions).astype(np.uint8),

@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from vae_rd.measures.finished_run import FinishedRun, Progress
+from vae_rd.measures.finished_run import FinishedRun
 from vae_rd.measures.measure import Measure, Outcome, Settings, means_with_errors, query_images, setting
+from vae_rd.measures.progress import Progress, silent
 
 PAIRS_PER_BLOCK = 2**22  # 16 MiB of float32 log densities at a time; larger blocks are at most 10% faster
 MAX_BLOCK = 1024
@@ -68,7 +69,7 @@ def measure(run: FinishedRun, settings: InformationSettings) -> Outcome:
         found = Information(log_posterior, log_aggregate, run.log_prior(name, rows, codes))
         rate = run.per_example(name)["rate"][rows]
         parts = {MUTUAL_INFORMATION: found.mutual_information, MARGINAL_KL: found.marginal_kl}
-        if name == "test":  # against the TRAINING mixture they are no information: how new, and how usual, codes are
+        if name == "test":  # they are not information, but how new, and how usual, codes are
             parts = dict(zip(("novelty", "typicality"), parts.values()))
         scalars[name] = {**means_with_errors(**parts), **means_with_errors(rate_residual=found.rate - rate)}
         per_example[name] = run.spread(name, rows, **parts)
@@ -98,7 +99,7 @@ def rate_per_dimension(means: np.ndarray, stddevs: np.ndarray, prior: Any) -> np
         prior: `tfd` object over codes.
 
     Returns:
-        None where the prior is no product over the dimensions, or TFP knows no closed form.
+        None where the prior is not a product over the dimensions, or TFP knows no closed form.
     """
     import tensorflow_probability as tfp
     if not isinstance(prior, tfp.distributions.Independent) or prior.distribution.batch_shape != means.shape[1:]:
@@ -127,7 +128,7 @@ def lost_noise(log_posterior: np.ndarray, codes: np.ndarray, means: np.ndarray, 
     """log q(z|x) of the unrounded codes less that of these, which are rounded: [n] nats.
 
     It matters only where a posterior is so narrow that the image's own component makes up log q(z); adding it to log
-    q(z) of training codes is exact there. (`vae.minibatch_log_marginal`, in training, sets that component itself.)
+    q(z) of training codes is exact there. (`vae.minibatch_log_aggregate`, in training, sets that component itself.)
 
     Args:
         log_posterior: [n], computed from the noise.
@@ -137,7 +138,7 @@ def lost_noise(log_posterior: np.ndarray, codes: np.ndarray, means: np.ndarray, 
 
 
 def aggregate_log_density(codes: np.ndarray, means: np.ndarray, stddevs: np.ndarray,
-                          progress: Progress | None = None) -> np.ndarray:
+                          progress: Progress = silent) -> np.ndarray:
     """log q(z_i) = log 1/N sum_n N(z_i; means_n, stddevs_n^2) over ALL N components.
 
     Pairs are formed as direct differences: expanding the square into matrix products costs 0.67 nats in float32 at a
@@ -152,15 +153,14 @@ def aggregate_log_density(codes: np.ndarray, means: np.ndarray, stddevs: np.ndar
         [n] float64, nats.
 
     Raises:
-        ValueError: for shapes that do not fit, or values that are no Gaussian.
+        ValueError: for shapes that do not fit, or values that do not describe Gaussians.
     """
     import tensorflow as tf
     codes, means, stddevs = _checked(codes, means, stddevs)
     columns, reduced = _columns(means, stddevs), _compiled(tf.reduce_logsumexp)
     block = max(1, min(MAX_BLOCK, PAIRS_PER_BLOCK // len(means)))
-    starts = range(0, len(codes), block)
     log_sums = np.empty(len(codes), np.float64)
-    for start in progress(starts, desc="aggregate posterior") if progress else starts:
+    for start in progress(range(0, len(codes), block), desc="aggregate posterior"):
         rows = codes[start:start + block]
         padded = np.pad(rows, ((0, block - len(rows)), (0, 0)), mode="edge")  # one shape, so compiled once
         log_sums[start:start + block] = reduced(tf.constant(padded), *columns)[:len(rows)]

@@ -15,8 +15,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from vae_rd.measures.finished_run import FinishedRun, Progress
+from vae_rd.measures.finished_run import FinishedRun
 from vae_rd.measures.measure import Measure, Outcome, Settings, means_with_errors, query_images, setting
+from vae_rd.measures.progress import Progress, silent
 
 CODES_PER_BLOCK = 2048  # decoded at a time: 24 MiB of logits for 32 x 32 x 3 images
 MIN_ESS = 100.0  # of the samples: 5,000 that are worth fewer than this carry a bias that can be seen
@@ -84,7 +85,7 @@ def weights_of(run: FinishedRun, partition: str, rows: np.ndarray, settings: Log
 
 def log_importance_weights(images: np.ndarray, keys: np.ndarray, means: np.ndarray, stddevs: np.ndarray,
                            prior: Any, likelihood: Callable[[Any], Any], num_samples: int, *, widen: float = 1.0,
-                           seed: int = 0, progress: Progress | None = None) -> np.ndarray:
+                           seed: int = 0, progress: Progress = silent) -> np.ndarray:
     """log w_k = log p(x|z_k) + log p(z_k) - log r(z_k|x).
 
     The proposal r is the posterior q; with `widen` above 1 it is the defensive mixture of q and of q with standard
@@ -105,7 +106,7 @@ def log_importance_weights(images: np.ndarray, keys: np.ndarray, means: np.ndarr
         raise ValueError(f"num_samples and widen must be 1 or more (got {num_samples} and {widen:g}); widen=1 is none.")
     weights = np.empty((len(images), num_samples), np.float64)
     density = _joint_density(prior, likelihood)
-    for image in progress(range(len(images)), desc="importance samples") if progress else range(len(images)):
+    for image in progress(range(len(images)), desc="importance samples"):
         rng = np.random.default_rng([seed, int(keys[image])])
         noise = rng.standard_normal((num_samples, means.shape[1]))
         wide = np.where(rng.random((num_samples, 1)) < 0.5, widen, 1.0)
@@ -200,7 +201,7 @@ def _log_proposal(codes: np.ndarray, mean: np.ndarray, stddev: np.ndarray, widen
 
 
 def _pareto_shape(excess: np.ndarray) -> float:
-    """Shape k of a generalised Pareto distribution fitted to rising excesses [m] over a threshold."""
+    """Shape k of a generalised Pareto distribution fitted to ascending excesses [m] over a threshold."""
     size = len(excess)
     if excess[-1] < 1e-9:
         return -np.inf  # equal weights: no tail at all

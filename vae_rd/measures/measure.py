@@ -1,4 +1,4 @@
-"""What a measure is: a name, a function of a finished run, settings with their least values and texts, headlines."""
+"""What a measure is: a name, a function of a finished run, settings with their minimums and help texts, headlines."""
 
 import dataclasses
 import math
@@ -10,7 +10,7 @@ import numpy as np
 from vae_rd.config import ConfigError
 from vae_rd.measures.finished_run import FinishedRun
 
-STANDARD_ERROR = "_se"  # suffix of a scalar's standard error
+STANDARD_ERROR = "_se"  # suffix of a scalar's standard error; in runs.csv, not averaged over restarts
 PARTS = ("train", "test", "run")  # what a scalar can be of
 Value = int | float | None  # of a setting; None: the measure's own default
 
@@ -22,7 +22,7 @@ class Settings:
     Every field decides the measure's numbers, so all of them are recorded with it.
 
     Raises:
-        ConfigError: for a value that is no number, or below a setting's least.
+        ConfigError: for a value that is not a number, or is below its setting's minimum.
     """
 
     def __post_init__(self) -> None:
@@ -44,7 +44,7 @@ def _fault(field: dataclasses.Field, value: Any) -> str:
 
 
 def setting(default: Value, text: str, least: int = 1) -> Any:
-    """A field of a measure's Settings, annotated int or float: its default, its text for --help, and its least value.
+    """A field of a measure's Settings, annotated int or float: its default, its text for --help, and its minimum.
 
     A default of None stands for all, or none: None is then allowed besides numbers.
     """
@@ -70,7 +70,8 @@ class Measure:
     """A measure, as the file that makes it hands it to the registry.
 
     Raises:
-        ConfigError: for a setting whose default is no number, or below its least, or that `setting` did not make.
+        ConfigError: for a setting whose default is not a number, or is below its minimum, or that `setting` did not
+            make.
     """
 
     name: str
@@ -79,7 +80,7 @@ class Measure:
     settings: type[Settings] = Settings
     headlines: tuple[str, ...] = ()  # scalars worth a column in TensorBoard's table of runs
     shares: tuple[str, ...] = ()  # scalars between 0 and 1, which figures draw on an axis of that length
-    quick: bool = False  # whether `evaluate` makes it without being told to
+    quick: bool = False  # whether `evaluate` computes it unless told otherwise
     version: int = 1  # raised when its numbers change their meaning: older records then count as not made
 
     def __post_init__(self) -> None:
@@ -89,17 +90,22 @@ class Measure:
                                   "setting(2.0, \"its text\", least=0)`: settings are int or float, and least is 1 if "
                                   "it is not given.")
 
+    @property
+    def setting_names(self) -> list[str]:
+        """The names of its settings."""
+        return [field.name for field in dataclasses.fields(self.settings)]
+
     def settings_with(self, values: Mapping[str, Value]) -> Settings:
         """Its settings, with defaults for those that are not given or None.
 
         Raises:
-            ConfigError: for a name that the measure does not have, or a value that is no number, or below its least.
+            ConfigError: for a name that the measure does not have, or a value that is not a number, or is below its
+                minimum.
         """
-        known = [field.name for field in dataclasses.fields(self.settings)]
-        unknown = [name for name in values if name not in known]
+        unknown = [name for name in values if name not in self.setting_names]
         if unknown:
-            raise ConfigError(f"settings of {self.name} must be among {', '.join(known) or 'none at all'} (got "
-                              f"{', '.join(unknown)}).")
+            raise ConfigError(f"settings of {self.name} must be among {', '.join(self.setting_names) or 'none at all'} "
+                              f"(got {', '.join(unknown)}).")
         return self.settings(**{name: value for name, value in values.items() if value is not None})
 
     def record(self, settings: Settings) -> dict[str, Any]:

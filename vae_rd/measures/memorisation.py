@@ -14,9 +14,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from vae_rd.measures import information, nearest
-from vae_rd.measures.finished_run import FinishedRun, Progress
+from vae_rd.measures import gallery, information, nearest
+from vae_rd.measures.finished_run import FinishedRun
 from vae_rd.measures.measure import Measure, Outcome, Settings, query_images
+from vae_rd.measures.progress import Progress, silent
 
 AT_MEAN, AT_SAMPLE = "_at_mean", ""  # what is decoded: suffixes of all names below
 MEMORISED = "memorised"  # share of test images whose reconstruction lies nearer to a training image than to its input
@@ -146,8 +147,7 @@ def _strips(images: np.ndarray, made: _Reconstructed, train: np.ndarray) -> Any:
     """Test images from the nearest to the training set to the farthest, and what the model makes of them."""
     from vae_rd.measures import pictures
     closest = nearest.nearest_images(images, train)
-    order = np.argsort(closest.distance, kind="stable")
-    chosen = order[np.linspace(0, len(order) - 1, min(STRIP_IMAGES, len(order))).round().astype(int)]
+    chosen = gallery.near_to_far(closest.distance, STRIP_IMAGES)
     rows = [images[chosen] / 255, made.reconstructions[chosen], train[closest.position[chosen]] / 255,
             train[made.found.position[chosen]] / 255, made.average.images[chosen]]
     labels = ["input", "reconstruction", "training image\nnearest to input", "training image\nnearest to reconstr.",
@@ -157,7 +157,7 @@ def _strips(images: np.ndarray, made: _Reconstructed, train: np.ndarray) -> Any:
 
 
 def infinite_capacity(codes: np.ndarray, means: np.ndarray, stddevs: np.ndarray, train_images: np.ndarray,
-                      progress: Progress | None = None) -> Average:
+                      progress: Progress = silent) -> Average:
     """The infinite-capacity decoder's output and the perplexity of its weights.
 
     Args:
@@ -169,8 +169,7 @@ def infinite_capacity(codes: np.ndarray, means: np.ndarray, stddevs: np.ndarray,
     images = np.empty((len(codes), *train_images.shape[1:]), np.float32)
     perplexity = np.empty(len(codes))
     block = max(1, PAIRS_PER_BLOCK // len(means))
-    starts = range(0, len(codes), block)
-    for start in progress(starts, desc="infinite-capacity decoder") if progress else starts:
+    for start in progress(range(0, len(codes), block), desc="infinite-capacity decoder"):
         rows = slice(start, start + block)
         weights = information.responsibilities(codes[rows], means, stddevs)
         logs = np.log(weights, out=np.zeros_like(weights), where=weights > 0)
@@ -180,7 +179,7 @@ def infinite_capacity(codes: np.ndarray, means: np.ndarray, stddevs: np.ndarray,
 
 
 def compare(images: np.ndarray, reconstructions: np.ndarray, averages: np.ndarray, train_images: np.ndarray,
-            excluded: np.ndarray | None = None, others: Others | None = None, progress: Progress | None = None
+            excluded: np.ndarray | None = None, others: Others | None = None, progress: Progress = silent
             ) -> Memorisation:
     """What each reconstruction lies nearest to.
 
@@ -211,8 +210,9 @@ def other_test_images(images: np.ndarray, chosen: np.ndarray, rows: np.ndarray) 
 
     Args:
         images: [M, height, width, channels] uint8, all test images.
-        chosen: [N + 1] rows of a fixed random choice, rising; one more than there are to be others.
-        rows: [n] rows of the inputs. One that was chosen is no other to itself; for the rest, the first does not count.
+        chosen: [N + 1] rows of a fixed random choice, ascending; one more than there are to be others.
+        rows: [n] rows of the inputs. An input that was itself chosen is excluded for itself; for every other input the
+            first chosen image is, so that N count.
     """
     return Others(images[chosen], np.where(np.isin(rows, chosen), np.searchsorted(chosen, rows), 0))
 

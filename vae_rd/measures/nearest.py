@@ -3,18 +3,17 @@
 Two measures use it, neighbours and memorisation, and what is kept with a split.
 """
 
-from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import numpy as np
+
+from vae_rd.measures.progress import Progress, silent
 
 NUM_DIRECTIONS = 256  # of the projection that bounds distances; it holds 94% of the variance of Tetrominoes
 MIN_SHARE = 0.85  # of the variance: with less (0.77 in binarized Tetrominoes: 138 candidates a query) whole images are
 #   multiplied instead
 PAIRS_PER_BLOCK = 2**25  # 128 MiB of float32 bounds at a time
 PAIRS_PER_CHECK = 4096  # candidate pairs that are compared exactly at a time
-
-Progress = Callable[..., Iterable]  # called as progress(iterable, desc=text), as tqdm.tqdm is
 
 
 class Nearest(NamedTuple):
@@ -35,7 +34,7 @@ class _Bounds(NamedTuple):
 
 
 def nearest_images(queries: np.ndarray, references: np.ndarray, *, excluded: np.ndarray | None = None,
-                   progress: Progress | None = None) -> Nearest:
+                   progress: Progress = silent) -> Nearest:
     """The nearest reference image of each query image, exact, in L2 distance between pixels on the [0, 1] scale.
 
     With an orthonormal projection P and residual norms r, |x - y|^2 >= |Px - Py|^2 + (r_x - r_y)^2. Blocked float32
@@ -61,8 +60,7 @@ def nearest_images(queries: np.ndarray, references: np.ndarray, *, excluded: np.
     excluded = np.full(len(queries), -1) if excluded is None else np.asarray(excluded)
     nearest = Nearest(np.empty(len(queries), np.int64), np.empty(len(queries)))
     block = max(1, min(2048, PAIRS_PER_BLOCK // len(references)))
-    starts = range(0, len(queries), block)
-    for start in progress(starts, desc="nearest images") if progress else starts:
+    for start in progress(range(0, len(queries), block), desc="nearest images"):
         rows = slice(start, start + block)
         nearest.position[rows], squares = _search(queries[rows], references, excluded[rows], bounds)
         nearest.distance[rows] = np.sqrt(squares)

@@ -31,16 +31,17 @@ def measure_run(finished_run: FinishedRun, names: Iterable[str], *,
         names: in the table of measures.
         settings: those that are not to have their defaults, by measure: {"log_marginal": {"num_samples": 100}}.
         progress: show bars.
-        overwrite: make measures again that are there.
+        overwrite: compute measures again that are there.
 
     Returns:
         A line for each measure that was made before with other settings, and was left as it is.
 
     Raises:
         runs.RunError: if there is no such measure, it cannot be made of this run, its Outcome cannot be recorded, or
-            another process works on the run. What had been recorded before stays as it was; only a
-            repetition that is killed while it writes leaves no record.
-        ConfigError: if a measure has no such setting, or a value is no number, or below its least.
+            another process works on the run. What had been recorded before stays as it was; only a repetition that is
+            killed while it writes leaves no record.
+        ConfigError: for a setting that a measure does not have, or a value that is not a number, or is below its
+            minimum.
     """
     names = list(dict.fromkeys(names))
     unknown = [name for name in names if name not in MEASURES]

@@ -19,8 +19,9 @@ from typing import NamedTuple
 import numpy as np
 
 from vae_rd.measures import information
-from vae_rd.measures.finished_run import FinishedRun, Progress
+from vae_rd.measures.finished_run import FinishedRun
 from vae_rd.measures.measure import Measure, Outcome, Settings, means_with_errors, query_images
+from vae_rd.measures.progress import Progress, silent
 
 RATE_REFITTED, RATE_SAVED = "rate_refitted_", "rate_saved_"  # before the name of the fitted prior
 MIXTURE, KERNEL = "mixture", "kernel"
@@ -113,7 +114,7 @@ def image_folds(index: np.ndarray) -> np.ndarray:
 
 
 def fit_and_score(fit: Callable[[np.ndarray], Mixture | Kernel], codes: np.ndarray, folds: np.ndarray,
-                  scored: dict[str, np.ndarray], scored_folds: np.ndarray, progress: Progress | None = None
+                  scored: dict[str, np.ndarray], scored_folds: np.ndarray, progress: Progress = silent
                   ) -> dict[str, np.ndarray]:
     """Log densities of codes under fits that have not seen their images.
 
@@ -129,7 +130,7 @@ def fit_and_score(fit: Callable[[np.ndarray], Mixture | Kernel], codes: np.ndarr
         [n] nats each: of "train", by the fit without the code's fold; of others, the mean over the fits.
     """
     found = {name: np.zeros(len(values)) for name, values in scored.items()}
-    for fold in progress(range(NUM_FOLDS), desc="refitted prior") if progress else range(NUM_FOLDS):
+    for fold in progress(range(NUM_FOLDS), desc="refitted prior"):
         fitted = fit(codes[folds != fold])
         for name, values in scored.items():
             if name == "train":
@@ -177,16 +178,17 @@ def fit_kernel(codes: np.ndarray) -> Kernel:
     squares = cdist(codes[chosen] / spread, codes / spread, "sqeuclidean").astype(np.float32)
     squares[np.arange(len(chosen)), chosen] = np.inf  # left out
 
-    def unlikelihood(log_bandwidth: float) -> float:
+    def negative_log_likelihood(log_bandwidth: float) -> float:
         logs = squares * np.float32(-0.5 * math.exp(-2 * log_bandwidth))
         largest = logs.max(1, keepdims=True)
         sums = np.exp(logs - largest).sum(1, dtype=np.float64)
         return float(codes.shape[1] * log_bandwidth - (np.log(sums) + largest[:, 0]).mean())
 
     grid = np.log(BANDWIDTHS)
-    best = int(np.argmin([unlikelihood(log_bandwidth) for log_bandwidth in grid]))
+    best = int(np.argmin([negative_log_likelihood(log_bandwidth) for log_bandwidth in grid]))
     bounds = grid[max(best - 1, 0)], grid[min(best + 1, len(grid) - 1)]
-    bandwidth = math.exp(minimize_scalar(unlikelihood, bounds=bounds, method="bounded", options={"xatol": 0.01}).x)
+    found = minimize_scalar(negative_log_likelihood, bounds=bounds, method="bounded", options={"xatol": 0.01})
+    bandwidth = math.exp(found.x)
     return Kernel(codes, (bandwidth * spread).astype(codes.dtype))
 
 

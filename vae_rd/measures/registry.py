@@ -1,7 +1,6 @@
 """The list of measures. To add one, write a file with a MEASURE and put it here; flags, help and columns follow."""
 
-import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from vae_rd.measures import (
@@ -50,17 +49,16 @@ def names_of_others(name: str, entries: Mapping[str, Any]) -> dict[str, str]:
     return found
 
 
-def settings_by_measure(values: Mapping[str, Value]) -> dict[str, dict[str, Value]]:
-    """For each measure, the values of those settings that it has.
+def settings_by_measure(values: Mapping[str, Value], names: Iterable[str] = MEASURES) -> dict[str, dict[str, Value]]:
+    """For each measure, of these names or of all, the values of those settings that it has.
 
     Raises:
-        ConfigError: if a value is no number, or below its least.
+        ConfigError: for a value that is not a number, or is below its minimum.
     """
     settings = {}
-    for name, measure in MEASURES.items():
-        known = [field.name for field in dataclasses.fields(measure.settings)]
-        settings[name] = {key: value for key, value in values.items() if key in known}
-        measure.settings_with(settings[name])
+    for name in names:
+        settings[name] = {key: value for key, value in values.items() if key in MEASURES[name].setting_names}
+        MEASURES[name].settings_with(settings[name])
     return settings
 
 

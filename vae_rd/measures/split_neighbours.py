@@ -9,6 +9,7 @@ import numpy as np
 
 from vae_rd.datasets import records, splits
 from vae_rd.measures import nearest
+from vae_rd.measures.progress import Progress, silent
 from vae_rd.storage import files
 
 FILE = "neighbours.npz"
@@ -27,7 +28,7 @@ class SplitNeighbours(NamedTuple):
 
 
 def of_split(split: splits.Split, folder: str | os.PathLike | None, dynamic: bool = False,
-             progress: nearest.Progress | None = None) -> SplitNeighbours:
+             progress: Progress = silent) -> SplitNeighbours:
     """The neighbours of a split, read from its folder if they are there, else computed and written there.
 
     Args:
@@ -52,7 +53,7 @@ def of_split(split: splits.Split, folder: str | os.PathLike | None, dynamic: boo
     return found
 
 
-def compute(split: splits.Split, progress: nearest.Progress | None = None) -> SplitNeighbours:
+def compute(split: splits.Split, progress: Progress = silent) -> SplitNeighbours:
     """The neighbours of a split, in pixels and in the factors that have an order."""
     train, test = split.train, split.test
     pixels = nearest.nearest_images(test.images, train.images, progress=progress)

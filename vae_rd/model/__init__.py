@@ -1,4 +1,7 @@
-"""The model: networks, priors and the VAE that joins them; importing it registers the classes a saved model names."""
+"""The model: networks, priors, likelihoods and the VAE that joins them.
+
+Builds and loads it, and registers its classes.
+"""
 
 import inspect
 import math
@@ -14,6 +17,8 @@ from vae_rd.storage.contents import RUN_COLUMNS
 from vae_rd.storage.files import FileError
 from vae_rd.storage.manifest import END_AGAIN
 
+_ARGUMENTS = set(inspect.signature(VAE).parameters) - {"kwargs"}  # fields of Config, but for the first two
+
 
 def build(config: Config, image_shape: tuple[int, int, int], num_train: int) -> VAE:
     """The freshly initialised model of a Config.
@@ -23,9 +28,7 @@ def build(config: Config, image_shape: tuple[int, int, int], num_train: int) -> 
             tables cannot take.
     """
     vae = VAE(image_shape=image_shape, num_train=num_train,
-              **{name: getattr(config, name) for name in ("architecture", "num_layers", "hidden_units", "channels",
-                                                          "latent_dim", "prior", "likelihood", "beta",
-                                                          "conditioning", "rate_terms", "precision", "seed")})
+              **{name: getattr(config, name) for name in _ARGUMENTS - {"image_shape", "num_train"}})
     counted = catalogue.num_parameters(config, image_shape)
     trained = sum(math.prod(weight.shape) for weight in vae.named_weights().values())
     if counted != trained:
@@ -56,8 +59,8 @@ def load(path: str | os.PathLike, config: Config | None = None) -> VAE:
     except Exception as error:  # zipfile raises a dozen kinds for damaged bytes
         raise _damaged(path, error) from error
     arguments = saved.get("config")
-    known = set(inspect.signature(VAE).parameters) - {"kwargs"}
-    if saved.get("registered_name") != "vae_rd>VAE" or not isinstance(arguments, dict) or not known >= set(arguments):
+    if (saved.get("registered_name") != "vae_rd>VAE" or not isinstance(arguments, dict)
+            or not set(arguments) <= _ARGUMENTS):
         raise FileError(f"{path} must hold a model of vae_rd (got {saved.get('class_name')!r}). None of its code was "
                         f"run. Move it away; {END_AGAIN}.")
     other = {name: value for name, value in arguments.items() if config and value != getattr(config, name, value)}

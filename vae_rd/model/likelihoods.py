@@ -71,7 +71,7 @@ class ContinuousBernoulli(Likelihood):
 class Normal(Likelihood):
     """N(mean, 0.1^2): the decoder returns means, not bounded to [0, 1].
 
-    There is no choice of the scale: with a fixed scale s, beta has the same optimum as beta * (s / 0.1)^2 has with 0.1.
+    The scale is not a setting: with a fixed scale s, beta has the same optimum as beta * (s / 0.1)^2 has with 0.1.
     """
 
     @staticmethod

@@ -61,7 +61,7 @@ class Mlp(Network):
 
     def _decoded(self, layers, codes):
         shape = (*self.image_shape[:-1], self.channels)
-        hidden = self._dense(layers, codes)  # before the last layer is made: seeds go by the order of making
+        hidden = self._dense(layers, codes)  # before the last one: seeds follow the order in which layers are made
         parameters = layers.make(keras.layers.Dense, int(np.prod(shape)), name="parameters")(hidden)
         return keras.layers.Reshape(shape, dtype=layers.dtype)(parameters)
 
@@ -133,7 +133,7 @@ class EncoderGate(Gate):
     first_offset = 2.0
 
     def opening(self, score: keras.KerasTensor) -> keras.KerasTensor:
-        """Open to a share everywhere."""
+        """Between 0 and 1 at every beta."""
         return keras.ops.sigmoid(score)
 
 

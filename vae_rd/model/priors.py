@@ -13,7 +13,7 @@ from tensorflow_probability import distributions as tfd
 
 from vae_rd.catalogue import COMPONENTS, COUPLING_UNITS, COUPLINGS, EXEMPLARS, PSEUDO_INPUTS
 
-NEAREST_TO_BOUND = 0.01  # of a pseudo-input's pixels at first: nearer to 0 or 1 a sigmoid has hardly a gradient
+NEAREST_TO_BOUND = 0.01  # of a pseudo-input's pixels initially: nearer to 0 or 1 a sigmoid has hardly a gradient
 MAX_LOG_SCALE = 2.0  # of one coupling of the flow; two of them act on each dimension
 
 
@@ -44,7 +44,7 @@ class Prior(keras.layers.Layer):
         return self.distribution()
 
     def adapt(self, images: np.ndarray) -> None:
-        """Takes what it keeps of, or starts from, the training images [num, height, width, channels] uint8."""
+        """Keeps, or starts from, some of the training images [num, height, width, channels] uint8."""
 
     def _add_normal(self, name, shape, stddev=1.0):
         seed = int(next(self._seeds) % 2**31)
@@ -62,7 +62,7 @@ class StandardNormal(Prior):
 
 
 class LearnedNormal(Prior):
-    """A diagonal Gaussian whose mean and scales are learned; N(0, I) at first."""
+    """A diagonal Gaussian whose mean and scales are learned; N(0, I) initially."""
 
     def __init__(self, latent_dim: int, **kwargs: Any):
         super().__init__(latent_dim, **kwargs)
@@ -136,7 +136,7 @@ class Flow(Prior):
             kept, moved = self._halves(range(latent_dim), layer)
             sizes = {"inner_kernel": (len(kept), COUPLING_UNITS), "inner_bias": (COUPLING_UNITS,),
                      "outer_kernel": (COUPLING_UNITS, 2 * len(moved)), "outer_bias": (2 * len(moved),)}
-            # Near the identity at first; at exactly zero the inner weights would get no gradient.
+            # Near the identity initially; at exactly zero the inner weights would get no gradient.
             stddevs = {"inner_kernel": len(kept)**-0.5, "outer_kernel": 0.01}
             self.couplings.append([
                 self._add_normal(name, shape, stddevs[name]) if name in stddevs

@@ -40,6 +40,38 @@ class InformationTerms(NamedTuple):
     marginal_kl: tf.Tensor  # [batch], log q(z) - log p(z)
 
 
+def objective(distortion: Any, rate: Any, beta: Any) -> Any:
+    """The beta-VAE's objective per image, nats (Bozkurt et al. 2021, eq. 2).
+
+    Under `rate_terms`, `rate` is one of its parts.
+    """
+    return distortion + beta * rate
+
+
+def log_posterior(posterior: tfd.Distribution, noise: tf.Tensor) -> tf.Tensor:
+    """log q(z|x) at z = mean + stddev * noise [..., latent_dim]: [...], nats.
+
+    Computed from the noise, not from z: in single precision, z - mean holds only rounding errors where stddev is tiny
+    compared with the mean. A rate computed from those can fall without bound, and training exploits it.
+    """
+    log_density = -0.5 * (tf.square(noise) + np.log(2 * np.pi)) - tf.math.log(posterior.stddev())
+    return tf.reduce_sum(log_density, -1)
+
+
+def kl_divergence(posterior: tfd.Distribution, prior: tfd.Distribution, codes: tf.Tensor, log_density: tf.Tensor
+                  ) -> tf.Tensor:
+    """KL(q(z|x), p(z)) per image: in closed form where TFP knows one, else log q - log p at the codes.
+
+    Args:
+        codes: samples of the posterior, [..., batch, latent_dim].
+        log_density: what `log_posterior` returned for them, [..., batch].
+    """
+    try:
+        return posterior.kl_divergence(prior)
+    except NotImplementedError:
+        return log_density - prior.log_prob(codes)
+
+
 @keras.saving.register_keras_serializable("vae_rd")
 class VAE(keras.Model):
     """A beta-VAE with diagonal Gaussian posterior.
@@ -51,6 +83,10 @@ class VAE(keras.Model):
             is also the default input of the networks.
         seed: of the initial weights, and of the noise in `fit`.
         The other arguments are the fields of `vae_rd.config.Config`.
+
+    Raises:
+        ConfigError: for an unknown network, prior or likelihood; for a network without gates under
+            conditioning="beta"; for a prior that overrides leaving_out without keeps_images.
     """
 
     def __init__(self, *, image_shape, num_train=1, architecture="mlp", num_layers=1, hidden_units=512, channels=64,
@@ -97,7 +133,11 @@ class VAE(keras.Model):
         return tfd.Independent(tfd.Normal(mean, tf.exp(log_scale)), 1)
 
     def prior(self, images: tf.Tensor | None = None) -> tfd.Distribution:
-        """p(z): event [latent_dim]; with images [batch, ...], the prior of their codes, without each image's own."""
+        """p(z): event [latent_dim]; with images [batch, ...], the prior of their codes, without each image's own.
+
+        Raises:
+            ConfigError: if the prior returns no distribution of codes.
+        """
         found = self.prior_layer.distribution() if images is None else self.prior_layer.leaving_out(images)
         if not isinstance(found, tfd.Distribution) or found.event_shape != [self.latent_dim]:
             raise ConfigError(f"distribution() of the prior {self._arguments['prior']!r} must return a "
@@ -134,7 +174,7 @@ class VAE(keras.Model):
         Args:
             images: [batch, height, width, channels] in [0, 1]; grey values are allowed, as in the paper.
             noise: [batch, latent_dim], standard normal.
-            beta: weight of the rate, and what conditioned networks are told: a number, or [batch].
+            beta: weight of the rate, and input of conditioned networks: a number, or [batch].
             rows: [batch], which training image each is; None: no image is there twice.
         """
         coded = self.rate_and_distortion(images, noise, beta)
@@ -155,16 +195,16 @@ class VAE(keras.Model):
     def information(self, coded: Coded, images: tf.Tensor | None = None, rows: tf.Tensor | None = None
                     ) -> InformationTerms:
         """Minibatch estimate of the two parts of the rate (Esmaeili et al. 2019, eq. 9; B of num_train images)."""
-        log_marginal = minibatch_log_marginal(coded, self.num_train, rows)
+        log_aggregate = minibatch_log_aggregate(coded, self.num_train, rows)
         log_prior = self.prior(images).log_prob(coded.codes)
-        return InformationTerms(coded.log_posterior - log_marginal, log_marginal - log_prior)
+        return InformationTerms(coded.log_posterior - log_aggregate, log_aggregate - log_prior)
 
     def call(self, images: tf.Tensor) -> tf.Tensor:
         """Reconstructions [batch, height, width, channels] in [0, 1]: the picture of the posterior's mean."""
         return self.picture(self.posterior(images).mean())
 
     def train_step(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
-        """One step of `fit`; the column's own loop runs the same `terms` on stacked weights."""
+        """One step of `fit`; the column's own loop runs the same `terms` for each member."""
         with tf.GradientTape() as tape:
             terms = self.terms(images, self._noise(images, self.optimizer.iterations), self.beta)
             loss = tf.reduce_mean(terms.objective)
@@ -246,36 +286,7 @@ def _chosen(field, name, registry):
     return registry[name]
 
 
-def objective(distortion: Any, rate: Any, beta: Any) -> Any:
-    """The beta-VAE's objective per image in nats (the paper's eq. 2; `rate` is one of its parts under `rate_terms`)."""
-    return distortion + beta * rate
-
-
-def log_posterior(posterior: tfd.Distribution, noise: tf.Tensor) -> tf.Tensor:
-    """log q(z|x) at z = mean + stddev * noise [..., latent_dim]: [...], nats.
-
-    Computed from the noise, not from z: in single precision, z - mean holds only rounding errors where stddev is tiny
-    compared with the mean. A rate computed from those can fall without bound, and training exploits it.
-    """
-    log_density = -0.5 * (tf.square(noise) + np.log(2 * np.pi)) - tf.math.log(posterior.stddev())
-    return tf.reduce_sum(log_density, -1)
-
-
-def kl_divergence(posterior: tfd.Distribution, prior: tfd.Distribution, codes: tf.Tensor, log_density: tf.Tensor
-                  ) -> tf.Tensor:
-    """KL(q(z|x), p(z)) per image: in closed form where TFP knows one, else log q - log p at the codes.
-
-    Args:
-        codes: samples of the posterior, [..., batch, latent_dim].
-        log_density: what `log_posterior` returned for them, [..., batch].
-    """
-    try:
-        return posterior.kl_divergence(prior)
-    except NotImplementedError:
-        return log_density - prior.log_prob(codes)
-
-
-def minibatch_log_marginal(coded: Coded, num_train: int, rows: tf.Tensor | None = None) -> tf.Tensor:
+def minibatch_log_aggregate(coded: Coded, num_train: int, rows: tf.Tensor | None = None) -> tf.Tensor:
     """log q(z) at each code, estimated from its own batch (Esmaeili et al. 2019): [batch].
 
     q(z_b) ~ 1/N q(z_b|x_b) + (N-1)/(N(B-1)) * sum over b' != b of q(z_b|x_b').

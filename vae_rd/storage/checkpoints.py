@@ -38,7 +38,7 @@ class Resumed(NamedTuple):
     """Where a run continues."""
 
     progress: Progress
-    state: dict[str, np.ndarray] | None  # weights and optimizer slots; None: from nothing
+    state: dict[str, np.ndarray] | None  # weights and optimizer slots; None: from scratch
     history: list[dict[str, Any]]  # rows of the evaluations that are not made again
 
 

@@ -11,7 +11,8 @@ from vae_rd.config import Config
 
 PARTITIONS = ("train", "test", "test_select", "test_compare")  # the last two: halves of test, for early stopping
 METRICS = ("rate", "distortion", "elbo", "objective", "active_units", "entropy_floor")  # per partition, in this order
-KNOWN_METRICS = tuple(name for name in METRICS if name != "entropy_floor")  # NaN of a likelihood that has no lowest
+# The floor is NaN where distortion is unbounded below
+KNOWN_METRICS = tuple(name for name in METRICS if name != "entropy_floor")
 HISTORY_COLUMNS = ("step", "partition", "num_images", *METRICS, "wall_seconds")
 VALUES = ("index", "rate", "distortion", "entropy_floor")  # per image; measures add theirs
 CONFIG_COLUMNS = tuple(field.name for field in dataclasses.fields(Config))

@@ -28,7 +28,7 @@ def end(run: runs.RunDir, results: dict[str, Any]) -> None:
     """
     before, name = _manifest_before(run), run.read_config().run_name
     arrays = [path for path in sorted(run.path.glob("*.npz")) if not path.name.startswith(("per_example_", "."))]
-    if not all(manifest.vouched(before, run.path, path) for path in arrays) or not _measures_stand(run, before):
+    if not all(manifest.matches(before, run.path, path) for path in arrays) or not _measures_stand(run, before):
         for path in (run.measures, *arrays):
             path.unlink(missing_ok=True)
     text = files.json_text({**results, "run": name})
@@ -44,7 +44,7 @@ def _measured_columns(run: runs.RunDir, path: pathlib.Path, values: dict[str, np
                       ) -> dict[str, np.ndarray] | None:
     """What measures added to a file of values per image; None if the file is missing or holds other values."""
     try:
-        if not files.present(path) or not manifest.vouched(_manifest_before(run), run.path, path):
+        if not files.present(path) or not manifest.matches(_manifest_before(run), run.path, path):
             return None
         there = files.read_arrays(path)
     except files.FileError:
@@ -56,7 +56,7 @@ def _measured_columns(run: runs.RunDir, path: pathlib.Path, values: dict[str, np
 
 def _measures_stand(run: runs.RunDir, before: manifest.Manifest | None) -> bool:
     try:
-        return not run.read_measures() or manifest.vouched(before, run.path, run.measures)
+        return not run.read_measures() or manifest.matches(before, run.path, run.measures)
     except files.FileError:
         return False
 

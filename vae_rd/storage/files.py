@@ -17,7 +17,6 @@ import numpy as np
 
 UNFINISHED = ".vae_rd-"  # what the name of everything half-written begins with, and nothing else's
 _ABANDONED = 600.0  # seconds after which nobody is still writing a table or a figure
-_BLOCK = 1 << 20
 
 
 class FileError(RuntimeError):
@@ -58,20 +57,22 @@ def open_lock(path: pathlib.Path) -> io.TextIOWrapper:
 def remove_unfinished(folder: pathlib.Path) -> None:
     """Removes files that killed processes left half-written in a folder and below it, and no others."""
     for leftover in list(folder.rglob(f"{UNFINISHED}*")):
-        if leftover.is_dir() and not leftover.is_symlink():
-            shutil.rmtree(leftover, ignore_errors=True)
-        else:
-            leftover.unlink(missing_ok=True)
+        _remove(leftover)
 
 
 def remove_abandoned(folder: pathlib.Path) -> None:
     """Removes what killed processes left half-written in a folder that no lock guards: untouched for ten minutes."""
     for leftover in list(folder.glob(f"{UNFINISHED}*")):
         if time.time() - leftover.lstat().st_mtime > _ABANDONED:
-            if leftover.is_dir() and not leftover.is_symlink():
-                shutil.rmtree(leftover, ignore_errors=True)
-            else:
-                leftover.unlink(missing_ok=True)
+            _remove(leftover)
+
+
+def _remove(leftover: pathlib.Path) -> None:
+    """Removes a file, a link or a folder with all that is in it."""
+    if leftover.is_dir() and not leftover.is_symlink():
+        shutil.rmtree(leftover, ignore_errors=True)
+    else:
+        leftover.unlink(missing_ok=True)
 
 
 def present(path: pathlib.Path) -> bool:
@@ -129,11 +130,8 @@ def read_arrays(path: pathlib.Path, remedy: str = "remove it, and run the same c
 
 def sha256(path: pathlib.Path) -> str:
     """The sha256 of a file's content, in hexadecimal."""
-    digest = hashlib.sha256()
     with path.open("rb") as file:
-        while block := file.read(_BLOCK):
-            digest.update(block)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _umask() -> int:

@@ -14,11 +14,10 @@ the table names them as unsealed.
 
 import contextlib
 import hashlib
-import json
 import os
 import pathlib
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from vae_rd import schema
 from vae_rd.storage import files
@@ -75,7 +74,7 @@ def read_any(folder: pathlib.Path) -> Manifest | None:
         _SCHEMA(content, "")
         schema.require(content["format_version"] == FORMAT_VERSION, f"format_version must be {FORMAT_VERSION} (got "
                                                                     f"{content['format_version']})")
-        schema.require(content.pop("sha256") == _checksum(content), "its sha256 is not that of its content")
+        schema.require(content.pop("sha256") == schema.checksum(content), "its sha256 is not that of its content")
     except ValueError as error:
         raise files.FileError(f"{path} is damaged, or was not written by vae_rd ({error}): {END_AGAIN}.") from error
     return Manifest(content["run"], {name: [Seal(**one) for one in seals] for name, seals in content["files"].items()})
@@ -85,7 +84,7 @@ def write(folder: pathlib.Path, manifest: Manifest) -> None:
     """Replaces the manifest."""
     content = {"format_version": FORMAT_VERSION, "run": manifest.run,
                "files": {name: [one._asdict() for one in seals] for name, seals in manifest.files.items()}}
-    files.write_json(folder / FILE, {**content, "sha256": _checksum(content)})
+    files.write_json(folder / FILE, {**content, "sha256": schema.checksum(content)})
 
 
 def check(folder: pathlib.Path, path: pathlib.Path, remedy: str = END_AGAIN) -> bytes:
@@ -103,7 +102,7 @@ def check(folder: pathlib.Path, path: pathlib.Path, remedy: str = END_AGAIN) -> 
                           f"written. Put the original back, or {remedy}.")
 
 
-def vouched(manifest: Manifest | None, folder: pathlib.Path, path: pathlib.Path) -> bool:
+def matches(manifest: Manifest | None, folder: pathlib.Path, path: pathlib.Path) -> bool:
     """Whether a file exists and matches the manifest; without a manifest, every file counts as matching."""
     return manifest is None or path.is_file() and seal_file(path) in manifest.files.get(_name(folder, path), ())
 
@@ -140,7 +139,3 @@ def differences(folder: pathlib.Path, manifest: Manifest) -> list[str]:
 
 def _name(folder: pathlib.Path, path: pathlib.Path) -> str:
     return path.relative_to(folder).as_posix()
-
-
-def _checksum(content: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -35,7 +35,7 @@ class InUse(RunError):
 
 
 class RunDir(NamedTuple):
-    """The paths in one run directory; nothing else in the project knows them."""
+    """One run directory: its paths, and how its files are read, checked and written."""
 
     path: pathlib.Path
 
@@ -115,10 +115,6 @@ class RunDir(NamedTuple):
     def event_files(self) -> list[pathlib.Path]:
         """TensorBoard's files: a view, rewritten from the history on every start."""
         return sorted(self.path.glob("events.out.tfevents.*"))
-
-    def leftovers(self) -> list[pathlib.Path]:
-        """What a killed process left half-written; `locked` removes it."""
-        return list(self.path.glob(f"{files.UNFINISHED}*"))
 
     def read_config(self) -> Config:
         """The run's Config; raises RunError if the folder holds none, a damaged one, or that of another run."""

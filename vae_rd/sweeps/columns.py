@@ -13,7 +13,7 @@ from vae_rd.config import STACKABLE_FIELDS, Config
 from vae_rd.sweeps.cost import cost, images_and_channels, num_parameters
 from vae_rd.training import gpus
 
-SEQUENTIAL_MEMBERS = 6  # of members that take turns more gain nothing: all end late, and workers share them unevenly
+SEQUENTIAL_MEMBERS = 6  # where members take turns: more would gain nothing, end late, and leave workers uneven shares
 GPU_MEMBERS = 60  # the paper's 12 betas x 5 restarts
 MEMORY_COPIES = 9  # of a member's weights at the peak: weights, gradients, Adam's two, each twice, and one to save
 NUMBERS_PER_CODE_VALUE = 4  # per latent dimension of an evaluated image: posterior mean and scale, each with a copy
@@ -48,8 +48,7 @@ def into_columns(configs: list[Config], size: int | None = None, min_columns: in
 
 
 def part(configs: list[Config], task: int, num_tasks: int) -> list[Config]:
-    """The part of task number `task` out of `num_tasks`: a range of about equal expected cost, which cuts no
-    training that several runs share.
+    """The runs of one task of `num_tasks`: a contiguous range of about equal cost; a shared training is never cut.
 
     It depends on nothing but the arguments, so the tasks of an array are disjoint and complete on any nodes.
     """
@@ -104,8 +103,7 @@ def _activations(config: Config) -> int:
 
 @functools.cache
 def _gpu_bytes() -> int:
-    """Memory of the smallest GPU, or part of one (MIG), according to nvidia-smi; else GPU_GIBIBYTES, and
-    says so.
+    """Memory in bytes of the smallest GPU, or MIG part, by nvidia-smi; else GPU_GIBIBYTES, with a warning.
 
     The smallest of all, not of those that this process sees: a worker sees its own only.
     """

@@ -37,10 +37,10 @@ def cost(configs: Iterable[Config]) -> Cost:
     configs = list(configs)
     size = sum(4 * DISK_COPIES * num_parameters(config) + BYTES_PER_IMAGE * images_and_channels(config)[0]
                for config in configs)
-    return Cost(len(configs), sum(seconds(configs)) / 3600, size / 1e9)
+    return Cost(len(configs), sum(expected_seconds(configs)) / 3600, size / 1e9)
 
 
-def seconds(configs: Sequence[Config]) -> list[float]:
+def expected_seconds(configs: Sequence[Config]) -> list[float]:
     """Expected seconds of each run: its evaluations, and its share of a training that several runs share."""
     runs = collections.Counter(config.training_key for config in configs if config.conditioning == "beta")
     return [step_seconds(config) * config.train_steps / runs.get(config.training_key, 1)

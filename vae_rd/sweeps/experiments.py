@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 from vae_rd.catalogue import LIKELIHOODS, PRIORS
-from vae_rd.config import CONDITIONINGS, SPLIT_SIZES, Config, ConfigError
+from vae_rd.config import CONDITIONINGS, NAMED_SIZES, Config, ConfigError
 
 ONE_LAYER, THREE_LAYERS = {"architecture": "mlp", "num_layers": 1}, {"architecture": "mlp", "num_layers": 3}
 MLPS = (ONE_LAYER, THREE_LAYERS)
@@ -46,7 +46,7 @@ class Entry(NamedTuple):
     configs: Callable[[Scale], Iterable[Config]]
     measures: tuple[str, ...] = ()  # names in the registry of measures
     checkpoints: tuple[str, ...] = ("last",)  # which states of the runs the figures need
-    drawing: str = "rd_curves"  # name of a drawing in figures/paper.py
+    drawing: str = "rd_curves"  # name of a drawing in figures/drawings.py
     layout: dict[str, Any] = {}  # of the drawing: mostly arguments of rd_curves.rd_figure, as facet, hue, partitions
     complete_by: str = ""  # a field: runs with one of its values say something before the others are there
 
@@ -101,11 +101,12 @@ _TENTH = Scale("tenth", Config(train_steps=25_700, eval_images=16_384), {}, {}, 
                    "information": {"query_images": 16_384}, "log_marginal": {"query_images": 200},
                    "annealed": {"query_images": 16}})
 _PAPER = Scale("paper", Config(), {}, {}, betas=PAPER_BETAS, few_betas=PAPER_BETAS, restarts=5, large="cv_82k",
-               small="cv_16k", cv=tuple(f"cv_{size}" for size in SPLIT_SIZES),
-               cd=tuple(f"cd_{size}" for size in SPLIT_SIZES if size != "82k"), other="cv_8k",
+               small="cv_16k", cv=tuple(f"cv_{size}" for size in NAMED_SIZES["cv"]),
+               cd=tuple(f"cd_{size}" for size in NAMED_SIZES["cd"]), other="cv_8k",
                other_sizes=("cv_8k", "cv_16k", "cv_33k"), latent_dims=(2, 5, 10, 20, 32, 64))
 SCALES = {scale.name: scale for scale in (_SMOKE, _LAPTOP, _TENTH, _PAPER)}
 DEFAULT_SCALE = _LAPTOP.name  # what vae_rd.sweep takes unless told otherwise
+
 
 def experiment(name: str, scale: str = "paper") -> Experiment:
     """One experiment at one scale.
@@ -251,7 +252,7 @@ EXPERIMENTS: dict[str, Entry] = {
                          drawing="over_steps"),
     "ten_times": Entry("ten times the steps at two betas, on the released images: how far the others are from their "
                        "end", _ten_times, drawing="over_steps", layout={"mark": 0.1}),
-    "one_training": Entry("curves of one training that is told beta over those of a training for each beta "
+    "one_training": Entry("curves of one training conditioned on beta over those of a training for each beta "
                           "(beyond the paper)",
                           _one_training, drawing="one_training", layout={**_BY_LAYERS, "hue": ("conditioning",)}),
     "priors": Entry("other priors: test curves, distortion at matched rate, the encoder's part of the gap (beyond "

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 
 from vae_rd.config import Config
 from vae_rd.storage import runs
-from vae_rd.sweeps.cost import cost, duration, seconds
+from vae_rd.sweeps.cost import cost, duration, expected_seconds
 from vae_rd.sweeps.states import FAILED, State, pace
 from vae_rd.sweeps.sweep import Sweep
 
@@ -40,7 +40,7 @@ def status(sweep: Sweep) -> Iterator[str]:
 
 def time_left(found: dict[Config, State]) -> str:
     """The share of the training that is done, and the time that is left: by the pace of the runs so far, if any."""
-    hours = {config: whole / 3600 for config, whole in zip(found, seconds(list(found)))}
+    hours = {config: whole / 3600 for config, whole in zip(found, expected_seconds(list(found)))}
     total, left = sum(hours.values()), sum(state.to_train * hours[config] for config, state in found.items())
     done = f"{100 * (1 - left / total) if total else 100:.1f}% of the training is done"
     if not left:

@@ -14,7 +14,7 @@ from vae_rd.config import Config, ConfigError, DataSpec
 from vae_rd.datasets.records import RecordsError
 from vae_rd.storage.runs import FINISHED
 from vae_rd.sweeps import reports, states, workers
-from vae_rd.sweeps.cost import seconds
+from vae_rd.sweeps.cost import expected_seconds
 from vae_rd.sweeps.sweep import Sweep
 from vae_rd.training.signals import TO_BE_CONTINUED
 
@@ -102,7 +102,7 @@ class _Bar:
     def __init__(self, sweep: Sweep, found: dict[Config, states.State]):
         from tqdm import tqdm
         self._sweep, self._states = sweep, found
-        self._seconds = dict(zip(found, seconds(list(found))))
+        self._seconds = dict(zip(found, expected_seconds(list(found))))
         self._bar = tqdm(total=round(sum(self._seconds.values())), initial=self._done(), desc=f"{len(found)} runs",
                          unit="s", leave=True, dynamic_ncols=True, mininterval=2 if os.isatty(2) else 60, smoothing=0,
                          disable=not sweep.progress,
@@ -118,7 +118,8 @@ class _Bar:
         """Reads the runs that have not finished again: one that diverged may be on its second attempt."""
         for config, state in self._states.items():
             if state.status != FINISHED:
-                with contextlib.suppress(OSError):  # as of a network's file system: a bar is no reason to stop workers
+                # such as a network file system's: a progress bar must not stop workers
+                with contextlib.suppress(OSError):
                     self._states[config] = self._sweep.state(config)
         ended = sum(state.status in states.ENDED for state in self._states.values())
         self._bar.set_postfix_str(f"{ended} of {len(self._states)} ended", refresh=False)

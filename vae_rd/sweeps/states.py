@@ -7,7 +7,7 @@ from vae_rd.config import Config
 from vae_rd.measures.registry import is_made
 from vae_rd.storage.files import FileError
 from vae_rd.storage.runs import DIVERGED, FINISHED, MISSING, UNFINISHED, RunDir
-from vae_rd.sweeps.cost import seconds
+from vae_rd.sweeps.cost import expected_seconds
 
 FAILED = "failed"
 ENDED = (FINISHED, DIVERGED)
@@ -28,7 +28,7 @@ class State(NamedTuple):
         return 0.0 if self.status in ENDED else 1.0 - self.share
 
 
-def read(run: RunDir, config: Config, wanted: Iterable[tuple[str, str]] = (), members: int = 1) -> State:
+def read_state(run: RunDir, config: Config, wanted: Iterable[tuple[str, str]] = (), members: int = 1) -> State:
     """Reads the state of a run.
 
     Args:
@@ -55,7 +55,7 @@ def read(run: RunDir, config: Config, wanted: Iterable[tuple[str, str]] = (), me
 def pace(states: Mapping[Config, State]) -> tuple[float, int]:
     """Measured over expected seconds of training, and the number of runs that this is known from; (1, 0) for none."""
     known = {config: state for config, state in states.items() if state.seconds and state.share}
-    expected = sum(state.share * whole for state, whole in zip(known.values(), seconds(list(known))))
+    expected = sum(state.share * whole for state, whole in zip(known.values(), expected_seconds(list(known))))
     return (sum(state.seconds or 0 for state in known.values()) / expected, len(known)) if known else (1.0, 0)
 
 

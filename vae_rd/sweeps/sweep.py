@@ -13,7 +13,7 @@ from vae_rd.measures.measure import Value
 from vae_rd.measures.registry import settings_by_measure
 from vae_rd.storage import runs
 from vae_rd.sweeps import columns, experiments
-from vae_rd.sweeps.states import FAILED, State, read
+from vae_rd.sweeps.states import FAILED, State, read_state
 
 
 class Sweep:
@@ -29,7 +29,7 @@ class Sweep:
         runs_dir: gets one directory per run.
         data_dir: folder of the data sets; missing splits are generated.
         raw_dir: folder of original data files; None: `<data_dir>/raw`.
-        measure: make the measures that the experiments need.
+        measure: compute the measures that the experiments need.
         retry: run diverged and failed runs again.
         progress: show bars.
         strategy: auto or one_device: each worker on one device; mirrored: one worker on all GPUs of this machine.
@@ -38,8 +38,9 @@ class Sweep:
         settings: of the measures, each for all that have it, in place of those of the scale.
 
     Raises:
-        ConfigError: for an unknown experiment or scale, a task outside 0 to num_tasks - 1, a setting below its least,
-            or several workers with strategy=mirrored, each of which would take all GPUs.
+        ConfigError: for an unknown experiment or scale, a task outside 0 to num_tasks - 1, a setting that is not a
+            number, or is below its minimum, or several workers with strategy=mirrored, each of which would take all
+            GPUs.
     """
 
     def __init__(self, names: Sequence[str], *, scale: str = experiments.DEFAULT_SCALE, task: int = 0,
@@ -90,7 +91,7 @@ class Sweep:
 
     def state(self, config: Config) -> State:
         """How far a run is, read from its directory now."""
-        return read(self.run(config), config, self.wanted[config], self._members.get(config, 1))
+        return read_state(self.run(config), config, self.wanted[config], self._members.get(config, 1))
 
     def states(self, configs: Iterable[Config]) -> dict[Config, State]:
         """How far some runs are."""

@@ -1,1 +1,1 @@
-"""Training: columns of models, evaluation, checkpoints and the loop that composes them."""
+"""Training: columns of models, evaluation, and the loop that composes them."""

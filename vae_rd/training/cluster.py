@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from vae_rd.config import ConfigError
 
+STRATEGIES = ("auto", "one_device", "mirrored", "multi_worker")  # which devices train: see `devices.place`
 JOINING = ("auto", "multi_worker")  # the strategies under which workers train together; else each is on its own
 _HOSTS = re.compile(r"([^\[\]]+)(?:\[(\d+(?:-\d+)?(?:,\d+(?:-\d+)?)*)\])?([^\[\]]*)")  # prefix[ranges]suffix
 _REMEDY = "Set TF_CONFIG for every worker: it goes before Slurm's variables."

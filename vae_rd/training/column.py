@@ -1,7 +1,7 @@
 """A column: models that differ only in beta and seed, trained by one compiled program.
 
 On a GPU it trains all members at once, their weights stacked along a leading axis. On a CPU it trains one, and the
-members take turns, a call each. A column of one is the single run; there is no second trainer. Members that are one
+members take turns, a call each. A single run is a column of one: there is no separate trainer. Members that are one
 training (conditioning=beta, equal but for beta) share one set of weights, which is trained once and evaluated at the
 beta of each. The members' computation is written once, in `VAE.terms`: each member runs it with its own weights, put in
 place by a Keras StatelessScope.
@@ -47,6 +47,10 @@ class Column:
         stacked: train the members at once, as batched products, not in turns: for GPUs, where launching kernels takes
             most of the time (convolutions have no batched form). On a CPU turns are faster: one member's weights stay
             in the cache, and the program of one member compiles sooner.
+
+    Raises:
+        ConfigError: for Configs that cannot share a program; when training begins, for an objective that leaves a
+            weight without gradient.
     """
 
     def __init__(self, configs: list[Config], images: np.ndarray, *, strategy: tf.distribute.Strategy, jit: bool,
@@ -84,7 +88,7 @@ class Column:
         self._compiled_gradients = self._compiled(self._gradients_of_batch)
         self._update = self._compiled(self._update_compiled) if alone else self._update_over_replicas
         self._compiled_evaluation = self._compiled(self._evaluate_batch)
-        turn, seeds = self._turns[0], self._seeds(self._turns[0])
+        turn, seeds = self._turns[0], self._seeds_of(self._turns[0])
         self.program = tf.function(self._steps, [  # traced once, for any turn and number of steps
             tf.TensorSpec([None, len(seeds), self.shared.batch_size], tf.int32), tf.TensorSpec([], tf.int32),
             tf.TensorSpec([len(seeds)], tf.int32), tf.TensorSpec([len(turn)], self.beta.dtype)], autograph=False)
@@ -100,7 +104,7 @@ class Column:
         """Parts of the column that are trained one after the other."""
         return len(self._turns)
 
-    def _seeds(self, slots: list[int]) -> list[int]:
+    def _seeds_of(self, slots: list[int]) -> list[int]:
         """The seeds of slots, each once."""
         return sorted({self._seed_of_slot[slot] for slot in slots})
 
@@ -131,7 +135,7 @@ class Column:
         for name, variable in self._variables().items():
             variable.assign(state.pop(name))  # kept here as well, it would take its memory twice
         self.optimizer.iterations.assign(first_step)
-        seeds = self._seeds(slots)
+        seeds = self._seeds_of(slots)
         trace = self.program(tf.gather(batches, [self.seeds.index(seed) for seed in seeds], axis=1),
                              tf.constant(first_step), tf.constant(seeds), tf.gather(self.beta, slots))
         state.update({name: tf.convert_to_tensor(variable.value) for name, variable in self._variables().items()})
@@ -210,7 +214,7 @@ class Column:
             beta: of each slot, [slots]; what conditioned networks are trained at, [seeds, batch].
         """
         slots = self._turns[0]  # which are like those of any other turn
-        seeds = [self._seeds(slots).index(self._seed_of_slot[slot]) for slot in slots]
+        seeds = [self._seeds_of(slots).index(self._seed_of_slot[slot]) for slot in slots]
         of_slots = [tf.gather(values, seeds) for values in (rows, images, noise)]
         gradients, rate, distortion = self._map_members(
             self._member_gradients, [weight.value for weight in self._weights], *of_slots,

@@ -19,7 +19,6 @@ from vae_rd.training import cluster, gpus
 # Tuned per process, XLA would choose other kernels, and a run that is continued would have other bits.
 XLA_FLAGS = "--xla_gpu_exclude_nondeterministic_ops=true --xla_gpu_autotune_level=0"
 LOST = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError)  # what a lost worker raises
-STRATEGIES = ("auto", "one_device", "mirrored", "multi_worker")
 
 
 class Placement(NamedTuple):
@@ -105,8 +104,8 @@ def versions() -> dict[str, str]:
 
 
 def _strategy(name: str) -> tf.distribute.Strategy:
-    if name not in STRATEGIES:
-        raise ConfigError(f"strategy must be one of {', '.join(STRATEGIES)} (got {name!r}).")
+    if name not in cluster.STRATEGIES:
+        raise ConfigError(f"strategy must be one of {', '.join(cluster.STRATEGIES)} (got {name!r}).")
     several = cluster.num_workers() > 1
     if name == "multi_worker" and not several:
         raise ConfigError("strategy='multi_worker' needs TF_CONFIG with several workers, or a start by srun with "

@@ -24,7 +24,7 @@ class PerExample(NamedTuple):
     rate: np.ndarray  # [num]
     distortion: np.ndarray  # [num]
     objective: np.ndarray  # [num], what the run minimises; under `rate_terms` with the exact part of the rate
-    entropy_floor: np.ndarray  # [num], lowest distortion that the likelihood allows; NaN if it has no lowest
+    entropy_floor: np.ndarray  # [num], lowest distortion that the likelihood allows; NaN where it is unbounded below
     mean: np.ndarray  # [num, latent_dim], of the posterior
     mean_squared_error: np.ndarray  # [num], of the mean picture, over pixels and channels
 
@@ -137,10 +137,10 @@ class Evaluator:
             codes = found.mean + found.stddev * random_streams.evaluation_noise(index, config.latent_dim)
             parts = (codes, mixture.mean[member], mixture.stddev[member])
             diverged = not all(np.isfinite(values).all() for values in parts) or (parts[2] <= 0).any()  # underflowed
-            log_marginal = np.full(len(index), np.nan) if diverged else information.aggregate_log_density(*parts)
+            log_aggregate = np.full(len(index), np.nan) if diverged else information.aggregate_log_density(*parts)
             if name == "train" and not diverged:
-                log_marginal += information.lost_noise(found.log_posterior, codes, found.mean, found.stddev)
-            penalty = {"mutual_information": found.log_posterior - log_marginal,
-                       "marginal_kl": log_marginal - found.log_prior}[config.rate_terms]
+                log_aggregate += information.lost_noise(found.log_posterior, codes, found.mean, found.stddev)
+            penalty = getattr(information.Information(found.log_posterior, log_aggregate, found.log_prior),
+                              config.rate_terms)
         return PerExample(index, found.rate, found.distortion, objective(found.distortion, penalty, config.beta),
                           self._floor[name][rows], found.mean, found.mean_squared_error)

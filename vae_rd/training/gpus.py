@@ -8,7 +8,7 @@ DRIVER = pathlib.Path("/proc/driver/nvidia/version")
 
 
 def present() -> list[str]:
-    """The NVIDIA GPUs that the operating system shows, by number; rising."""
+    """The NVIDIA GPUs that the operating system shows, by number, ascending."""
     found = [name.removeprefix("nvidia") for name in os.listdir("/dev") if name.startswith("nvidia")]
     return sorted((name for name in found if name.isdigit()), key=int)
 

@@ -19,7 +19,7 @@ from vae_rd.training.members import Clock, Member
 
 CHECKPOINT_SECONDS = 300
 CHUNK_SECONDS = 0.5  # what a call of Column.train should take: signals are handled between calls
-TURNS_SECONDS = 2.0  # the same where members take turns: each turn begins with some 10 ms that are no training
+TURNS_SECONDS = 2.0  # the same where members take turns: starting a turn costs about 10 ms
 
 
 def train(configs: list[Config], split: splits.Split, *, runs_dir: str | os.PathLike, placement: devices.Placement,

@@ -141,7 +141,7 @@ class Member:
         Args:
             vae: the final model.
             evaluations: of the whole sets, with the weights `last` and `best`: values per partition.
-            reported: the likelihood's own numbers with either.
+            reported: what the likelihood reported with each of the two weights.
             images: [num, height, width, channels] in [0, 1], for TensorBoard's reconstructions.
         """
         means = {checkpoint: {partition: {**values.metrics(), **reported[checkpoint]}

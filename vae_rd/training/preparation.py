@@ -49,7 +49,7 @@ def prepare(config: Config, run: runs.RunDir, retry: bool, write: bool = True) -
     Args:
         config: of the run.
         run: its directory.
-        retry: start a diverged run again, from nothing.
+        retry: start a diverged run again, from scratch.
         write: False for workers other than the chief, which wait for the chief to clear.
 
     Raises:
@@ -74,7 +74,7 @@ def prepare(config: Config, run: runs.RunDir, retry: bool, write: bool = True) -
 def continue_run(source: runs.RunDir, config: Config, run: runs.RunDir, retry: bool = False) -> None:
     """Lets a new run with more steps begin where a finished run ended: copies its checkpoint, best weights and history.
 
-    One that has begun goes on by itself; with `retry`, one that diverged begins there again.
+    A run that has begun is left alone: training resumes it. With `retry`, one that diverged begins there again.
 
     Raises:
         runs.RunError: if the source has not finished, or its Config differs in more than the steps.

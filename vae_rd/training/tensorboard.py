@@ -14,8 +14,9 @@ from vae_rd.storage import runs
 
 SCALARS = ("rate", "distortion", "elbo", "objective", "active_units")
 HPARAMS_METRICS = ("test/rate", "test/distortion", "train/rate", "train/distortion", "test/elbo", "train/elbo")
+# TensorBoard refuses None, which eval_* may be; imports are no hyperparameter
 HPARAMS_FIELDS = tuple(field.name for field in dataclasses.fields(Config)
-                       if field.name not in ("eval_every", "eval_images", "imports"))  # None is refused
+                       if field.name not in ("eval_every", "eval_images", "imports"))
 SHOWN_FIELDS = ("architecture", "beta", "num_layers", "seed", "split")  # TensorBoard ticks five fields and five metrics
 NUM_PICTURES, PICTURE_COLUMNS = 16, 8
 _EARLIER_ROOT_FILE = "events.out.tfevents.0000000000.hparams"  # it made a run of the root

@@ -34,7 +34,7 @@ def train_and_measure(configs: list[Config], *, runs_dir: str | os.PathLike, dat
         configs: members of one column: they differ in beta and seed only.
         runs_dir: gets one directory per run.
         data_dir: folder of the data sets; the split must be there.
-        strategy: one of devices.STRATEGIES.
+        strategy: one of `cluster.STRATEGIES`.
         jit: compile by XLA; None: what was measured to be faster.
         wanted: the measures of each run.
         settings: of the measures, by name; without, their defaults.

@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from vae_rd.analysis import matched_rate, naming, quantities, tables
-from vae_rd.analysis.tables import TableError, curves, folders
+from vae_rd.analysis.tables import TableError, curves, finished_names
 from vae_rd.catalogue import LIKELIHOOD_SCALE
 from vae_rd.config import STACKABLE_FIELDS, Config
 from vae_rd.figures import against_beta, against_rate, against_step, curve_names, distances, learned_scale
@@ -60,14 +60,14 @@ class Drawn(NamedTuple):
 
 def fullest_scale(table: pd.DataFrame, *names: str) -> str:
     """The scale at which most runs of some experiments have finished; if none has, the one that a sweep takes."""
-    counts = {scale: sum(len(folders(table, experiment(name, scale).configs)) for name in names)
+    counts = {scale: sum(len(finished_names(table, experiment(name, scale).configs)) for name in names)
               for scale in reversed(SCALES)}
     return max(counts, key=lambda scale: counts[scale]) if any(counts.values()) else DEFAULT_SCALE
 
 
 def missing(table: pd.DataFrame, wanted: Experiment) -> list[str]:
     """Names of an experiment's runs that have not finished."""
-    there = folders(table, wanted.configs)
+    there = finished_names(table, wanted.configs)
     return [config.run_name for config in wanted.configs if config not in there]
 
 
@@ -85,7 +85,7 @@ def complete_parts(table: pd.DataFrame, wanted: Experiment) -> Experiment:
             betas.setdefault(config.without(*STACKABLE_FIELDS), set()).add(config.beta)
         return betas
 
-    there, asked = betas_of_curves(folders(table, wanted.configs)), betas_of_curves(wanted.configs)
+    there, asked = betas_of_curves(finished_names(table, wanted.configs)), betas_of_curves(wanted.configs)
     begun = {curve for curve, betas in asked.items() if len(there.get(curve, ())) < min(LEAST_BETAS, len(betas))}
     left_out = {part(config) for config in wanted.configs if config.without(*STACKABLE_FIELDS) in begun}
     return wanted._replace(configs=tuple(config for config in wanted.configs if part(config) not in left_out))
@@ -119,7 +119,7 @@ def draw(table: pd.DataFrame, wanted: Experiment, runs_dir: str | os.PathLike, r
     """
     if not wanted.configs:
         raise TableError(f"{wanted.name}: {wanted.text}.")
-    rows = table[table["run"].isin(set(folders(table, wanted.configs).values()))]
+    rows = table[table["run"].isin(set(finished_names(table, wanted.configs).values()))]
     if rows.empty:
         raise TableError(f"{wanted.name}: none of its {len(wanted.configs)} runs at scale {wanted.scale} has finished. "
                          f"Train them with {wanted.command}.")

@@ -7,7 +7,7 @@ import shutil
 import pytest
 
 from tests.fabricate import fabricate_run
-from vae_rd.analysis import summary, tables, verdicts
+from vae_rd.analysis import readme_tables, tables, verdicts
 from vae_rd.sweeps import experiments
 
 TABLE = "before\n<!-- table: {} -->\nold\n<!-- end -->\nafter"
@@ -26,7 +26,13 @@ def fill(tmp_path_factory):
                       measures={"last": information} if beta == 0.1 else None)
     table = tables.collect(folder)
     points, judged = tables.curves(table), verdicts.evaluate(table, "tenth")
-    return lambda name: summary.fill(TABLE.format(name), table, points, judged, folder)
+    return lambda name: readme_tables.fill(TABLE.format(name), table, points, judged, folder)
+
+
+def filled(name, table, folder):
+    """The text with the table of a name, made from all runs of a folder."""
+    points, judged = tables.curves(table), verdicts.evaluate(table, "tenth")
+    return readme_tables.fill(TABLE.format(name), table, points, judged, folder)
 
 
 def rows(text):
@@ -61,8 +67,7 @@ def test_a_setting_is_named_by_what_differs_among_the_lines_of_its_table(tmp_pat
     fabricate_run(tmp_path, PROTOCOL, measures={"last": information})
     fabricate_run(tmp_path, PROTOCOL.replace(likelihood="normal"))
     table = tables.collect(tmp_path)
-    settings = {name: [line["setting"] for line in rows(summary.fill(TABLE.format(name), table, tables.curves(table),
-                                                                     verdicts.evaluate(table, "tenth"), tmp_path))]
+    settings = {name: [line["setting"] for line in rows(filled(name, table, tmp_path))]
                 for name in ("information", "curves")}
     assert settings == {"information": ["1-layer MLP"],
                         "curves": [f"1-layer MLP, {likelihood} likelihood" for likelihood in ("Bernoulli", "normal")]}
@@ -84,8 +89,7 @@ def test_convergence_says_what_was_at_each_share_of_the_steps(tmp_path):
             {"step": step, "partition": partition, "num_images": count, "distortion": value, "rate": value / 10}
             for step, partition, count, value in values])
     table = tables.collect(tmp_path)
-    text = summary.fill(TABLE.format("convergence"), table, tables.curves(table), verdicts.evaluate(table, "tenth"),
-                        tmp_path)
+    text = filled("convergence", table, tmp_path)
     (line,) = rows(text)
     assert line["steps"] == "2,570 \u2192 12,850 \u2192 24,415" and line["restarts"] == "2"
     assert line["test D"] == "98.5 \u2192 90.5 \u2192 81.5"
@@ -99,8 +103,7 @@ def test_convergence_is_at_steps_that_all_restarts_have(tmp_path):
         fabricate_run(tmp_path, PROTOCOL.replace(seed=seed, eval_every=every), history=[
             {"step": step, "partition": partition, "distortion": 100.0 + 10 * seed} for step, partition in values])
     table = tables.collect(tmp_path)
-    (line,) = rows(summary.fill(TABLE.format("convergence"), table, tables.curves(table),
-                                verdicts.evaluate(table, "tenth"), tmp_path))
+    (line,) = rows(filled("convergence", table, tmp_path))
     assert (line["steps"], line["restarts"]) == ("2,570 \u2192 12,850 \u2192 23,130", "2")
     assert line["test D"] == "105.0 \u2192 105.0 \u2192 105.0"
     for run in tmp_path.iterdir():
@@ -109,8 +112,7 @@ def test_convergence_is_at_steps_that_all_restarts_have(tmp_path):
         fabricate_run(tmp_path, PROTOCOL.replace(seed=seed, eval_every=every), history=[
             {"step": every, "partition": partition} for partition in ("train", "test")])
     table = tables.collect(tmp_path)
-    assert not rows(summary.fill(TABLE.format("convergence"), table, tables.curves(table),
-                                 verdicts.evaluate(table, "tenth"), tmp_path))
+    assert not rows(filled("convergence", table, tmp_path))
 
 
 @pytest.mark.parametrize("restarts, interval", [(3, " [-3.0, -3.0]"), (2, "")])
@@ -121,8 +123,7 @@ def test_distortion_at_matched_rate_is_listed_by_prior(tmp_path, restarts, inter
         fabricate_run(tmp_path, PROTOCOL.replace(beta=beta, seed=seed, prior=prior), rate=rate,
                       distortion=100 - 20 * math.log(rate) - 3 * (prior == "flow") + seed)
     table = tables.collect(tmp_path)
-    text = summary.fill(TABLE.format("matched_rate"), table, tables.curves(table), verdicts.evaluate(table, "tenth"),
-                        tmp_path)
+    text = filled("matched_rate", table, tmp_path)
     found = rows(text)
     assert [line["test R"] for line in found] == ["8", "28", "97"]
     assert {(line["setting"], line["restarts"]) for line in found} == {("flow prior", str(restarts))}
@@ -141,7 +142,7 @@ def test_settings_come_in_the_order_of_the_paper_and_each_stays_together(tmp_pat
         for beta in (0.1, 1.0):
             fabricate_run(tmp_path, PROTOCOL.replace(beta=beta, **changes))
     table = tables.collect(tmp_path)
-    text = summary.fill(TABLE.format(name), table, tables.curves(table), verdicts.evaluate(table, "tenth"), tmp_path)
+    text = filled(name, table, tmp_path)
     found = [line["setting"].replace(", standard normal prior", "") for line in rows(text)]
     assert list(dict.fromkeys(found)) == [
         "Tetrominoes, CV(8k), 1-layer MLP", "Tetrominoes, CV(16k), 1-layer MLP",
