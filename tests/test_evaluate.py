@@ -114,6 +114,8 @@ def test_a_path_may_hold_commas(evaluate, tmp_path):
     (tmp_path / "a,b").mkdir()
     assert evaluate.separate([f"{tmp_path}/a,b", "runs/c,runs/d", "runs/c"]) == [f"{tmp_path}/a,b", "runs/c", "runs/d"]
     assert evaluate.separate(["x,", ""]) == ["x"]
+    many = [f"runs/{number:0200}" for number in range(40)]  # longer than a path may be
+    assert evaluate.separate([",".join(many)]) == many
     command = _evaluate(tmp_path, f"--run={tmp_path}/a,b", f"--run={tmp_path}/c,{tmp_path}/d")
     assert command.status == 1
     for name in ("a,b", "c", "d"):

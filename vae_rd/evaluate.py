@@ -32,7 +32,7 @@ _OVERWRITE = flags.DEFINE_bool("overwrite", False, "make measures again that hav
 
 def separate(paths: Iterable[str]) -> list[str]:
     """The directories that are named, each once: split at commas, except where a path that contains commas exists."""
-    parts = [part for path in paths for part in ([path] if pathlib.Path(path).exists() else path.split(","))]
+    parts = [part for path in paths for part in ([path] if os.path.exists(path) else path.split(","))]
     return list(dict.fromkeys(part for part in parts if part))
 
 

@@ -215,7 +215,7 @@ def export_results(results_dir: str | os.PathLike, scale: str | None = None) -> 
     judged = export_claims(table, runs_dir, results, scale)
     readme = results / "README.md"
     if readme.is_file():
-        write_text(readme, summary.fill(readme.read_text(), table, points, judged, runs_dir))
+        write_text(readme, summary.fill(readme.read_text(encoding="utf-8"), table, points, judged, runs_dir))
 
 
 def export_pages(table: "pd.DataFrame", runs_dir: str | os.PathLike, out_dir: str | os.PathLike,

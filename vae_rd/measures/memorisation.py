@@ -211,7 +211,8 @@ def other_test_images(images: np.ndarray, chosen: np.ndarray, rows: np.ndarray) 
 
     Args:
         images: [M, height, width, channels] uint8, all test images.
-        chosen: [N + 1] rows of a fixed random choice, rising; one more than there are to be others.
+        chosen: [N + 1] rows of a fixed random choice, rising; one more than there are to be others. Where the test set
+            has N images only, all of them: then N - 1 stand against N training images.
         rows: [n] rows of the inputs. One that was chosen is no other to itself; for the rest, the first does not count.
     """
     return Others(images[chosen], np.where(np.isin(rows, chosen), np.searchsorted(chosen, rows), 0))
