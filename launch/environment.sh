@@ -13,6 +13,19 @@ environment_parameters() { # for --help
 HELP
 }
 
+# What a script needs more than once, it takes as a variable: a flag would reach the sweep alone, not the figures.
+refuse_flags() { # refuse_flags <arguments of the script>
+  local flag name
+  for flag in "$@"; do
+    for name in experiment scale data_dir runs_dir; do
+      if [[ $flag =~ ^--?$name(=|$) ]]; then
+        echo "error: $flag must be given as a variable, before the command: ${name^^}=..." >&2
+        return 2
+      fi
+    done
+  done
+}
+
 enter_environment() { # enter_environment <root of the project> [extra of setup.cfg that the caller needs]
   if [[ -z ${VIRTUAL_ENV:-} ]]; then
     if [[ ! -f $1/.venv/bin/activate ]]; then

@@ -59,12 +59,20 @@ run_step() { # run_step <program> [arguments]
 
 requeue() { # requeue <reason>
   local state
-  state=$(squeue --noheader --job="$(job_name)" --format=%T)
+  state=$(job_state)
   report "$1; it is $state"
   # A job that its owner cancelled stays so, and one that Slurm preempted is in the queue already.
-  if [[ $state == RUNNING ]]; then
+  if [[ $state == RUNNING || $state == UNKNOWN ]]; then
     scontrol requeue "$(job_name)" || report "cannot be requeued (see above): submit the same command again"
   fi
+}
+
+job_state() { # asks a busy controller again
+  for seconds in 5 20 0; do
+    if squeue --noheader --job="$(job_name)" --format=%T; then return; fi
+    sleep "$seconds"
+  done
+  echo UNKNOWN
 }
 
 report() {

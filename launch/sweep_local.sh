@@ -31,7 +31,7 @@ HELP
 
 workers() {
   local gpus cores
-  gpus=$(nvidia-smi -L 2>/dev/null | grep -c '^GPU' || true)
+  gpus=$(python -c 'from vae_rd.training import gpus; print(len(gpus.visible()))')
   cores=$(nproc)
   if ((gpus > 0)); then
     echo $((gpus * RUNS_PER_GPU))
@@ -41,6 +41,7 @@ workers() {
 }
 
 if [[ ${1:-} == --help ]]; then usage; exit 0; fi
+refuse_flags "$@"
 
 enter_environment "$PWD"
 status=0

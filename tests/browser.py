@@ -20,5 +20,7 @@ def chromium(*arguments, **capabilities):
     for name, value in capabilities.items():
         options.set_capability(name, value)
     opened = webdriver.Chrome(options, webdriver.ChromeService(driver))
-    yield opened
-    opened.quit()
+    try:
+        yield opened
+    finally:
+        opened.quit()

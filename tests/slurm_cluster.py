@@ -9,6 +9,8 @@ import subprocess
 import time
 from collections.abc import Callable
 
+from tests.ports import free_ports
+
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "squeue", "scontrol", "scancel")
 NODES = ("127.0.0.1", "127.0.0.2")  # names under which programs on one node find the other: both are this machine
 SEARCH = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
@@ -63,7 +65,7 @@ class SlurmCluster:
     def __enter__(self) -> "SlurmCluster":
         for name in ("state", *(f"spool-{node}" for node in NODES)):
             (self._folder / name).mkdir(parents=True)
-        ports = _free_ports(3)
+        ports = free_ports(3)
         self._write("slurm.conf", CONFIGURATION.format(folder=self._folder, host=socket.gethostname().split(".")[0],
                                                        nodes=NODES, controller_port=ports[0], node_ports=ports[1:]))
         self._write("gres.conf", f"NodeName={','.join(NODES)} Name=gpu File={self._make_gpus()}\n")
@@ -156,13 +158,3 @@ def _holds(condition: Callable[[], bool]) -> bool:
         return condition()
     except subprocess.CalledProcessError:  # a controller that is not up yet
         return False
-
-
-def _free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    for one in sockets:
-        one.bind(("127.0.0.1", 0))
-    ports = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports

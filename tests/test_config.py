@@ -106,7 +106,8 @@ def test_numbers_of_numpy_are_numbers():
     plain, config = Config(beta=2.0, seed=3), Config(beta=np.int64(2), seed=np.int32(3))
     assert config == plain and config.to_json() == plain.to_json() and config.run_name == plain.run_name
     assert Config(beta=np.float64(0.1)).run_name == Config(beta=0.1).run_name
-    for changes in ({"beta": np.float32(0.1)}, {"seed": np.float64(3)}, {"num_layers": np.bool_(True)}):
+    for changes in ({"beta": np.float32(0.1)}, {"seed": np.float64(3)}, {"num_layers": np.bool_(True)},
+                    {"beta": 10**400}):
         with pytest.raises(ConfigError, match="number"):
             Config(**changes)
 

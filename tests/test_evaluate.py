@@ -13,7 +13,7 @@ import pytest
 from tests import commands
 from tests.trained_runs import trained  # noqa: F401  a fixture
 from vae_rd import measures
-from vae_rd.config import Config
+from vae_rd.config import Config, ConfigError
 from vae_rd.storage import ending, runs
 
 
@@ -102,7 +102,7 @@ def test_a_user_without_utf_8_measures_a_run_whose_path_needs_it(run, data_dir, 
     (["--run=x", "--measures=mi"], "measures must be among information"),
     ([], "no run is named"),
     (["--run=x", "extra"], "'extra' is not a flag"),
-    (["--run=x", "--num_samples=0"], "num_samples must be 1 or more (got 0)"),
+    (["--run=x", "--measures=log_marginal", "--num_samples=0"], "num_samples must be 1 or more (got 0)"),
     (["--run=x", "--checkpoint=first"], "checkpoint must be one of last, best")])
 def test_bad_flags_are_refused_with_a_message(tmp_path, flags, words):
     command = _evaluate(tmp_path, *flags)
@@ -114,6 +114,8 @@ def test_a_path_may_hold_commas(evaluate, tmp_path):
     (tmp_path / "a,b").mkdir()
     assert evaluate.separate([f"{tmp_path}/a,b", "runs/c,runs/d", "runs/c"]) == [f"{tmp_path}/a,b", "runs/c", "runs/d"]
     assert evaluate.separate(["x,", ""]) == ["x"]
+    many = [f"runs/{number:0200}" for number in range(40)]  # longer than a path may be
+    assert evaluate.separate([",".join(many)]) == many
     command = _evaluate(tmp_path, f"--run={tmp_path}/a,b", f"--run={tmp_path}/c,{tmp_path}/d")
     assert command.status == 1
     for name in ("a,b", "c", "d"):
@@ -137,6 +139,12 @@ def test_each_measure_gets_the_settings_that_it_has(evaluate):
     assert settings["annealed"] == {"num_samples": 7, "query_images": None, "ais_steps": 20}
     assert settings["neighbours"] == {} and set(settings) == set(measures.MEASURES)
     assert measures.MEASURES["annealed"].settings_with(settings["annealed"]).query_images == 16
+
+
+def test_a_setting_that_no_chosen_measure_has_is_refused(evaluate):
+    words = "settings must be among ais_chains, .*with the measures annealed, neighbours .got posterior_samples"
+    with pytest.raises(ConfigError, match=words):
+        evaluate.settings_by_measure({"num_samples": 7, "posterior_samples": 3}, ["annealed", "neighbours"])
 
 
 def test_flags_follow_from_the_measures(evaluate):

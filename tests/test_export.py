@@ -142,7 +142,17 @@ def test_published_results_without_runs_are_refused_in_one_line(tmp_path):
     done = export(f"--from={tmp_path / 'results'}")
     assert done.returncode == 1 and "holds no finished run" in done.stderr and "Traceback" not in done.stderr
     done = export(f"--from={tmp_path / 'results'}", "--claims")
-    assert done.returncode == 1 and "claims must not be given with --from, which makes every" in done.stderr
+    assert done.returncode == 1 and "claims must not be given with --from, where it changes nothing" in done.stderr
+
+
+@pytest.mark.parametrize("mode, ignored", [
+    ("--experiment=figure3", "--facet=num_layers"), ("--claims", "--checkpoint=best"), ("--page", "--rate_axis=log"),
+    ("--publish={folder}", "--experiment=figure3"), ("--page", "--claims")])
+def test_a_flag_that_would_change_nothing_is_refused(runs_dir, tmp_path, mode, ignored):
+    done = export(f"--runs_dir={runs_dir}", mode.format(folder=tmp_path / "results"), ignored)
+    name, way = (flag.removeprefix("--").partition("=")[0] for flag in (ignored, mode))
+    assert done.returncode == 1 and f"{name} must not be given with --{way}, where it changes nothing" in done.stderr
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_folder_that_cannot_be_written_is_named(runs_dir, tmp_path):

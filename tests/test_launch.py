@@ -133,11 +133,34 @@ def test_a_python_that_does_not_serve_is_refused_and_leaves_nothing(project, pyt
 @pytest.mark.parametrize("gpus, settings, workers", [(0, {}, "3"), (0, {"CORES_PER_RUN": "16"}, "1"), (2, {}, "2"),
                                                      (2, {"RUNS_PER_GPU": "3"}, "6")])
 def test_a_local_sweep_has_a_process_per_gpu_or_group_of_cores(project, gpus, settings, workers):
-    program(project / "bin/nvidia-smi", "\n".join(f"echo 'GPU {number}:'" for number in range(gpus)) or "exit 9")
+    program(project / "venv/bin/python", f'[[ $1 != -c ]] || {{ echo {gpus}; exit; }}\n'
+                                         'echo "$*" >>"$(dirname "$0")/../../asked"')
     program(project / "bin/nproc", "echo 7")
     sweep, export = asked(project, "bash launch/sweep_local.sh --retry", EXPERIMENT="figure4", **settings)
     assert f" --workers={workers} --retry" in sweep and "vae_rd.sweep --experiment=figure4 --scale=laptop" in sweep
     assert "vae_rd.export --experiment=figure4 --scale=laptop --runs_dir=runs --out_dir=figures" in export
+
+
+@pytest.mark.parametrize("script, flag", [("sweep_local.sh", "--scale=smoke"), ("sweep_local.sh", "-runs_dir"),
+                                          ("slurm_sweep.sbatch", "--experiment=figure8")])
+def test_a_flag_that_would_not_reach_the_figures_is_refused(project, script, flag):
+    ran = bash(f"bash launch/{script} --retry {flag}", project)
+    name = flag.strip("-").partition("=")[0].upper()
+    assert ran.returncode == 2 and f"{flag} must be given as a variable, before the command: {name}=..." in ran.stderr
+
+
+@pytest.mark.parametrize("answers, state, asked", [("echo RUNNING", "RUNNING", 1), ("exit 1", "UNKNOWN", 3),
+                                                   ("(($(wc -l <times) > 1)) && echo PENDING", "PENDING", 2)])
+def test_a_controller_that_does_not_answer_is_asked_again(project, answers, state, asked):
+    """Else a job that has saved its state would end without going back to the queue."""
+    program(project / "bin/squeue", f"echo >>times; {answers}")
+    program(project / "bin/scontrol", 'echo "$*" >requeued')
+    program(project / "bin/sleep", "")
+    ran = bash("set -euo pipefail; source launch/slurm_job.sh; requeue because", project, SLURM_JOB_ID="7",
+               PATH=f"{project}/bin:{os.environ['PATH']}")
+    assert ran.returncode == 0 and f"it is {state}" in ran.stdout
+    assert len((project / "times").read_text().splitlines()) == asked
+    assert (project / "requeued").is_file() == (state != "PENDING")
 
 
 @pytest.mark.parametrize("status, drawn", [(1, True), (85, False), (130, False), (143, False)])

@@ -106,9 +106,10 @@ def measure(run: "FinishedRun | str | os.PathLike", names: Sequence[str], *, dat
     """
     from vae_rd import measures
     from vae_rd.measures.finished_run import FinishedRun
+    from vae_rd.measures.registry import settings_by_measure
     names = [names] if isinstance(names, str) else list(names)
     opened = run if isinstance(run, FinishedRun) else open_run(run, data_dir)
-    for note in measures.measure_run(opened, names, settings=_by_measure(names, settings), overwrite=overwrite,
+    for note in measures.measure_run(opened, names, settings=settings_by_measure(settings, names), overwrite=overwrite,
                                      progress=progress):
         print(note)
     made = opened.run.read_measures()[opened.checkpoint]
@@ -204,17 +205,6 @@ def _configs(configs: Any) -> list[Config]:
         if not isinstance(config, Config):
             raise ConfigError(f"configs must be a Config or several (got {config!r}). Try vae_rd.Config(beta=0.1).")
     return configs
-
-
-def _by_measure(names: list[str], values: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """For each measure, the values of those settings that it has; a setting that none of them has is refused."""
-    from vae_rd.measures.registry import MEASURES, settings_by_measure
-    there = [name for name in names if name in MEASURES]  # what is not is refused by `measure_run`
-    known = sorted({setting for name in there for setting in MEASURES[name].setting_names})
-    if unknown := [name for name in values if name not in known]:
-        raise ConfigError(f"settings must be among {', '.join(known) or 'none at all'} with {', '.join(names)} (got "
-                          f"{', '.join(unknown)}).")
-    return settings_by_measure(values, there)
 
 
 def _set_up(precision: str) -> None:

@@ -361,5 +361,11 @@ def _typed(field: dataclasses.Field, value: Any) -> Any:
     good = {str: isinstance(value, str),
             int: isinstance(value, numbers.Integral) and not isinstance(value, bool),
             float: isinstance(value, (numbers.Integral, float)) and not isinstance(value, bool)}[kind]
-    _check(good, field.name, {str: "text", int: "a whole number", float: "a number"}[kind], value)
-    return kind(value) or kind()  # -0.0 becomes 0.0
+    words = {str: "text", int: "a whole number", float: "a number"}[kind]
+    if isinstance(value, numbers.Real):
+        words += " of Python's, or a float64 of NumPy's" if kind is float else ""
+    _check(good, field.name, words, value)
+    try:
+        return kind(value) or kind()  # -0.0 becomes 0.0
+    except OverflowError as error:
+        raise ConfigError(f"{field.name} must be a number that a double can hold (got a larger one).") from error

@@ -32,7 +32,7 @@ _OVERWRITE = flags.DEFINE_bool("overwrite", False, "compute measures again that 
 
 def separate(paths: Iterable[str]) -> list[str]:
     """The directories that are named, each once: split at commas, except where a path that contains commas exists."""
-    parts = [part for path in paths for part in ([path] if pathlib.Path(path).exists() else path.split(","))]
+    parts = [part for path in paths for part in ([path] if os.path.exists(path) else path.split(","))]
     return list(dict.fromkeys(part for part in parts if part))
 
 
@@ -79,7 +79,7 @@ def main(argv: list[str]) -> None:
         if not paths:
             raise ConfigError("no run is named: give --run=DIR, the directory of a finished run; for several, separate "
                               "them by commas or give --run again.")
-        settings = settings_by_measure(cli.given(_SETTINGS))
+        settings = settings_by_measure(cli.given(_SETTINGS), names)
         with cli.quietly():
             from vae_rd.training import devices  # imports TensorFlow: seconds
         devices.configure("float32")

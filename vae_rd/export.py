@@ -51,10 +51,19 @@ _PUBLISH = flags.DEFINE_string("publish", None, "copy the small files of finishe
 _FROM = flags.DEFINE_string("from", None, "rebuild the tables, figures and verdicts from the runs in <from>/runs")
 
 
+# The ways to export, the first that is given first, with the flags that each of them heeds.
+_HEEDED = {"publish": {"runs_dir", "where", "scale"}, "from": {"scale"},
+           "page": {"runs_dir", "out_dir", "where", "scale", "experiment", "checkpoint", "gaps"},
+           "claims": {"runs_dir", "out_dir", "where", "scale", "gaps"},
+           "experiment": {"runs_dir", "out_dir", "where", "scale", "rate_axis", "gaps"}}
+_OTHERS = {"facet", "checkpoint", "rate_axis"}
+
+
 def main(argv: list[str]) -> None:
     """Reads the flags and exports."""
     with cli.failures_in_words(argv):
         cli.import_modules(_IMPORT.value)
+        _refuse_ignored()
         results = pathlib.Path(_PUBLISH.value or _FROM.value or _OUT_DIR.value)
         for folder in (results, results / published.RUNS, results / "figures"):
             remove_abandoned(folder)
@@ -89,11 +98,8 @@ def main(argv: list[str]) -> None:
 def _results_folder() -> str | None:
     """The folder that --publish or --from names, after publishing runs to it; None if neither flag is given."""
     if not _PUBLISH.value:
-        if _FROM.value:
-            _refuse_ignored("from")
         return _FROM.value
     from vae_rd.analysis.tables import collect, where
-    _refuse_ignored("publish", used=("runs_dir", "where"))
     names = set(where(collect(_RUNS_DIR.value), _WHERE.value)["run"]) if _WHERE.value else None
     done = published.publish(_RUNS_DIR.value, _PUBLISH.value, names)
     for name in done.changed:
@@ -103,13 +109,15 @@ def _results_folder() -> str | None:
     return _PUBLISH.value
 
 
-def _refuse_ignored(mode: str, used: Sequence[str] = ()) -> None:
-    """Refuses flags of the other ways to export, which would change nothing."""
-    for name in ("from", "runs_dir", "out_dir", "where", "facet", "checkpoint", "rate_axis", "experiment", "claims",
-                 "gaps", "page"):
-        if flags.FLAGS[name].present and name not in (mode, *used):
-            raise ConfigError(f"{name} must not be given with --{mode}, which makes every table, figure and verdict in "
-                              f"the folder that it names. Try it without --{mode}.")
+def _refuse_ignored() -> None:
+    """Refuses flags that would change nothing beside the way to export that was chosen."""
+    given = [name for name in sorted({*_OTHERS, *_HEEDED}.union(*_HEEDED.values()))
+             if flags.FLAGS[name].present and flags.FLAGS[name].value]
+    mode = next((name for name in _HEEDED if name in given), None)
+    ignored = [name for name in given if mode and name != mode and name not in _HEEDED[mode]]
+    if ignored:
+        raise ConfigError(f"{ignored[0]} must not be given with --{mode}, where it changes nothing. Leave it out, or "
+                          f"give it in a command without --{mode}.")
 
 
 def export_curves(table: "pd.DataFrame", runs_dir: str | os.PathLike, out_dir: str | os.PathLike,
@@ -220,7 +228,8 @@ def export_results(results_dir: str | os.PathLike, scale: str | None = None) -> 
     judged = export_claims(table, runs_dir, results, scale)
     readme = results / "README.md"
     if readme.is_file():
-        write_text(readme, readme_tables.fill(readme.read_text(), table, points, judged, runs_dir))
+        text = readme_tables.fill(readme.read_text(encoding="utf-8"), table, points, judged, runs_dir)
+        write_text(readme, text)
 
 
 def export_pages(table: "pd.DataFrame", runs_dir: str | os.PathLike, out_dir: str | os.PathLike,

@@ -4,6 +4,8 @@ import dataclasses
 import itertools
 import os
 import pathlib
+import signal
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
@@ -135,8 +137,16 @@ def _ensure_data(config: Config, data_dir: str | os.PathLike, raw_dir: str | os.
 
 
 def _wait_for(path: pathlib.Path) -> None:
-    while not path.is_file():
-        time.sleep(1)
+    """Waits for a file of the chief's.
+
+    A worker that srun ends because the chief has failed must not look killed: Slurm's script would start all again.
+    """
+    before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(1))
+    try:
+        while not path.is_file():
+            time.sleep(1)
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def report(column: Sequence[Config], runs_dir: str | os.PathLike) -> Iterator[str]:
@@ -158,7 +168,7 @@ def main(argv: list[str]) -> None:
     with cli.failures_in_words(argv):
         imports = cli.import_modules(_IMPORT.value)
         measures = cli.measures(_MEASURES.value, MEASURES)
-        settings = settings_by_measure(cli.given(_SETTINGS))
+        settings = settings_by_measure(cli.given(_SETTINGS), measures)
         column = configs({field.name: flags.FLAGS[field.name].value for field in FIELDS} | {"imports": imports})
         left = pending(column, _RUNS_DIR.value, measures, _RETRY.value)
         if left:

@@ -80,6 +80,12 @@ def test_an_evaluation_subset_is_fixed_and_keeps_the_order(split, size, expected
     np.testing.assert_array_equal(rows, random_streams.evaluation_subset(split.train.index, size))
 
 
+def test_a_subset_is_spread_over_all_images():
+    """The first images would be those of one rotation."""
+    chosen = random_streams.evaluation_subset(np.arange(10_000), 5000)
+    assert abs((chosen < 5000).mean() - 0.5) < 0.03
+
+
 def test_a_small_subset_lies_in_every_larger_one(split):
     sets = [set(random_streams.evaluation_subset(split.test.index, size)) for size in (10, 100, 200)]
     assert sets[0] < sets[1] < sets[2]

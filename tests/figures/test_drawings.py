@@ -424,6 +424,8 @@ def test_gap_by_distance_is_the_mean_of_equal_groups():
     distortions = np.array([30.0, 10, 20, 40, 99])
     near, gap = distances.gap_by_distance(np.array([3.0, 1, 2, 4, np.nan]), distortions, 5.0, bins=2)
     np.testing.assert_array_equal(near, [1.5, 3.5])
+    unknown = distances.gap_by_distance(np.arange(5.0), np.full(5, np.nan), 0.0)  # as without a floor
+    assert [len(part) for part in unknown] == [0, 0]
     np.testing.assert_array_equal(gap, [10, 30])
     assert len(distances.gap_by_distance(np.ones(3), np.ones(3), 0.0, bins=10)[0]) == 3
 

@@ -401,13 +401,14 @@ def test_controls_hide_curves_and_points(browser, written, runs):
 
     def press(label):
         look(browser, "all('.bk-btn').find(button => button.textContent.trim() === arguments[0]).click()", label)
-        time.sleep(0.3)
+
+    def shows(run):
+        return same_colour(pixel(browser, where[run]), colours[run])
     for label in ("1 layer", "test"):
         press(label)
-        assert pixel(browser, where[hidden]) == (255, 255, 255)
-        assert same_colour(pixel(browser, where[stays]), colours[stays]) == (label == "1 layer")
+        wait_for(lambda: pixel(browser, where[hidden]) == (255, 255, 255) and shows(stays) == (label == "1 layer"))
         press(label)
-        assert all(same_colour(pixel(browser, at), colours[run]) for run, at in where.items())
+        wait_for(lambda: shows(hidden) and shows(stays))
 
 
 def test_the_slider_keeps_a_range_of_beta(browser, written, runs):

@@ -83,6 +83,7 @@ def test_all_error_is_sampling_where_images_are_alike():
     values = np.random.default_rng(0).normal(size=(4, 20_000))
     found = distortion.reduced(values)
     assert found.sampling_share == pytest.approx(1, abs=0.05)
+    assert np.isnan(distortion.reduced(np.ones((3, 5))).sampling_share)  # nothing varies
     assert found.standard_error == pytest.approx(0.5 / np.sqrt(20_000), rel=0.03)
 
 

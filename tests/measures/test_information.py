@@ -189,7 +189,14 @@ def test_minibatch_density_is_unbiased_and_its_logarithm_is_not():
 def test_last_minibatch_is_filled_up(num_images):
     codes, means, stddevs = _codes(np.random.default_rng(17), num_images, 2, 0.5)
     logs = information.minibatch_log_density(codes, means, stddevs, num_images, 16)
-    assert np.isfinite(logs).all() and logs.shape == (num_images,)
+    order = np.random.default_rng(0).permutation(num_images)  # the last batch takes further images from the front
+    for place, image in enumerate(order):
+        start = place // 16 * 16
+        batch = np.roll(order, -start)[:16]
+        pairs = information.posterior_log_density(codes[image], means[batch], stddevs[batch])
+        weights = np.where(batch == image, 1 / num_images, (num_images - 1) / num_images / (len(batch) - 1))
+        expected = scipy.special.logsumexp(pairs, b=weights)
+        assert logs[image] == pytest.approx(expected, rel=1e-5), (place, num_images)
 
 
 def test_caps_of_the_estimators():
@@ -268,6 +275,20 @@ class NarrowVae(ExactVae):
         import tensorflow_probability as tfp
         means = super().posterior(images).mean().numpy().astype(np.float32)
         return tfp.distributions.Independent(tfp.distributions.Normal(means, np.full_like(means, 1e-7)), 1)
+
+
+@pytest.mark.parametrize("name, parts", [("train", ("mutual_information", "marginal_kl")),
+                                         ("test", ("novelty", "typicality"))])
+def test_parts_of_the_rate_by_scipy(exact_run, name, parts):
+    """The first from the code's own posterior to the aggregate of the training images, the second on to the prior."""
+    run, log_density = ExactRun.of(exact_run), scipy.stats.norm.logpdf
+    codes, (means, stddevs) = run.codes(name), run.posteriors("train")
+    levels = [log_density(codes, *run.posteriors(name)).sum(1),
+              scipy.special.logsumexp(log_density(codes[:, None], means, stddevs).sum(2), axis=1) - np.log(len(means)),
+              log_density(codes).sum(1)]
+    found = information.measure(run, information.InformationSettings()).per_example[name]
+    for part, upper, lower in zip(parts, levels[:-1], levels[1:]):
+        np.testing.assert_allclose(found[part], upper - lower, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["train", "test"])

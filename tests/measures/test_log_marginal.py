@@ -113,6 +113,16 @@ def test_tail_index_of_weights_without_a_tail():
     assert log_marginal.tail_index(np.log(np.random.default_rng(0).random((5, 5000)))).max() < 0.3
 
 
+def test_weights_of_few_values_have_no_tail():
+    """As those of a posterior that is nearly exact, in single precision; one weight above all others still counts."""
+    weights = np.where(np.random.default_rng(1).random((5, 5000)) < 0.005, 1e-3, 0.0)
+    assert not log_marginal.reliability(weights).unreliable.any()
+    rounded = np.float32(-1000 + 1e-4 * np.random.default_rng(2).normal(size=(5, 5000))).astype(float)
+    assert len(np.unique(rounded)) < 20 and not log_marginal.reliability(rounded).unreliable.any()
+    weights[:, 0] = 800
+    assert log_marginal.reliability(weights).unreliable.all()
+
+
 def test_too_few_samples_to_tell_are_not_trusted():
     judged = log_marginal.reliability(np.zeros((2, 10)))
     assert np.isnan(judged.tail_index).all() and judged.unreliable.all()

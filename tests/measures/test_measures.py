@@ -8,13 +8,14 @@ import shutil
 import numpy as np
 import pytest
 import scipy.spatial.distance
+import scipy.special
 
 from tests.measures.exact_run import ExactRun, exact_run  # noqa: F401  a fixture
 from tests.trained_runs import trained  # noqa: F401  a fixture
 from vae_rd import config, measures
 from vae_rd.analysis import tables
 from vae_rd.datasets import random_streams
-from vae_rd.measures import finished_run, information, memorisation, neighbours, record
+from vae_rd.measures import annealed, finished_run, information, memorisation, neighbours, record
 from vae_rd.measures.registry import is_share
 from vae_rd.storage import ending, files, runs
 
@@ -76,6 +77,9 @@ def test_every_measure_is_recorded(measured):
         np.testing.assert_array_equal(rows, random_streams.evaluation_subset(arrays["index"], 25))
         assert log_px["log_px_k1"] == pytest.approx(elbo[rows].mean(), abs=8)  # one sample per image
         assert log_px["log_px_k1"] < log_px["log_px"] < log_px["log_px_ceiling"]
+        pixels = measured.partition(partition).images[rows].reshape(25, -1) / 255
+        floor = (scipy.special.entr(pixels) + scipy.special.entr(1 - pixels)).sum(1)
+        assert log_px["log_px_ceiling"] == pytest.approx(-floor.mean())
     for picture in ("memorisation", "reconstructions", "samples", "traversals"):
         assert run.picture(picture).read_bytes().startswith(b"\x89PNG")
     strip = files.read_arrays(run.path / "reconstruction.npz")
@@ -138,6 +142,30 @@ def test_memorisation_at_the_posterior_mean_and_at_a_sample(measured, decoded):
     assert found[control] == pytest.approx((others < to_input - 1e-4).mean())
     average = memorisation.infinite_capacity(codes[rows], *measured.posteriors("train"), measured.split.train.images)
     assert found["perplexity" + suffix] == pytest.approx(average.perplexity.mean())
+
+
+def test_a_training_image_is_not_memorised_by_being_itself(measured):
+    found = measured.run.read_measures()["last"]["memorisation"]["train"]
+    rows = measured.rows("train", 25)
+    made = measured.vae.likelihood(measured.posteriors("train").means[rows]).mean().numpy().reshape(25, -1)
+    train = measured.split.train.images.reshape(300, -1) / 255
+    others = [np.linalg.norm(np.delete(train, row, 0) - one, axis=1).min() for row, one in zip(rows, made)]
+    assert found["distance_to_training_image_at_mean"] == pytest.approx(np.mean(others), rel=1e-5)
+
+
+def test_distances_to_the_training_set_and_the_image_that_figure_3_shows(measured):
+    """By exhaustive search."""
+    found = measured.run.read_measures()["last"]["neighbours"]["test"]
+    train, test = (measured.partition(name).images.reshape(300, -1) / 255 for name in ("train", "test"))
+    distances = scipy.spatial.distance.cdist(test, train).min(1)
+    assert found["nearest_distance"] == pytest.approx(distances.mean())
+    assert found["nearest_distance_p90"] == pytest.approx(np.percentile(distances, 90))
+    strip = files.read_arrays(measured.run.path / "reconstruction.npz")
+    row = np.flatnonzero(measured.split.test.index == strip["index"])
+    assert (distances < distances[row]).sum() <= 0.9 * 300 <= (distances <= distances[row]).sum() + 1e-9
+    made = measured.vae.likelihood(measured.posteriors("test").means[row]).mean().numpy()[0]
+    np.testing.assert_array_equal(strip["reconstruction"], np.round(255 * made).astype(np.uint8))
+    np.testing.assert_array_equal(strip["input"], measured.partition("test").images[row][0])
 
 
 def test_identity_rate_is_information_plus_marginal_kl(opened, run):
@@ -228,6 +256,12 @@ def test_what_was_measured_before_a_failure_stays(opened, run, monkeypatch, erro
     assert not [path for path in run.path.iterdir() if path.name.startswith(".")]
 
 
+def test_a_measure_that_ends_well_removes_the_failure_of_an_earlier_attempt(opened, run):
+    run.failure.write_text("Traceback\nMemoryError: no room")
+    _measure(opened, "neighbours")
+    assert not run.failure.exists()
+
+
 def test_a_full_disk_leaves_no_record(opened, run, monkeypatch):
     def full(path, content):
         raise OSError(28, "No space left on device")
@@ -258,6 +292,7 @@ def test_unknown_measures_are_refused_before_any_work(opened, run):
                                             (dict(query_images=0), "query_images must be 1 or more .got 0"),
                                             (dict(query_images="3"), "query_images must be a whole number .got '3'"),
                                             (dict(query_images=3.5), "query_images must be a whole number .got 3.5"),
+                                            (dict(widen=float("inf")), "widen must be finite .got inf"),
                                             (dict(widen=True), "widen must be a number .got True"),
                                             (dict(posterior_samples=1), "posterior_samples must be 2 or more"),
                                             (dict(chains=4), "settings of information must be among .*got chains")])
@@ -343,6 +378,13 @@ def test_annealed_log_px_of_both_partitions_through_the_table(exact_run):
         np.testing.assert_allclose(values[rows], exact.model.log_px(exact.flat(partition)[rows]), atol=1.5)
         assert found[partition]["log_px_ais"] == pytest.approx(values[rows].mean())
         assert found[partition]["log_px_ais_se"] == pytest.approx(values[rows].std(ddof=1) / np.sqrt(6))
+        excess = values[rows] - exact.model.log_px(exact.flat(partition)[rows])  # importance sampling is exact here
+        assert found[partition]["ais_excess"] == pytest.approx(excess.mean(), abs=1e-3)
+        assert found[partition]["ais_excess_se"] == pytest.approx(excess.std(ddof=1) / np.sqrt(6), abs=1e-3)
+    check = annealed.bidirectional_check(exact.vae.prior(), lambda images: exact.encode(images).stddevs,
+                                         exact.vae.likelihood, 6, num_chains=16, num_steps=160)
+    assert found["run"]["bidirectional_gap"] == pytest.approx(check.gap.mean())
+    assert found["run"]["bidirectional_gap_max"] == pytest.approx(check.gap.max())
 
 
 def test_narrow_encoder_is_flagged_through_the_table(exact_run):

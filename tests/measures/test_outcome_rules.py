@@ -1,6 +1,7 @@
 """Measures of a user's own: an Outcome that cannot be recorded whole is refused in words, and nothing is written."""
 
 import dataclasses
+import json
 import math
 
 import numpy as np
@@ -134,6 +135,14 @@ def test_a_setting_that_could_not_be_a_flag_is_refused_when_the_measure_is_made(
     with pytest.raises(ConfigError) as refused:
         Measure("own", lambda run, settings: Outcome(), "a measure of the user's", settings)
     assert str(refused.value).startswith(f"setting power of measure own {words}. Try `power: float = setting(2.0, ")
+
+
+def test_numbers_of_numpy_are_settings_and_are_recorded_as_python_s():
+    own = Measure("own", lambda run, settings: Outcome(), "a measure", dataclasses.make_dataclass(
+        "Mine", [("power", float, setting(0.5, "power", least=0)), ("count", int, setting(2, "count"))],
+        bases=(Settings,), frozen=True))
+    found = own.record(own.settings_with({"power": np.float32(0.25), "count": np.int64(3)}))
+    assert json.dumps(found) == '{"power": 0.25, "count": 3}'
 
 
 @pytest.mark.parametrize("kind", [float, "float", float | None, "float | None"])

@@ -1,6 +1,7 @@
 """Published results: small files only, whole, and the same tables as from the runs themselves."""
 
 import pandas as pd
+import pytest
 
 from tests.fabricate import fabricate_run
 from vae_rd.analysis import tables
@@ -60,6 +61,28 @@ def test_a_published_measure_is_never_lost(tmp_path):
     reason = published.publish(tmp_path / "poor", tmp_path / "results").left_out[poor.path.name]
     assert "would lose them: information (last), information (best). Make them there too" in reason
     assert (tmp_path / "results" / "runs" / rich.path.name / "measures.json").read_bytes() == rich.measures.read_bytes()
+
+
+def test_runs_are_not_published_to_their_own_folder(tmp_path):
+    """Their models and checkpoints would be gone."""
+    run = fabricate_run(tmp_path / "results" / "runs", Config())
+    (tmp_path / "link").symlink_to(tmp_path / "results" / "runs")
+    for folder in (tmp_path / "results" / "runs", tmp_path / "link"):
+        with pytest.raises(runs.RunError, match="must be another folder than the published runs.*--from="):
+            published.publish(folder, tmp_path / "results")
+    assert run.config.is_file()
+
+
+@pytest.mark.parametrize("name", ["model.keras", "checkpoints"])
+def test_a_run_that_was_trained_where_it_would_be_published_is_kept(tmp_path, name):
+    run = fabricate_run(tmp_path / "runs", Config())
+    published.publish(tmp_path / "runs", tmp_path / "results")
+    copy = tmp_path / "results" / "runs" / run.path.name
+    (copy / name).mkdir()
+    run.write_measures({"last": {}})
+    found = published.publish(tmp_path / "runs", tmp_path / "results")
+    assert not found.changed and "has a model or checkpoints" in found.left_out[run.path.name]
+    assert (copy / name).is_dir()
 
 
 def test_a_damaged_copy_is_replaced(tmp_path):

@@ -3,6 +3,7 @@
 import errno
 import json
 import shutil
+import signal
 import subprocess
 import sys
 
@@ -96,7 +97,7 @@ def failing(monkeypatch):
 
 def test_members_of_a_column_that_fails_go_on_one_by_one_and_say_why(tmp_path, failing, capfd):
     sweep, sizes = Sweep(["early_stopping"], scale="smoke", runs_dir=tmp_path), failing(MemoryError("no room"))
-    assert not running._finish(sweep, CONFIGS[:3])
+    assert not running._finish(sweep, CONFIGS[:3], False)
     assert sizes == [3, 1, 1, 1]
     assert capfd.readouterr().err.count("MemoryError: no room") == 4
     state = sweep.state(CONFIGS[0])  # though it has nothing but this failure
@@ -109,17 +110,59 @@ def test_a_full_disk_is_no_members_fault(tmp_path, failing, number):
     """Nor are its runs marked as failed: the same command continues once there is room."""
     sweep, sizes = Sweep(["early_stopping"], scale="smoke", runs_dir=tmp_path), failing(OSError(number, "full"))
     with pytest.raises(OSError, match="full"):
-        running._finish(sweep, CONFIGS[:3])
+        running._finish(sweep, CONFIGS[:3], False)
     assert sizes == [3] and sweep.pending(sweep.states(CONFIGS[:3])) == list(CONFIGS[:3])
 
 
 def test_a_bar_that_cannot_read_a_run_goes_on(tmp_path, monkeypatch):
-    """As on a network's file system: an error there would have stopped all workers."""
+    """As on a network's file system: an error there would have stopped all workers, and hidden the other runs."""
     sweep = Sweep(["early_stopping"], scale="smoke", runs_dir=tmp_path)
     with running._Bar(sweep, sweep.states(CONFIGS[:2])) as bar:
-        monkeypatch.setattr(Sweep, "state", lambda self, config: (_ for _ in ()).throw(OSError(errno.ESTALE, "stale")))
+        with monkeypatch.context() as patch:
+            stale = OSError(errno.ESTALE, "stale")
+            patch.setattr(runs.RunDir, "read_results", lambda run: (_ for _ in ()).throw(stale))
+            bar.update()
+        assert [state.status for state in bar._states.values()] == [states.FAILED] * 2
+        assert "stale" in bar._states[CONFIGS[0]].trouble
         bar.update()
         assert [state.status for state in bar._states.values()] == [runs.MISSING] * 2
+
+
+@pytest.mark.parametrize("statuses, received, status, words", [
+    ({0: 0, 1: 1}, None, 1, "column 1 ended with status 1"),
+    ({0: 1, 1: -9}, None, 137, "column 1 was killed by signal 9"),  # to be tried again, whatever failed beside it
+    ({0: 0, 1: 85}, None, 85, "a worker was stopped by a signal; the same command continues"),
+    ({0: 1, 1: 85}, signal.SIGTERM, 85, "stopped by a signal; the same command continues"),
+    ({0: 130}, signal.SIGINT, 130, "stopped by a signal"),
+    ({0: 0, 1: 0}, None, 0, "other processes work on the runs that remain")])
+def test_the_exit_status_says_whether_to_come_back(tmp_path, capsys, statuses, received, status, words):
+    sweep = Sweep(["early_stopping"], scale="smoke", runs_dir=tmp_path, column_size=1)
+    assert running._end(sweep, statuses, received, set()) == status
+    assert words in capsys.readouterr().out
+
+
+def test_members_that_diverged_in_this_call_are_not_retried_in_it(tmp_path, monkeypatch):
+    """Where their column fails, and its members go on one by one."""
+    from vae_rd.training import train_and_measure
+    told = []
+
+    def fail(configs, **settings):
+        told.append((len(configs), settings["retry"]))
+        if len(configs) > 1:
+            raise MemoryError("no room")
+    monkeypatch.setattr(train_and_measure, "train_and_measure", fail)
+    sweep = Sweep(["early_stopping"], scale="smoke", runs_dir=tmp_path, retry=True)
+    assert running._finish(sweep, CONFIGS[:2], sweep.retry)
+    assert told == [(2, True), (1, False), (1, False)]
+
+
+def test_a_folder_that_cannot_be_written_stops_no_other_member(tmp_path, failing, monkeypatch):
+    from vae_rd.training import train_and_measure
+    sweep, sizes = Sweep(["early_stopping"], scale="smoke", runs_dir=tmp_path), failing(MemoryError("no room"))
+    monkeypatch.setattr(train_and_measure, "record_failure",
+                        lambda run, error: (_ for _ in ()).throw(PermissionError("not yours")))
+    assert not running._finish(sweep, CONFIGS[:3], False)
+    assert sizes == [3, 1, 1, 1]
 
 
 def test_a_finished_run_whose_measure_failed_is_named_and_left_to_retry(tmp_path):
@@ -234,6 +277,9 @@ def test_a_run_in_training_counts_by_its_steps_and_its_share_of_the_column(tmp_p
     ratio, told = states.pace({config: state})
     assert told == 1 and ratio == pytest.approx(state.seconds / (0.5 * 3600 * cost([config]).hours))
     assert states.pace({config: states.State("missing")}) == (1.0, 0)
+    other = config.replace(seed=99)  # in training, where its column may be larger than is known
+    ended = state._replace(status="finished")
+    assert states.pace({config: ended, other: states.State("unfinished", 0.5, 1e6)}) == (ratio, 1)
 
 
 def test_members_of_a_column_share_its_seconds(tmp_path):

@@ -195,10 +195,13 @@ def server(trained):
         else:
             pytest.fail("".join(lines))
         threading.Thread(target=process.stderr.read, daemon=True).start()  # or a full pipe would stop it
-        wait_for(lambda: all(run.path.name in urllib.request.urlopen(f"{found[1]}/data/runs").read().decode()
-                             for run in runs.find_runs(trained)))
-        yield found[1]
-        process.terminate()
+        try:
+            wait_for(lambda: all(
+                run.path.name in urllib.request.urlopen(f"{found[1]}/data/runs", timeout=60).read().decode()
+                for run in runs.find_runs(trained)))
+            yield found[1]
+        finally:
+            process.terminate()
 
 
 @pytest.fixture(scope="module")

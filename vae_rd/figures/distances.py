@@ -62,7 +62,7 @@ def gap_by_distance(distances: np.ndarray, distortions: np.ndarray, of_train: fl
     """Mean distance [bins] and mean gap [bins] of test images in groups of equal size, near to far; NaN left out."""
     known = ~(np.isnan(distances) | np.isnan(distortions))
     order = np.argsort(distances[known], kind="stable")
-    groups = np.array_split(order, min(bins, len(order)))
+    groups = np.array_split(order, min(bins, len(order))) if len(order) else []
     return (np.array([distances[known][group].mean() for group in groups]),
             np.array([distortions[known][group].mean() for group in groups]) - of_train)
 

@@ -13,6 +13,7 @@ Distortions of different likelihoods are not comparable, as they are densities o
 """
 
 import dataclasses
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -58,8 +59,9 @@ class Sampled(NamedTuple):
 
     @property
     def sampling_share(self) -> float:
-        """The share of sampling in the squared standard error; up to noise between 0 and 1."""
-        return self.sampling_error(len(self.mean), self.num_samples)**2 / self.standard_error**2
+        """The share of sampling in the squared standard error; up to noise between 0 and 1; NaN if nothing varies."""
+        error = self.standard_error
+        return self.sampling_error(len(self.mean), self.num_samples)**2 / error**2 if error else math.nan
 
     def sampling_error(self, num_images: int, num_samples: int = 1) -> float:
         """Standard error, by sampling alone, of a mean over this many images with this many samples each."""

@@ -195,13 +195,16 @@ def open_run(path: str | os.PathLike, data_dir: str | os.PathLike = "data", chec
         raise runs.RunError(f"checkpoint must be one of {', '.join(runs.CHECKPOINT_NAMES)} (got {checkpoint!r}).")
     split_dir = config.data.path(data_dir)
     split = split or splits.load(split_dir)
-    if split.info.content_sha256 != results["content_sha256"]:
+    if split.info.content_sha256 != results.get("content_sha256"):
         raise runs.RunError(f"{data_dir} must hold the data that {run.path} was trained on (its {config.dataset}/"
                             f"{config.split} has another content_sha256). Give the data directory of the run.")
     if config.binarization == "dynamic":
         split = split._replace(train=splits.binarized(split.train), test=splits.binarized(split.test))
     vae = model.load(run.model, config)
     if checkpoint == "best":
+        if "best" not in results:
+            raise runs.RunError(f"{run.results} must have the results of the best weights (it has none). Train the run "
+                                "again, or take the last weights.")
         vae.assign_weights(checkpoints.load_best(run, results["best"]["step"]))
     return FinishedRun(run, config, checkpoint, vae, split, split_dir)
 

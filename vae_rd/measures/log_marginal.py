@@ -21,6 +21,7 @@ from vae_rd.measures.progress import Progress, silent
 
 CODES_PER_BLOCK = 2048  # decoded at a time: 24 MiB of logits for 32 x 32 x 3 images
 MIN_ESS = 100.0  # of the samples: 5,000 that are worth fewer than this carry a bias that can be seen
+NO_TAIL = 0.01  # log weights that differ by less over the whole tail have none
 MAX_TAIL_INDEX = 0.7  # above it importance sampling does not converge in practice (Vehtari et al. 2024)
 CURVE = (1, 2, 5)  # times powers of ten: the sample numbers of the K-curve
 
@@ -170,7 +171,8 @@ def tail_index(log_weights: np.ndarray) -> np.ndarray:
         return np.full(len(log_weights), np.nan)
     ordered = np.sort(log_weights, axis=1)[:, -size - 1:]
     scaled = np.exp(ordered - ordered[:, -1:])
-    return np.array([_pareto_shape(row[1:] - row[0]) for row in scaled])
+    fitted = np.array([_pareto_shape(row[1:] - row[0]) for row in scaled])
+    return np.where(ordered[:, -1] - ordered[:, 0] < NO_TAIL, -np.inf, fitted)  # few values, on which no fit stands
 
 
 def _joint_density(prior, likelihood):

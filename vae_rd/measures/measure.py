@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import numbers
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -27,8 +28,12 @@ class Settings:
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
-            if fault := _fault(field, getattr(self, field.name)):
+            value = getattr(self, field.name)
+            if fault := _fault(field, value):
                 raise ConfigError(f"{field.name} {fault}.")
+            if value is not None:  # NumPy's numbers become Python's, which JSON takes
+                kind = int if isinstance(value, numbers.Integral) else float
+                object.__setattr__(self, field.name, kind(value))
 
 
 def _fault(field: dataclasses.Field, value: Any) -> str:
@@ -38,9 +43,11 @@ def _fault(field: dataclasses.Field, value: Any) -> str:
     if value is None and field.default is None:
         return ""
     whole, least = "float" not in str(field.type), field.metadata["least"]
-    if isinstance(value, bool) or not isinstance(value, int if whole else (int, float)):
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral if whole else numbers.Real):
         return f"must be a {'whole ' if whole else ''}number (got {value!r})"
-    return "" if value >= least else f"must be {least} or more (got {value})"
+    if not value >= least:  # nor NaN
+        return f"must be {least} or more (got {value})"
+    return "" if math.isfinite(value) else f"must be finite (got {value})"
 
 
 def setting(default: Value, text: str, least: int = 1) -> Any:

@@ -211,6 +211,7 @@ def other_test_images(images: np.ndarray, chosen: np.ndarray, rows: np.ndarray) 
     Args:
         images: [M, height, width, channels] uint8, all test images.
         chosen: [N + 1] rows of a fixed random choice, ascending; one more than there are to be others.
+            Where the test set has N images only, all of them: then N - 1 stand against N training images.
         rows: [n] rows of the inputs. An input that was itself chosen is excluded for itself; for every other input the
             first chosen image is, so that N count.
     """

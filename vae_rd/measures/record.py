@@ -62,6 +62,7 @@ def measure_run(finished_run: FinishedRun, names: Iterable[str], *,
                 _make(shown, name, chosen[name], wanted)
         if run.read_measures() and not _event_files(run):
             log_measures(run)
+        run.failure.unlink(missing_ok=True)  # of an earlier attempt
     return notes
 
 

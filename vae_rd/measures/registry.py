@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from vae_rd.config import ConfigError
 from vae_rd.measures import (
     annealed,
     distortion,
@@ -53,8 +54,13 @@ def settings_by_measure(values: Mapping[str, Value], names: Iterable[str] = MEAS
     """For each measure, of these names or of all, the values of those settings that it has.
 
     Raises:
-        ConfigError: for a value that is not a number, or is below its minimum.
+        ConfigError: for a setting that none of them has, or a value that is not a number, or is below its minimum.
     """
+    names = [name for name in names if name in MEASURES]  # what is not is refused by `measure_run`
+    known = sorted({setting for name in names for setting in MEASURES[name].setting_names})
+    if unknown := [name for name in values if name not in known]:
+        raise ConfigError(f"settings must be among {', '.join(known) or 'none at all'} with the measures "
+                          f"{', '.join(names) or '(none)'} (got {', '.join(unknown)}).")
     settings = {}
     for name in names:
         settings[name] = {key: value for key, value in values.items() if key in MEASURES[name].setting_names}

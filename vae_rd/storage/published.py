@@ -37,8 +37,14 @@ def publish(runs_dir: str | os.PathLike, results_dir: str | os.PathLike, names: 
         runs_dir: where runs are trained.
         results_dir: the folder of results.
         names: of the runs; None: all.
+
+    Raises:
+        runs.RunError: if `runs_dir` is the folder that would be published to: the models there would be lost.
     """
     target = pathlib.Path(results_dir) / RUNS
+    if target.resolve() == pathlib.Path(runs_dir).resolve():
+        raise runs.RunError(f"runs_dir must be another folder than the published runs (got {target} for both). Try "
+                            f"--from={results_dir}, which makes every table and figure of the runs that are there.")
     target.mkdir(parents=True, exist_ok=True)
     arrays = (*FIGURE_ARRAYS, *(PAGE_ARRAYS if any(target.parent.glob("*.html")) else ()))
     changed: list[str] = []
@@ -60,16 +66,19 @@ def publish(runs_dir: str | os.PathLike, results_dir: str | os.PathLike, names: 
                 shutil.copyfile(path, fresh / path.name)
             seals = {path.name: [manifest.seal_file(path)] for path in sorted(fresh.iterdir())}
             manifest.write(fresh, manifest.Manifest(run.path.name, seals))
-            old = target / run.path.name
-            if old.exists():
-                shutil.rmtree(old)
-            fresh.replace(old)
+            published = target / run.path.name
+            if published.exists():
+                published.replace(pathlib.Path(folder) / "replaced")  # removed with the folder
+            fresh.replace(published)
         changed.append(run.path.name)
     return Published(changed, left_out)
 
 
 def _check(run: RunDir, copy: RunDir, arrays: Iterable[str]) -> None:
-    """Raises FileError unless the files to publish are those that the run has by its manifest, and lack no measure."""
+    """Raises FileError unless the run's files are those of its manifest, and nothing published would be lost."""
+    if copy.model.exists() or copy.checkpoints.exists():
+        raise files.FileError(f"{copy.path} must hold a published run (it has a model or checkpoints, which would be "
+                              "lost). Move it to the folder of the other runs.")
     sealed = manifest.read(run.path)
     for path in _wanted(run, arrays):
         if path.is_file():

@@ -30,7 +30,7 @@ def status(sweep: Sweep) -> Iterator[str]:
     """The progress of all runs of the experiments, wherever they are trained."""
     found = sweep.states(sweep.configs)
     counts = collections.Counter(state.status for state in found.values())
-    yield f"{len(found)} runs: " + ", ".join(f"{count} {state}" for state, count in sorted(counts.items()))
+    yield f"{len(found)} runs: " + (", ".join(f"{count} {state}" for state, count in sorted(counts.items())) or "none")
     yield time_left(found)
     unmeasured = sum(state.status == runs.FINISHED and not state.measured for state in found.values())
     if unmeasured:
@@ -52,6 +52,12 @@ def time_left(found: dict[Config, State]) -> str:
     return f"{done}, {duration(left)} on 2 cores are left"
 
 
+def remaining(found: dict[Config, State]) -> int:
+    """The number of runs that are still to be trained or measured; not those that diverged or failed."""
+    return sum(state.status in (runs.MISSING, runs.UNFINISHED) or state.status == runs.FINISHED and not state.measured
+               for state in found.values())
+
+
 def troubles(found: dict[Config, State]) -> Iterator[str]:
     """A line for each run that failed or diverged."""
     for config, state in found.items():
@@ -69,7 +75,7 @@ def end(sweep: Sweep, found: dict[Config, State], broken: dict[int, int]) -> Ite
     """
     counts = collections.Counter(state.status for state in found.values())
     yield (f"{len(found)} runs in this part: {counts[runs.FINISHED]} finished, {counts[runs.DIVERGED]} diverged, "
-           f"{counts[FAILED]} failed, {len(sweep.pending(found))} remaining")
+           f"{counts[FAILED]} failed, {remaining(found)} remaining")
     yield from troubles(found)
     for number, status in broken.items():
         cause = f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"

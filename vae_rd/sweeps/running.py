@@ -25,8 +25,8 @@ def run(sweep: Sweep) -> int:
     """Runs what is left of the part in worker processes.
 
     Returns:
-        The exit status: 0; 1 if something failed; 130 or 85 after a signal, when the same command continues; 128 plus
-        the signal's number if workers were only killed, as by lack of memory.
+        The exit status: 0; 1 if something failed; 130 or 85 after a signal, also one to a worker alone, when the same
+        command continues; 128 plus the signal's number if a worker was killed, as by lack of memory.
     """
     found = sweep.states(sweep.part)
     pending = sweep.pending(found)
@@ -35,7 +35,7 @@ def run(sweep: Sweep) -> int:
     numbers = [number for number, column in enumerate(sweep.columns) if set(column) & set(todo)]
     if not todo:
         print("nothing is left to do in this part." if not without_data else "nothing can be done in this part.")
-        return _end(sweep, {}, None) or bool(without_data)
+        return _end(sweep, {}, None, without_data)
     print(reports.plan(todo, len(numbers)), flush=True)
     names = dict.fromkeys(name for config in todo for _, name in sweep.wanted[config])
     if names:
@@ -47,7 +47,7 @@ def run(sweep: Sweep) -> int:
         statuses = crew.run()
         bar.update()
     ended = {numbers[task]: status for task, status in statuses.items()}
-    return _end(sweep, ended, crew.received) or bool(without_data)
+    return _end(sweep, ended, crew.received, without_data)
 
 
 def run_column(sweep: Sweep, number: int) -> int:
@@ -67,10 +67,10 @@ def run_column(sweep: Sweep, number: int) -> int:
     with cli.quietly():
         from vae_rd.training import devices  # imports TensorFlow: seconds
     devices.configure(configs[0].precision)
-    return 0 if _finish(sweep, configs) else 1
+    return 0 if _finish(sweep, configs, sweep.retry) else 1
 
 
-def _finish(sweep: Sweep, configs: list[Config]) -> bool:
+def _finish(sweep: Sweep, configs: list[Config], retry: bool) -> bool:
     """Trains and measures runs together; if that fails, one by one, so that only the run at fault fails.
 
     A full disk is the fault of none: training them one by one would only fill it further.
@@ -80,7 +80,7 @@ def _finish(sweep: Sweep, configs: list[Config]) -> bool:
         wanted = {config: [train_and_measure.Wanted(*pair) for pair in sweep.wanted[config]] for config in configs}
         train_and_measure.train_and_measure(
             configs, runs_dir=sweep.runs_dir, data_dir=sweep.data_dir, strategy=sweep.strategy, wanted=wanted,
-            settings=sweep.settings, retry=sweep.retry, skip_busy=True, progress=sweep.progress)
+            settings=sweep.settings, retry=retry, skip_busy=True, progress=sweep.progress)
     except signals.Interrupted:
         raise
     except Exception as error:
@@ -88,12 +88,14 @@ def _finish(sweep: Sweep, configs: list[Config]) -> bool:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise
         if len(configs) == 1:
-            train_and_measure.record_failure(sweep.run(configs[0]), error)
+            with contextlib.suppress(OSError):  # of a folder that cannot be written: the worker's log has the error
+                train_and_measure.record_failure(sweep.run(configs[0]), error)
             return False
     else:
         return True
     print(f"the {len(configs)} runs go on one by one", flush=True)
-    return all([_finish(sweep, [config]) for config in configs])  # here, where the column's memory is free again
+    # Here, where the column's memory is free again; what has diverged by now did so in this call.
+    return all([_finish(sweep, [config], retry=False) for config in configs])
 
 
 class _Bar:
@@ -118,9 +120,7 @@ class _Bar:
         """Reads the runs that have not finished again: one that diverged may be on its second attempt."""
         for config, state in self._states.items():
             if state.status != FINISHED:
-                # such as a network file system's: a progress bar must not stop workers
-                with contextlib.suppress(OSError):
-                    self._states[config] = self._sweep.state(config)
+                self._states[config] = self._sweep.state(config)
         ended = sum(state.status in states.ENDED for state in self._states.values())
         self._bar.set_postfix_str(f"{ended} of {len(self._states)} ended", refresh=False)
         self._bar.update(self._done() - self._bar.n)
@@ -155,15 +155,23 @@ def _make_data(sweep: Sweep, configs: list[Config]) -> set[Config]:
     return missing
 
 
-def _end(sweep: Sweep, statuses: dict[int, int], received: int | None) -> int:
+def _end(sweep: Sweep, statuses: dict[int, int], received: int | None, without_data: set[Config]) -> int:
     """Prints how the part ended; returns the exit status."""
     found = sweep.states(sweep.part)
-    broken = {number: status for number, status in statuses.items()
-              if status not in (0, TO_BE_CONTINUED, cli.INTERRUPTED)}
+    stopped = [status for status in statuses.values() if status in (TO_BE_CONTINUED, cli.INTERRUPTED)]
+    broken = {number: status for number, status in statuses.items() if status and status not in stopped}
+    killed = [-status for status in broken.values() if status < 0]
     print(*reports.end(sweep, found, broken), sep="\n")
     if received is not None:
         print("stopped by a signal; the same command continues")
         return cli.INTERRUPTED if received == signal.SIGINT else TO_BE_CONTINUED
-    if broken and max(broken.values()) < 0:  # killed, as by lack of memory: a scheduler may try again as after any kill
-        return 128 - max(broken.values())
-    return 1 if broken or any(state.status == states.FAILED for state in found.values()) else 0
+    if stopped:
+        print("a worker was stopped by a signal; the same command continues")
+        return TO_BE_CONTINUED
+    if killed:  # as by lack of memory: a scheduler may try again as after any kill
+        return 128 + max(killed)
+    if broken or without_data or any(state.status == states.FAILED for state in found.values()):
+        return 1
+    if reports.remaining(found):
+        print("other processes work on the runs that remain; once they have ended, give the same command again")
+    return 0

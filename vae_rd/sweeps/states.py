@@ -43,7 +43,7 @@ def read_state(run: RunDir, config: Config, wanted: Iterable[tuple[str, str]] = 
             state = _in_training(run, config, members)
         else:
             state = _ended(run, config, results, wanted)
-    except FileError as error:
+    except (FileError, OSError) as error:  # a file system that does not answer must not hide the other runs
         return State(FAILED, trouble=str(error))
     failed = state.status in (MISSING, UNFINISHED) or state.status == FINISHED and not state.measured
     if failed and run.failure.is_file():
@@ -53,8 +53,12 @@ def read_state(run: RunDir, config: Config, wanted: Iterable[tuple[str, str]] = 
 
 
 def pace(states: Mapping[Config, State]) -> tuple[float, int]:
-    """Measured over expected seconds of training, and the number of runs that this is known from; (1, 0) for none."""
+    """Measured over expected seconds of training, and the number of runs that this is known from; (1, 0) for none.
+
+    Runs that have ended count, as their results say how many shared a process; only without any, those in training.
+    """
     known = {config: state for config, state in states.items() if state.seconds and state.share}
+    known = {config: state for config, state in known.items() if state.status in ENDED} or known
     expected = sum(state.share * whole for state, whole in zip(known.values(), expected_seconds(list(known))))
     return (sum(state.seconds or 0 for state in known.values()) / expected, len(known)) if known else (1.0, 0)
 

@@ -14,10 +14,13 @@ def present() -> list[str]:
 
 
 def visible() -> list[str]:
-    """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them."""
+    """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them: CUDA counts from 0 those that are there.
+
+    A container that was given the fourth GPU alone has /dev/nvidia3, which CUDA calls 0.
+    """
     chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
     if chosen is None:
-        return present()
+        return [str(number) for number in range(len(present()))]
     return [name for part in chosen.split(",") if (name := part.strip()) not in ("", "-1")]  # empty: none
 
 
