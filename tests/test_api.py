@@ -188,7 +188,7 @@ def test_refusals_in_words(opened, table, tmp_path):
         vae_rd.plot_rd(table.assign(status="unfinished"))
     with pytest.raises(runs.RunError, match="measures must be among .*got entropy"):
         vae_rd.measure(opened[0], ["entropy"])
-    with pytest.raises(ConfigError, match="settings must be among .*query_images with the measures information .got samples"):
+    with pytest.raises(ConfigError, match="settings must be among .*with the measures information .got samples"):
         vae_rd.measure(opened[0], ["information"], samples=3)
     with pytest.raises(ConfigError, match="query_images must be a whole number .got '3'.."):
         vae_rd.measure(opened[0], ["information"], query_images="3", overwrite=True)

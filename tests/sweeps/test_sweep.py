@@ -311,6 +311,13 @@ def test_a_sweep_is_run_from_python_as_by_its_flags(tmp_path, monkeypatch):
     assert made == [(tmp_path / "data", CONFIGS[0].data)]
 
 
+def test_what_is_trained_already_costs_nothing_again():
+    """A task that comes back to the queue says what is left, not what there was."""
+    whole, half, none = (reports.plan(dict.fromkeys(CONFIGS, share), 1) for share in (1.0, 0.5, 0.0))
+    hours = cost(CONFIGS).hours
+    assert duration(hours) in whole and duration(hours / 2) in half and "less than a minute" in none
+
+
 @pytest.mark.parametrize("arguments, words", [
     ({"names": []}, r"experiment must be one or several of figure1.*\(got none\)"),
     ({"scale": "huge"}, "scale must be one of smoke, laptop, tenth, paper .got 'huge'"),

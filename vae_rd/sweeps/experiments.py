@@ -251,7 +251,7 @@ EXPERIMENTS: dict[str, Entry] = {
     "convergence": Entry("rate and distortion over the training: what more steps would still change", _few_betas,
                          drawing="over_steps"),
     "ten_times": Entry("ten times the steps at two betas, on the released images: how far the others are from their "
-                       "end", _ten_times, drawing="over_steps", layout={"mark": 0.1}),
+                       "end", _ten_times, drawing="over_steps", layout={"mark": 0.1}, complete_by="num_layers"),
     "one_training": Entry("curves of one training conditioned on beta over those of a training for each beta "
                           "(beyond the paper)",
                           _one_training, drawing="one_training", layout={**_BY_LAYERS, "hue": ("conditioning",)}),

@@ -2,7 +2,7 @@
 
 import collections
 import pathlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 from vae_rd.config import Config
 from vae_rd.storage import runs
@@ -16,13 +16,14 @@ def listing(sweep: Sweep) -> Iterator[str]:
     for number, column in enumerate(sweep.columns):
         for config in column:
             yield f"{number:4}  {config.run_name}"
-    yield plan(sweep.part, len(sweep.columns))
+    yield plan(dict.fromkeys(sweep.part, 1.0), len(sweep.columns))
 
 
-def plan(configs: Iterable[Config], num_columns: int) -> str:
-    """What some runs are expected to cost."""
-    expected = cost(configs)
-    return (f"{expected.runs} runs in {num_columns} columns: {duration(expected.hours)} on 2 cores and "
+def plan(shares: dict[Config, float], num_columns: int) -> str:
+    """What some runs are expected to cost, of whose training these shares are to come."""
+    expected = cost(shares)
+    hours = sum(share * whole for share, whole in zip(shares.values(), expected_seconds(list(shares)))) / 3600
+    return (f"{expected.runs} runs in {num_columns} columns: {duration(hours)} on 2 cores and "
             f"{expected.gigabytes:,.1f} GB on disk")
 
 

@@ -12,7 +12,7 @@ from data_gen import generate
 from vae_rd import cli
 from vae_rd.config import Config, ConfigError, DataSpec
 from vae_rd.datasets.records import RecordsError
-from vae_rd.storage.runs import FINISHED
+from vae_rd.storage.runs import DIVERGED, FINISHED
 from vae_rd.sweeps import reports, states, workers
 from vae_rd.sweeps.cost import expected_seconds
 from vae_rd.sweeps.sweep import Sweep
@@ -36,14 +36,15 @@ def run(sweep: Sweep) -> int:
     if not todo:
         print("nothing is left to do in this part." if not without_data else "nothing can be done in this part.")
         return _end(sweep, {}, None, without_data)
-    print(reports.plan(todo, len(numbers)), flush=True)
+    shares = {config: 1.0 if found[config].status == DIVERGED else found[config].to_train for config in todo}
+    print(reports.plan(shares, len(numbers)), flush=True)
     names = dict.fromkeys(name for config in todo for _, name in sweep.wanted[config])
     if names:
         print(f"afterwards the measures {', '.join(names)}", flush=True)
     tasks = [workers.Task(sweep.command(number), sweep.log(number)) for number in numbers]
     with _Bar(sweep, {config: found[config] for config in todo}) as bar:
-        shares = workers.share_out(sweep.workers, every_gpu=sweep.strategy == "mirrored")
-        crew = workers.Pool(tasks, shares, _seldom(bar.update))
+        resources = workers.share_out(sweep.workers, every_gpu=sweep.strategy == "mirrored")
+        crew = workers.Pool(tasks, resources, _seldom(bar.update))
         statuses = crew.run()
         bar.update()
     ended = {numbers[task]: status for task, status in statuses.items()}
