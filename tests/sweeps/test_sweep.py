@@ -14,7 +14,7 @@ from tests.fabricate import fabricate_run
 from vae_rd.config import ConfigError
 from vae_rd.storage import ending, runs
 from vae_rd.sweeps import reports, running, states
-from vae_rd.sweeps.cost import cost
+from vae_rd.sweeps.cost import cost, duration
 from vae_rd.sweeps.experiments import experiment
 from vae_rd.sweeps.sweep import Sweep
 
@@ -315,7 +315,7 @@ def test_what_is_trained_already_costs_nothing_again():
     """A task that comes back to the queue says what is left, not what there was."""
     whole, half, none = (reports.plan(dict.fromkeys(CONFIGS, share), 1) for share in (1.0, 0.5, 0.0))
     hours = cost(CONFIGS).hours
-    assert duration(hours) in whole and duration(hours / 2) in half and "less than a minute" in none
+    assert duration(hours) in whole and duration(hours / 2) in half and "less than a minute" in none, (whole, half)
 
 
 @pytest.mark.parametrize("arguments, words", [
