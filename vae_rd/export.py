@@ -114,6 +114,9 @@ def _refuse_ignored() -> None:
     given = [name for name in sorted({*_OTHERS, *_HEEDED}.union(*_HEEDED.values()))
              if flags.FLAGS[name].present and flags.FLAGS[name].value]
     mode = next((name for name in _HEEDED if name in given), None)
+    if mode is None and "scale" in given:
+        raise ConfigError(f"scale must be given with one of {', '.join(f'--{name}' for name in _HEEDED)} (got none of "
+                          "them): plain tables and curves are of all runs.")
     ignored = [name for name in given if mode and name != mode and name not in _HEEDED[mode]]
     if ignored:
         raise ConfigError(f"{ignored[0]} must not be given with --{mode}, where it changes nothing. Leave it out, or "

@@ -62,7 +62,8 @@ class Sweep:
         self.progress, self.strategy, self.modules = progress, strategy, tuple(modules)
         chosen = [experiments.experiment(name, scale) for name in names]
         self._given = dict(settings)
-        given, of_scale = settings_by_measure(settings), experiments.SCALES[scale].settings
+        used = [name for one in chosen if measure for name in one.measures]
+        given, of_scale = settings_by_measure(settings, used), experiments.SCALES[scale].settings
         self.settings = {name: {**of_scale.get(name, {}), **given[name]} for name in given}
         self.configs = list(dict.fromkeys(config for one in chosen for config in one.configs))
         self.wanted: dict[Config, list[tuple[str, str]]] = {config: [] for config in self.configs}
