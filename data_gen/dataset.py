@@ -169,7 +169,7 @@ def _are_different_texts(value: Any) -> bool:
 # The rule of each class attribute, and whether a value meets it.
 _RULES: dict[str, tuple[str, Callable[[Any, type[Dataset]], bool]]] = {
     "num_images": ("a whole number (int), 2 or more", lambda value, kind: _is_whole(value, 2)),
-    "channels": ("a whole number (int), 1 or more", lambda value, kind: _is_whole(value, 1)),
+    "channels": ("1 (grey) or 3 (colour)", lambda value, kind: _is_whole(value, 1) and value in (1, 3)),
     "native_size": ("None, or a whole number (int), 1 or more",
                     lambda value, kind: value is None or _is_whole(value, 1)),
     "factor_names": ("a tuple of different texts", lambda value, kind: _are_different_texts(value)),
@@ -213,9 +213,10 @@ def check_factors(data: Dataset) -> None:
         found = f"{factors.dtype} {list(factors.shape)}{' with NaN or infinity' if numbers and not finite else ''}"
         raise ConfigError(f"factors of dataset={data.name} must be finite numbers {list(expected)}, a row for each "
                           f"image and a column for each of factor_names (got {found}).")
-    if [len(pair) for pair in data.factor_ranges] != [2] * len(data.factor_names):
-        raise ConfigError(f"factor_ranges of dataset={data.name} must be a pair (low, high) for each of factor_names "
-                          f"(got {data.factor_ranges!r}).")
+    ranges = data.factor_ranges
+    if [len(pair) for pair in ranges] != [2] * len(data.factor_names) or not np.isfinite(np.array(ranges, float)).all():
+        raise ConfigError(f"factor_ranges of dataset={data.name} must be a pair of finite numbers (low, high) for each "
+                          f"of factor_names (got {ranges!r}).")
 
 
 def checked_images(data: Dataset, index: np.ndarray) -> np.ndarray:

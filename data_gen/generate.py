@@ -174,10 +174,11 @@ def _write(folder: pathlib.Path, data: Dataset, split: str, planned: list[_Plann
         files = [[folder / shard.file for shard in shards if shard.partition == name] for name in records.PARTITIONS]
         content = dict(zip(records.PARTITIONS, each(records.content_sha256, files)))
     sizes = {name: sum(len(shard.index) for shard in planned if shard.partition == name) for name in records.PARTITIONS}
+    ranges = tuple((float(low), float(high)) for low, high in data.factor_ranges)
     info = records.Info(
         dataset=data.name, split=split, seed=data.data_seed, image_size=data.image_size,
         binarization="static" if static else "none", image_shape=data.image_shape, factor_names=data.factor_names,
-        factor_units=data.factor_units, factor_ranges=data.factor_ranges, num_total=data.num_images,
+        factor_units=data.factor_units, factor_ranges=ranges, num_total=data.num_images,
         num_train=sizes["train"], num_test=sizes["test"], shards=tuple(shards), content_sha256=content)
     (folder / records.INFO_FILE).write_text(info.to_json())
 

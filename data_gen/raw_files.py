@@ -23,8 +23,8 @@ _BLOCK = 1 << 20
 class RawFile(NamedTuple):
     """One file as its authors distribute it.
 
-    A `.gz` file also counts when it is decompressed, or compressed anew, as long as its content is the same. Checksums
-    are SHA-256, or MD5 where they have 32 digits.
+    A `.gz` file whose `content_checksum` is known also counts when it is decompressed, or compressed anew, whatever its
+    name, as long as its content is the same. Checksums are SHA-256, or MD5 where they have 32 digits.
     """
 
     name: str
@@ -45,23 +45,29 @@ class RawFile(NamedTuple):
         Raises:
             RecordsError: with what was expected and what was found.
         """
+        if fault := self.fault(path):
+            raise RecordsError(f"{path} is not the original: {fault}. It is cut short, damaged or a different file: "
+                               f"remove it, and fetch {self.url}.")
+
+    def fault(self, path: pathlib.Path) -> str:
+        """What was expected of a file on disk and what was found; empty for the original."""
         kind = "md5" if len(self.checksum) == 32 else "sha256"
         with path.open("rb") as file:
             found = _digest(file, kind)
         if found in (self.checksum, self.content_checksum):
-            return
-        if path.suffix == ".gz" and self.content_checksum:
+            return ""
+        if self.content_checksum:
             with open_raw(path) as file:
                 if _digest(file, kind) == self.content_checksum:
-                    return
+                    return ""
         size = "" if self.bytes is None else f" and {self.bytes} bytes"
-        raise RecordsError(f"{path} is not the original: expected {kind} {self.checksum}{size}, found {found} and "
-                           f"{path.stat().st_size} bytes. It is cut short, damaged or a different file: remove it, "
-                           f"and fetch {self.url}.")
+        return f"expected {kind} {self.checksum}{size}, found {found} and {path.stat().st_size} bytes"
 
 
 def provide(files: Iterable[RawFile], raw_dir: str | pathlib.Path, dataset: str) -> None:
     """Checks the files that are there and downloads those that are not into `<raw_dir>/<dataset>`.
+
+    A file in `raw_dir` itself may be another data set's of the same name (MNIST and Fashion-MNIST), and is left alone.
 
     Raises:
         RecordsError: if one is not the original; where there is no network, saying what to put where.
@@ -69,7 +75,7 @@ def provide(files: Iterable[RawFile], raw_dir: str | pathlib.Path, dataset: str)
     missing = []
     for file in files:
         path = file.locate(raw_dir, dataset)
-        if path is None:
+        if path is None or path.parent == pathlib.Path(raw_dir) and file.fault(path):
             missing.append(file)
         else:
             file.check(path)
@@ -78,8 +84,10 @@ def provide(files: Iterable[RawFile], raw_dir: str | pathlib.Path, dataset: str)
             _download(file, pathlib.Path(raw_dir) / dataset / file.name)
         except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
             wanted = "\n  ".join(file.url for file in missing[number:])
-            raise RecordsError(f"{file.name} of {dataset} is not in {raw_dir} and cannot be downloaded ({error}). "
-                               f"On a machine with a network, fetch\n  {wanted}\nand put it into "
+            path = file.locate(raw_dir, dataset)
+            other = f" ({path} is not the original: {file.fault(path)})" if path else ""
+            raise RecordsError(f"{file.name} of {dataset} is not in {raw_dir}{other} and cannot be downloaded "
+                               f"({error}). On a machine with a network, fetch\n  {wanted}\nand put it into "
                                f"{pathlib.Path(raw_dir) / dataset}, or name its folder with --raw_dir.") from error
 
 
@@ -91,12 +99,16 @@ def _download(file: RawFile, path: pathlib.Path) -> None:
             while block := source.read(_BLOCK):
                 target.write(block)
                 bar.update(len(block))
-        file.check(beside)
+        if fault := file.fault(beside):
+            raise RecordsError(f"{file.url} must return the original (it returned another file: {fault}). Fetch it by "
+                               f"hand, and put it into {path.parent}.")
 
 
 def open_raw(path: pathlib.Path) -> io.BufferedIOBase:
-    """Opens a file for reading, decompressed if its name ends in `.gz`."""
-    return gzip.open(path) if path.suffix == ".gz" else path.open("rb")
+    """Opens a file for reading, decompressed if it is a gzip file, whatever its name."""
+    with path.open("rb") as file:
+        packed = file.read(2) == b"\x1f\x8b"
+    return gzip.open(path) if packed else path.open("rb")
 
 
 def read_exactly(file: IO[bytes] | io.BufferedIOBase, count: int, path: pathlib.Path) -> bytes:

@@ -31,8 +31,16 @@ def alone(destination: pathlib.Path, progress: bool) -> Iterator[None]:
     with _open_lock(destination.parent / f".{destination.name}.lock") as file:
         if _locked(file, f"another process is making {destination}: waiting for it" if progress else None):
             for leftover in destination.parent.glob(f".{destination.name}.*.unfinished"):
-                shutil.rmtree(leftover, ignore_errors=True)  # of a killed process: no living one holds the lock
+                _remove(leftover)  # of a killed process: no living one holds the lock
         yield
+
+
+def _remove(path: pathlib.Path) -> None:
+    """Removes a folder, or a link to one, which leaves that one alone."""
+    if path.is_symlink() or path.is_file():
+        path.unlink()
+    else:
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def _open_lock(path: pathlib.Path) -> TextIO:
@@ -77,7 +85,7 @@ def publish(folder: pathlib.Path, destination: pathlib.Path, overwrite: bool) ->
         old = folder.with_name(folder.name.replace(".unfinished", ".old.unfinished"))
         destination.rename(old)
         folder.rename(destination)
-        shutil.rmtree(old)
+        _remove(old)
         return
     try:
         folder.rename(destination)

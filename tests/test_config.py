@@ -41,6 +41,8 @@ def test_an_unknown_split_is_refused_with_the_known_kinds(name):
     ({"beta": float("nan")}, "beta must be a finite number, 0 or more"),
     ({"beta": float("inf")}, "beta must be a finite number"),
     ({"beta": "1"}, "beta must be a number"),
+    ({"beta": 1e39}, "beta must be a finite number, 0 or more, that float32 holds"),
+    ({"learning_rate": 1e39}, "learning_rate must be a finite number above 0 that float32 holds"),
     ({"learning_rate": 0.0}, "learning_rate must be a finite number above 0"),
     ({"train_steps": 0}, "train_steps must be a whole number, 1 or more"),
     ({"train_steps": 10.5}, "train_steps must be a whole number"),

@@ -22,6 +22,7 @@ RATE_TERMS = ("both", "mutual_information", "marginal_kl")
 CONDITIONINGS = ("none", "beta")
 BINARIZATIONS = ("none", "static", "dynamic")
 PRECISIONS = ("float32", "tensorfloat32", "bfloat16", "float64")
+_LARGEST = 3.4e38  # of what float32 holds
 DATASET_NAME = "[a-z][a-z0-9_]*"  # a pattern; in names of folders and runs a "-" ends it
 STACKABLE_FIELDS = ("beta", "seed")  # the fields in which the members of one column may differ
 _ALWAYS_NAMED = ("dataset", "split", "architecture", "num_layers", "beta", "seed")  # in every run's name
@@ -169,9 +170,9 @@ class Config:
             _check(getattr(self, name) in known, name, f"one of {', '.join(known)}", getattr(self, name))
         _check(re.fullmatch(DATASET_NAME, self.dataset), "dataset",
                "a name of small letters, digits and underscores", self.dataset)
-        _check(math.isfinite(self.beta) and self.beta >= 0, "beta", "a finite number, 0 or more", self.beta)
-        _check(math.isfinite(self.learning_rate) and self.learning_rate > 0, "learning_rate",
-               "a finite number above 0", self.learning_rate)
+        _check(0 <= self.beta <= _LARGEST, "beta", "a finite number, 0 or more, that float32 holds", self.beta)
+        _check(0 < self.learning_rate <= _LARGEST, "learning_rate", "a finite number above 0 that float32 holds",
+               self.learning_rate)
         for name in ("image_size", "num_layers", "hidden_units", "channels", "latent_dim", "train_steps", "batch_size"):
             _check(getattr(self, name) >= 1, name, "a whole number, 1 or more", getattr(self, name))
         for name in ("data_seed", "seed"):

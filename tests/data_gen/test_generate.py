@@ -186,6 +186,14 @@ def test_the_slower_of_two_keeps_the_faster_ones_split(tmp_path):
     assert _bytes(folder) == before
 
 
+def test_a_linked_split_is_replaced_and_what_it_linked_to_stays(tmp_path):
+    folder = _make(tmp_path)
+    elsewhere = folder.rename(tmp_path / "elsewhere")
+    folder.symlink_to(elsewhere)
+    assert _bytes(_make(tmp_path, overwrite=True)) == _bytes(elsewhere)
+    assert not folder.is_symlink() and not list(folder.parent.glob("*.unfinished"))
+
+
 def test_a_read_only_complete_split_is_fine(tmp_path, no_drawing):
     folder = _make(tmp_path)
     no_drawing()

@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from data_gen.raw_files import RawFile, provide, read_exactly
+from data_gen.raw_files import RawFile, open_raw, provide, read_exactly
 from vae_rd.datasets.records import RecordsError
 
 CONTENT = b"the content of an original file " * 1000
@@ -48,6 +48,15 @@ def test_files_are_found(tmp_path, place):
     provide([_file()], tmp_path, "toy")
 
 
+@pytest.mark.parametrize("name, content", [("data.gz", CONTENT), ("data", PACKED)])
+def test_a_file_is_what_it_begins_with_whatever_its_name(tmp_path, name, content):
+    """A browser may unpack a file and keep its name."""
+    (tmp_path / name).write_bytes(content)
+    provide([_file()], tmp_path, "toy")
+    with open_raw(tmp_path / name) as file:
+        assert file.read() == CONTENT
+
+
 def test_the_folder_of_the_data_set_comes_first(tmp_path):
     """MNIST and Fashion-MNIST use the same file names."""
     (tmp_path / "toy").mkdir()
@@ -61,27 +70,32 @@ def test_compressed_anew_counts_as_the_original(tmp_path):
     provide([_file()], tmp_path, "toy")
 
 
+def _folder(raw_dir):
+    (raw_dir / "toy").mkdir(exist_ok=True)
+    return raw_dir / "toy"
+
+
 @pytest.mark.parametrize("content", [gzip.compress(CONTENT + b"!", mtime=1), PACKED[:-9],
                                      PACKED[:40] + b"x" + PACKED[41:], b"no gzip at all", b""])
 def test_another_file_is_refused_with_expected_and_found(tmp_path, content):
-    (tmp_path / "data.gz").write_bytes(content)
+    (_folder(tmp_path) / "data.gz").write_bytes(content)
     with pytest.raises(RecordsError, match=f"expected sha256 {_sha256(PACKED)} and {len(PACKED)} bytes, found .* and "
                                            f"{len(content)} bytes.*fetch http"):
         provide([_file()], tmp_path, "toy")
-    assert (tmp_path / "data.gz").read_bytes() == content
+    assert (_folder(tmp_path) / "data.gz").read_bytes() == content
 
 
 def test_only_the_original_compression_where_the_content_is_not_known(tmp_path):
-    (tmp_path / "data.gz").write_bytes(gzip.compress(CONTENT, 1, mtime=99))
+    (_folder(tmp_path) / "data.gz").write_bytes(gzip.compress(CONTENT, 1, mtime=99))
     with pytest.raises(RecordsError, match="is not the original"):
         provide([_file(content=None)], tmp_path, "toy")
 
 
 def test_md5_where_nothing_better_is_published(tmp_path):
-    (tmp_path / "data.gz").write_bytes(PACKED)
+    (_folder(tmp_path) / "data.gz").write_bytes(PACKED)
     file = _file(checksum=hashlib.md5(PACKED).hexdigest(), content=None)
     provide([file], tmp_path, "toy")
-    (tmp_path / "data.gz").write_bytes(PACKED + b"!")
+    (_folder(tmp_path) / "data.gz").write_bytes(PACKED + b"!")
     with pytest.raises(RecordsError, match="expected md5"):
         provide([file], tmp_path, "toy")
 
@@ -98,9 +112,21 @@ def test_missing_files_are_downloaded_and_checked(tmp_path, server, capsys):
 def test_a_wrong_download_gets_no_name(tmp_path, server):
     folder, address = server
     (folder / "data.gz").write_bytes(PACKED[:100])
-    with pytest.raises(RecordsError, match="is not the original"):
+    with pytest.raises(RecordsError, match="must return the original .it returned another file: expected sha256"):
         provide([_file(f"{address}/data.gz")], tmp_path, "toy")
     assert not list((tmp_path / "toy").iterdir())
+
+
+def test_a_file_of_the_same_name_that_is_another_set_s_is_left_alone(tmp_path, server):
+    folder, url = server
+    (folder / "data.gz").write_bytes(PACKED)
+    (tmp_path / "data.gz").write_bytes(b"of another set")
+    provide([_file(f"{url}/data.gz")], tmp_path, "toy")
+    assert (tmp_path / "data.gz").read_bytes() == b"of another set"
+    assert (tmp_path / "toy" / "data.gz").read_bytes() == PACKED
+    (tmp_path / "toy" / "data.gz").unlink()
+    with pytest.raises(RecordsError, match="data.gz is not the original: expected sha256 .* cannot be"):
+        provide([_file()], tmp_path, "toy")
 
 
 def test_a_file_the_server_does_not_have(tmp_path, server):

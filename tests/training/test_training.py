@@ -625,7 +625,7 @@ def test_the_best_so_far_of_an_earlier_version_is_scored_anew_where_it_had_a_par
                                                                                               monkeypatch):
     config = TINY.replace(rate_terms="marginal_kl", beta=2.0)
     run = begun(finish, tmp_path, monkeypatch, config)
-    progress, state, history = checkpoints.resume(run, config.train_steps)
+    progress, state, history, _ = checkpoints.resume(run, config.train_steps)
     assert progress.best_step == 0
     checkpoints.save(run, progress._replace(best_objective=-1e6), state, history)
     assert preparation.prepare(config, run, retry=False).progress.best_objective == -1e6
@@ -652,6 +652,7 @@ def test_a_continued_run_is_the_longer_run(finish, tmp_path, monkeypatch):
     untouched = outcome(source)
     target = runs.run_dir(tmp_path, longer)
     preparation.continue_run(source, longer, target)
+    assert checkpoints.resume(target, 130).content_sha256 == source.read_results()["content_sha256"]
     with monkeypatch.context() as patch:  # and it can be stopped like any other
         stop_in(patch, "train", 3, signal.SIGTERM)
         with pytest.raises(signals.Interrupted):
@@ -710,6 +711,18 @@ def begun(finish, tmp_path, monkeypatch, config=TINY):
         with pytest.raises(signals.Interrupted):
             finish(tmp_path, config)
     return runs.run_dir(tmp_path, config)
+
+
+def test_a_run_does_not_go_on_with_other_data(finish, tmp_path, monkeypatch):
+    """Its history and its best weights would be of two data sets, and its results would vouch for the second."""
+    save = checkpoints.save
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints, "save", lambda run, progress, state, history, data: save(
+            run, progress, state, history, data | {"train": "of other images"}))
+        run = begun(finish, tmp_path, monkeypatch)
+    with pytest.raises(runs.RunError, match="must go on with the data that it was begun with"):
+        finish(tmp_path, TINY)
+    assert run.status() == runs.UNFINISHED
 
 
 def test_a_damaged_checkpoint_is_named_and_once_removed_the_run_starts_again(finish, tmp_path, monkeypatch):

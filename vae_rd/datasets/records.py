@@ -249,7 +249,7 @@ def _parse_shard(path: pathlib.Path, images: np.ndarray, index: np.ndarray, fact
         del features["factors"]
     start, image_bytes = 0, images[0].size if len(images) else 0
     try:
-        for batch in tf.data.TFRecordDataset(str(path), "GZIP", buffer_size=1 << 20).batch(_PARSE_BATCH):
+        for batch in tf.data.TFRecordDataset(os.fsencode(path), "GZIP", buffer_size=1 << 20).batch(_PARSE_BATCH):
             parsed = tf.io.parse_example(batch, features)
             rows = slice(start, start + len(batch))
             raw = tf.io.decode_raw(parsed["image"], tf.uint8).numpy()

@@ -1,10 +1,12 @@
 """Checkpoints: one .npz per run with weights, optimizer slots and all that continuing needs; whole or absent.
 
 A checkpoint binds a run that has not ended: it holds the run's name, the history so far, the sha256 of the best
-weights, and the names of its own arrays. So another run's checkpoint or best weights are refused, and history.csv is a
-copy that is written anew. Checkpoints of earlier versions hold none of these; their history is read from history.csv.
+weights and of the data, and the names of its own arrays. So another run's checkpoint, best weights or data are refused,
+and history.csv is a copy that is written anew. Checkpoints of earlier versions lack some of these; where they lack the
+history, it is read from history.csv.
 """
 
+import json
 import pathlib
 import shutil
 from typing import Any, NamedTuple
@@ -15,7 +17,8 @@ from vae_rd.storage import contents, files, manifest, runs
 
 FROM_NOTHING = ("remove the folder checkpoints, and results.json if it is there, and run the same training command: "
                 "training starts again from step 0")
-_RUN, _HISTORY, _BEST, _ARRAYS = "bound.run", "bound.history", "bound.best_sha256", "bound.arrays"
+_RUN, _HISTORY, _BEST, _DATA, _ARRAYS = (
+    f"bound.{name}" for name in ("run", "history", "best_sha256", "content_sha256", "arrays"))
 
 
 class Progress(NamedTuple):
@@ -40,18 +43,21 @@ class Resumed(NamedTuple):
     progress: Progress
     state: dict[str, np.ndarray] | None  # weights and optimizer slots; None: from scratch
     history: list[dict[str, Any]]  # rows of the evaluations that are not made again
+    content_sha256: dict[str, str] | None = None  # of the data, by partition; None: not known
 
 
 START = Progress(0, -1, np.inf, 0.0, 0.0, ())
 NOTHING = Resumed(START, None, [])
 
 
-def save(run: runs.RunDir, progress: Progress, state: dict[str, np.ndarray], history: list[dict[str, Any]]) -> None:
+def save(run: runs.RunDir, progress: Progress, state: dict[str, np.ndarray], history: list[dict[str, Any]],
+         content_sha256: dict[str, str] | None = None) -> None:
     """Replaces the run's checkpoint; weights of earlier evaluations stay until `clean`."""
     best = run.best_weights(progress.best_step)
     fields = {f"progress.{name}": np.asarray(value) for name, value in progress._asdict().items()}
     fields |= {_RUN: np.asarray(run.path.name), _HISTORY: np.asarray(contents.history_text(history)),
-               _BEST: np.asarray(files.sha256(best) if best.is_file() else "")}
+               _BEST: np.asarray(files.sha256(best) if best.is_file() else ""),
+               _DATA: np.asarray(json.dumps(content_sha256))}
     arrays = fields | state
     files.write_arrays(run.last_checkpoint, arrays | {_ARRAYS: np.asarray(sorted(arrays))})
 
@@ -104,7 +110,8 @@ def resume(run: runs.RunDir, train_steps: int) -> Resumed:
     if _BEST in bound and progress.best_step >= 0:
         _check_best(run, progress.best_step, bound[_BEST].item())
     last = min(progress.step, train_steps - 1)
-    return Resumed(progress, state, [row for row in history if row["step"] <= last])
+    data = json.loads(bound[_DATA].item()) if _DATA in bound else None
+    return Resumed(progress, state, [row for row in history if row["step"] <= last], data)
 
 
 def copy(source: runs.RunDir, run: runs.RunDir) -> None:
@@ -117,7 +124,7 @@ def copy(source: runs.RunDir, run: runs.RunDir) -> None:
     files.write_arrays(run.best_weights(progress.best_step), load_best(source, progress.best_step))
     history = source.read_history()
     run.write_history(history)
-    save(run, progress, state, history)
+    save(run, progress, state, history, (source.read_results() or {}).get("content_sha256"))
 
 
 def save_best(run: runs.RunDir, step: int, weights: dict[str, np.ndarray]) -> None:
@@ -143,7 +150,7 @@ def _load(run: runs.RunDir, path: pathlib.Path | None = None
     if missing:
         raise runs.RunError(f"{path} lacks {', '.join(missing)}. It is damaged, or was not written by "
                             f"vae_rd: {FROM_NOTHING}.")
-    bound = {name: arrays.pop(name) for name in (_RUN, _HISTORY, _BEST) if name in arrays}
+    bound = {name: arrays.pop(name) for name in (_RUN, _HISTORY, _BEST, _DATA) if name in arrays}
     if _RUN in bound and bound[_RUN].item() != run.path.name:
         raise runs.RunError(f"{path} belongs to another run, {bound[_RUN].item()}: put this "
                             f"run's own back, or {FROM_NOTHING}.")

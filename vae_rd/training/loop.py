@@ -68,6 +68,8 @@ class Training:
                  request: signals.Request, show: bool):
         self.members, self.split, self.placement, self.request, self.show = members, split, placement, request, show
         self.config = members[0].config
+        for member in self._active():
+            member.check_data(split.info.content_sha256)
         self.column = Column([member.config for member in members], split.train.images, strategy=placement.strategy,
                              jit=placement.jit, stacked=placement.stacked)
         first = next(member for member in members if member.active)

@@ -49,7 +49,7 @@ class Member:
     def __init__(self, config: Config, run: runs.RunDir):
         self.config, self.run, self.active = config, run, run.read_results() is None
         resumed = checkpoints.resume(run, config.train_steps) if self.active else checkpoints.NOTHING
-        self.progress, self.state, self.history = resumed
+        self.progress, self.state, self.history, self._content_sha256 = resumed
         if config.rate_terms != "both" and self.state is not None and "beta" in self.state:
             self._rescore()
         self._written = False  # from `begin` on, which is called on the chief only
@@ -62,6 +62,14 @@ class Member:
         scores = {row["step"]: objective(row["distortion"], row["rate"], self.config.beta) for row in self.history
                   if row["partition"] == "test_select"}
         self.progress = self.progress._replace(best_objective=scores.get(self.progress.best_step, np.inf))
+
+    def check_data(self, content_sha256: dict[str, str]) -> None:
+        """Raises RunError if the run was begun with other images than these."""
+        if self._content_sha256 not in (None, content_sha256):
+            data = self.config.data
+            raise runs.RunError(f"{self.run.path} must go on with the data that it was begun with (its {data.dataset}/"
+                                f"{data.split} has another content_sha256). Give that --data_dir; or "
+                                f"{checkpoints.FROM_NOTHING}.")
 
     def begin(self, clock: Clock, facts: dict[str, Any]) -> None:
         """Opens TensorBoard's event files; from here on the run's files are written.
@@ -109,7 +117,7 @@ class Member:
                                                wall_seconds=self._clock.wall_seconds(),
                                                column=tuple(self._facts["column"]))
         self.run.write_history(self.history)
-        checkpoints.save(self.run, self.progress, state, self.history)
+        checkpoints.save(self.run, self.progress, state, self.history, self._facts.get("content_sha256"))
 
     def trained_with(self, members: "list[Member]") -> bool:
         """Whether its checkpoint is of a column of just these members."""
@@ -131,7 +139,7 @@ class Member:
                    + "Try a lower learning rate or --precision=float64 (either makes another run); "
                    "--retry repeats this one.")
         ending.end(self.run, {"status": runs.DIVERGED, "step": self.progress.step,
-                              "diverged": {"step": step, "quantity": quantity}, **self._provenance(step)})
+                              "diverged": {"step": step, "quantity": quantity}, **self._provenance(max(step, self.progress.step))})
         self._board.finish(runs.DIVERGED)
 
     def finish(self, vae: model.VAE, evaluations: dict[str, dict[str, PerExample]],
