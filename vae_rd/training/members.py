@@ -138,8 +138,9 @@ class Member:
                    + (f"Its checkpoint of step {self.progress.step} is kept. " if kept else "")
                    + "Try a lower learning rate or --precision=float64 (either makes another run); "
                    "--retry repeats this one.")
+        trained = max(step, self.progress.step)  # the best weights, of an earlier step, are looked at last
         ending.end(self.run, {"status": runs.DIVERGED, "step": self.progress.step,
-                              "diverged": {"step": step, "quantity": quantity}, **self._provenance(max(step, self.progress.step))})
+                              "diverged": {"step": step, "quantity": quantity}, **self._provenance(trained)})
         self._board.finish(runs.DIVERGED)
 
     def finish(self, vae: model.VAE, evaluations: dict[str, dict[str, PerExample]],
