@@ -93,7 +93,8 @@ MEASURES["bad"] = Measure("bad", lambda run, settings: Outcome(), "share of bad 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("module, flags", [
-    ("main", []), ("evaluate", ["--run=x"]), ("sweep", ["--experiment=figure3", "--list"])])
+    ("main", ["--measures=bad"]), ("evaluate", ["--run=x", "--measures=bad"]),
+    ("sweep", ["--experiment=figure3", "--list"])])
 def test_settings_of_a_measure_of_the_users_are_flags(tmp_path, module, flags):
     """Listed by --help, refused by name where they are wrong; without the module they are not known."""
     (tmp_path / "light_parts.py").write_text(LIGHT)
@@ -105,8 +106,12 @@ def test_settings_of_a_measure_of_the_users_are_flags(tmp_path, module, flags):
     text = " ".join(shown.stdout.split())
     assert shown.returncode == 0 and "--bad_from: distortion that is much (default: 20.0)" in text
     assert "importance samples per image (default: each measure's own number)" in text
+    if module == "sweep":
+        low = "settings must be among none at all"  # the experiment does not need the measure
+    else:
+        low = "bad_from must be 0 or more (got -1"
     for own, expected in ((["--import=light_parts", "--bad_from=far"], "bad_from must be a number (got 'far')"),
-                          (["--import=light_parts", "--bad_from=-1"], "bad_from must be 0 or more (got -1"),
+                          (["--import=light_parts", "--bad_from=-1"], low),
                           (["--bad_from=3"], "--bad_from is not a flag")):
         ended = words(*own, *flags)
         assert ended.returncode == 1 and expected in ended.stderr and "Traceback" not in ended.stderr

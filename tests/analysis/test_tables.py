@@ -216,7 +216,7 @@ def test_a_training_counts_once_and_the_other_folder_is_named(runs_dir, changes)
 @pytest.mark.parametrize("measured", [0, 1])
 def test_of_two_copies_of_a_training_the_one_with_more_measures_counts(runs_dir, measured):
     before = tables.collect(runs_dir)
-    first = tables.folders(before, [SMALL.replace(beta=1.0, seed=1)]).popitem()[1]
+    first = tables.finished_names(before, [SMALL.replace(beta=1.0, seed=1)]).popitem()[1]
     shutil.copytree(runs_dir / first, runs_dir / f"{first}.copy")
     name = [first, f"{first}.copy"][measured]
     runs.RunDir(runs_dir / name).write_measures({"last": {"own": {"train": {"my_number": 7.0}}}})
