@@ -330,6 +330,8 @@ def test_tensorboard_shows_the_measures_once(opened, run):
     import tensorflow as tf
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
     _measure(opened, "information")
+    stale = {"run": {"objective_gap_encoder": 2.0}, "settings": {"step": 60}}  # of the first version: not shown
+    run.write_measures({"last": run.read_measures()["last"] | {"refinement": stale}})
     _measure(opened, "neighbours")
     files = [path for path in run.event_files() if path.name.endswith(record.EVENT_SUFFIX)]
     assert len(files) == 1
@@ -337,6 +339,7 @@ def test_tensorboard_shows_the_measures_once(opened, run):
     shown = {tag: [event.step for event in events.Tensors(tag)] for tag in events.Tags()["tensors"]}
     assert shown["train/mutual_information"] == shown["test/nearest_distance"] == [60]
     assert shown["train/rate"][-1] == 60, "the training's own scalars are still there"
+    assert not any("objective_gap" in tag for tag in shown)
     value = float(tf.make_ndarray(events.Tensors("train/mutual_information")[0].tensor_proto))
     assert value == pytest.approx(run.read_measures()["last"]["information"]["train"]["mutual_information"], rel=1e-5)
     assert not [path for path in run.path.iterdir() if path.name.startswith(".")]

@@ -93,6 +93,13 @@ def test_refuses_what_has_no_neighbour(references, excluded):
         nearest.nearest_images(np.zeros((2, 4, 4, 1), np.uint8), references.astype(np.uint8), excluded=excluded)
 
 
+def test_refuses_what_is_not_finite():
+    queries = np.full((3, 4, 4, 1), 0.5)
+    queries[1, 0, 0] = np.nan
+    with pytest.raises(ValueError, match="queries must be finite"):
+        nearest.nearest_images(queries, np.zeros((5, 4, 4, 1), np.uint8))
+
+
 def test_factors_turn_around():
     """350 degrees lies 20 from 10 degrees, not 340; a factor with no period does not wrap."""
     references = np.array([[10 / 360, 0.02], [200 / 360, 0.98]])

@@ -17,7 +17,7 @@ PAIRS_PER_CHECK = 4096  # candidate pairs that are compared exactly at a time
 
 
 class Nearest(NamedTuple):
-    """The nearest of the references to each query; of several at the same distance, the first."""
+    """The nearest of the references to each query; of several images at the same distance, the first."""
 
     position: np.ndarray  # [n] int64, row of the reference
     distance: np.ndarray  # [n] float64, Euclidean
@@ -48,7 +48,7 @@ def nearest_images(queries: np.ndarray, references: np.ndarray, *, excluded: np.
         progress: called as `progress(blocks, desc=...)` to report on the blocks, as `tqdm.tqdm` is.
 
     Raises:
-        ValueError: for images of different sizes, or too few references.
+        ValueError: for images of different sizes, values that are not finite, or too few references.
     """
     queries, references = _flat(queries), _flat(references)
     least = 1 if excluded is None else 2
@@ -56,6 +56,8 @@ def nearest_images(queries: np.ndarray, references: np.ndarray, *, excluded: np.
         raise ValueError(f"queries and references must have as many values each, and references be {least} or more "
                          f"(got {len(queries)} queries of {queries.shape[1]} values and {len(references)} references "
                          f"of {references.shape[1]}).")
+    if not np.isfinite(queries).all():
+        raise ValueError("queries must be finite (some values are not).")
     bounds = _bounds(references)
     excluded = np.full(len(queries), -1) if excluded is None else np.asarray(excluded)
     nearest = Nearest(np.empty(len(queries), np.int64), np.empty(len(queries)))

@@ -91,11 +91,12 @@ def log_measures(run: runs.RunDir) -> None:
     with tempfile.TemporaryDirectory(dir=run.path, prefix=files.UNFINISHED) as folder:
         writer = tf.summary.create_file_writer(os.fsencode(folder), filename_suffix=EVENT_SUFFIX)
         with writer.as_default():
-            for entry in run.read_measures().get("last", {}).values():
+            made = run.read_measures().get("last", {})
+            for entry in (entry for name, entry in made.items() if is_current(name, entry)):
                 for part in PARTS:
-                    for name, value in entry.get(part, {}).items():
+                    for scalar, value in entry.get(part, {}).items():
                         if value is not None:
-                            tf.summary.scalar(f"{part}/{name}", value, step=entry["settings"]["step"])
+                            tf.summary.scalar(f"{part}/{scalar}", value, step=entry["settings"]["step"])
         writer.close()
         old = _event_files(run)
         for path in pathlib.Path(folder).iterdir():
