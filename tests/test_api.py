@@ -178,10 +178,13 @@ def test_refusals_in_words(opened, table, tmp_path):
         vae_rd.train([CONFIGS[0], CONFIGS[0].replace(precision="tensorfloat32")], runs_dir=tmp_path)
     with pytest.raises(tables.TableError, match="runs_dir must be a folder of runs"):
         vae_rd.load_runs(tmp_path)
-    with pytest.raises(tables.TableError, match="quantity must be one that the runs have .got 'entropy'.*distortion"):
+    with pytest.raises(tables.TableError, match="that the runs have of test images .got 'entropy'.*distortion"):
         vae_rd.plot_against_beta(table, "entropy")
     with pytest.raises(tables.TableError, match="hue must be columns among num_train, dataset, .*got layers"):
         vae_rd.plot_rd(table, hue=["layers"])
+    two = [table, table.assign(num_layers=3)]
+    with pytest.raises(tables.TableError, match=r"hue must name .* .got split, and they differ in .*num_layers too"):
+        vae_rd.plot_rd(pd.concat(two), hue=["split"])
     with pytest.raises(tables.TableError, match="partition validation .*got .*test of last"):
         vae_rd.plot_against_beta(table, "rate", partition="validation")
     with pytest.raises(tables.TableError, match="no finished run"):

@@ -191,6 +191,12 @@ def _points(table: "pd.DataFrame", checkpoint: str, partitions: Sequence[str], h
         raise tables.TableError(
             f"the table must hold finished runs with partition {' or '.join(partitions)} and checkpoint {checkpoint} "
             f"(got {', '.join(map(' of '.join, there)) or 'no finished run'}). Try other rows of load_runs.")
+    if hue is not None and chosen.duplicated([*hue, "beta", "partition"]).any():
+        from vae_rd.figures import curve_names
+        others = [name for name in curve_names.differing(chosen, ()) if name not in hue]
+        raise tables.TableError("hue must name every column in which the curves differ (got "
+                                f"{', '.join(hue) or 'none'}, and they differ in {', '.join(others)} too). Add it, or "
+                                "try rows of one value.")
     return chosen
 
 

@@ -456,10 +456,13 @@ def test_a_beta_that_would_leave_too_few_restarts_is_left_out(agreeing):
     there = agreeing["beta"].isin(SCALE.few_betas)
     for beta, seed in ((0.01, 0), (0.3, 1)):
         there |= (agreeing["beta"] == beta) & (agreeing["seed"] == seed)
-    betas, values = paired.Runs(agreeing[there], SCALE, least=1).curve("distortion", experiments.ONE_LAYER, SCALE.small)
+    for seeds, least, expected in ((3, 3, 3), (3, 1, 3), (2, 1, 2)):
+        rows = agreeing[there & (agreeing["seed"] < seeds)]
+        betas, values = paired.Runs(rows, SCALE, least=least).curve("distortion", experiments.ONE_LAYER, SCALE.small)
+        assert list(betas) == list(SCALE.few_betas) and values.shape == (expected, 4)
+    alone = paired.Runs(agreeing[there & (agreeing["seed"] == 0)], SCALE, least=1)
+    betas, values = alone.curve("distortion", experiments.ONE_LAYER, SCALE.small)
     assert list(betas) == [0.001, 0.01, 0.1, 1.0, 5.0] and values.shape == (1, 5)
-    betas, values = paired.Runs(agreeing[there], SCALE).curve("distortion", experiments.ONE_LAYER, SCALE.small)
-    assert list(betas) == list(SCALE.few_betas) and values.shape == (3, 4)
 
 
 def test_runs_under_their_earlier_names_have_the_same_curves(agreeing):

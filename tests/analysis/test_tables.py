@@ -100,6 +100,11 @@ def test_runs_without_results_are_named_and_left_out(runs_dir):
     assert "beta3-" in lines and "unfinished, evaluated up to step 50 of 100" in lines
     assert "beta5-" in lines and "diverged, rate not finite at step 70" in lines
     assert "beta7-" in lines and "unreadable" in lines
+    (runs_dir / "damaged").mkdir()
+    (runs_dir / "damaged" / "config.json").write_text("{")  # has no field of Config; those of others stay whole
+    with_it = tables.collect(runs_dir)
+    assert (with_it["status"] == "unreadable").sum() == (table["status"] == "unreadable").sum() + 1
+    assert tables.csv_text(tables.finished(with_it)) == tables.csv_text(tables.finished(table))
     assert "beta8-" in lines and "history.csv" in lines
     assert sorted(tables.curves(table)["beta"].unique()) == [0.1, 1.0]
 

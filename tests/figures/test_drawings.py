@@ -363,6 +363,24 @@ def test_a_split_without_measures_has_no_panel():
     assert titles(figure) == [naming.describe({"split": SCALE.small})]
 
 
+def test_priors_that_share_no_rate_are_drawn_and_not_compared(tmp_path):
+    wanted = experiment("priors", "smoke")
+    alone = [config for config in wanted.configs if config.prior == "standard_normal"]
+    result = drawings.draw(fabricate_table(alone, point), wanted, tmp_path)
+    assert "priors" in result.figures and "priors_matched_rate" not in result.figures
+    assert any("no two priors have runs of the same restart" in note for note in result.notes)
+
+
+def test_samples_of_runs_with_other_numbers_of_samples_are_drawn_as_far_as_they_go():
+    points = drawn("log_likelihood").curves
+    points = points[points["checkpoint"] == "last"].copy()
+    points[["log_px_k20_mean", "log_px_k20_n"]] = points[["log_px_k10_mean", "log_px_k10_n"]]
+    points.loc[points["num_layers"] == 1, "log_px_k20_mean"] = np.nan
+    points.loc[points["num_layers"] == 3, "log_px_k10_mean"] = np.nan
+    one, three = against_beta.samples_figure(points).axes
+    assert [list(axes.lines[0].get_xdata()) for axes in (one, three)] == [[1, 10], [1, 20]]
+
+
 @pytest.mark.slow
 def test_priors_have_their_curves_their_gap_and_their_distortion_at_matched_rate(tmp_path):
     wanted = experiment("priors", "laptop")

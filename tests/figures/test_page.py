@@ -211,8 +211,18 @@ def test_a_run_without_a_gallery_names_the_command_and_a_damaged_one_the_file(tm
     run.model.touch()
     shown = page_texts.shown(run.path, rows)
     assert f"python -m vae_rd.evaluate --run={run.path} --measures=gallery" in shown.text and shown.histogram is None
+    spaced = run.path.rename(run.path.with_name("my run; rm x"))
+    shown = page_texts.shown(spaced, rows)
+    assert f"--run=&#x27;{spaced}&#x27; --measures=gallery" in shown.text
+    spaced.rename(run.path)
     run.arrays("gallery").write_bytes(b"no arrays")
     assert "gallery.npz" in page_texts.shown(run.path, rows).text
+
+
+def test_a_run_named_like_one_of_bokeh_s_ids_keeps_its_name():
+    name, other = "3f2b8c1a-1111-4222-8333-abcdefabcdef", "00112233-1111-4222-8333-abcdefabcdef"
+    assert page._numbered(f"{other} {name} {other}", name).split()[1] == name
+    assert other not in page._numbered(f"{other} {name}", name)
 
 
 def test_the_page_of_early_stopped_weights_has_their_numbers(tmp_path):

@@ -107,8 +107,8 @@ class Runs:
                   ) -> tuple[list[float], list[int], list[pd.DataFrame]]:
         """The betas and seeds at which all curves are complete, and the values of each by seed and beta.
 
-        Every beta of `few_betas` is needed; others are kept where they leave enough restarts. The seeds are those that
-        have all of these betas.
+        Every beta of `few_betas` is needed; others are kept where they leave enough restarts, or without a verdict as
+        many as there are. The seeds are those that have all of these betas.
         """
         frames = [self._frame(*one[:3], **one[3]) for one in wanted]
         having = {beta: set.intersection(*(set(frame[beta].dropna().index) if beta in frame else set()
@@ -125,7 +125,7 @@ class Runs:
             raise NotEnough(f"{_label(wanted[0])}: {what} ({self._least} needed)")
         kept = list(needed)
         for beta in sorted(set(self.scale.betas) - set(needed)):
-            if len(seeds & having[beta]) >= self._least:
+            if len(seeds & having[beta]) >= max(self._least, min(len(seeds), MIN_RESTARTS)):
                 seeds &= having[beta]
                 kept.append(beta)
         if counted:

@@ -118,9 +118,9 @@ def _measured(points: pd.DataFrame, columns: dict[str, tuple[str, str, str]]) ->
         parts = {part: row for part, row in group.set_index("partition").iterrows()}
         cells = [_cell(parts.get(partition), column, form) for column, partition, form in columns.values()]
         if any(cells[1:]):
-            measured = max(parts[partition].get(f"{column}_n", 0) for (column, partition, _), cell
-                           in list(zip(columns.values(), cells))[1:] if cell)
-            lines.append((setting, f"{beta:g}", *cells, f"{measured:.0f}"))
+            measured = {int(parts[partition][f"{column}_n"]) for (column, partition, _), cell
+                        in list(zip(columns.values(), cells))[1:] if cell}
+            lines.append((setting, f"{beta:g}", *cells, " to ".join(map(str, sorted({min(measured), max(measured)})))))
     if not lines:
         return "Not measured yet."
     return _markdown(("setting", "beta", *columns, "restarts"), lines)

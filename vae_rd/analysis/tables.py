@@ -55,7 +55,8 @@ def collect(runs_dir: str | os.PathLike) -> pd.DataFrame:
     """
     table = pd.DataFrame(_with_notes_on_contents([row for run in find_runs(runs_dir) for row in _rows(run)]))
     table = table.reindex(columns=[*RUN_COLUMNS, *(name for name in table.columns if name not in RUN_COLUMNS)])
-    whole = ["eval_every", "step", "num_images", "num_train", "num_test", COLUMN_MEMBERS]
+    of_config = [field.name for field in dataclasses.fields(Config) if field.type is int]
+    whole = [*of_config, "eval_every", "step", "num_images", "num_train", "num_test", COLUMN_MEMBERS]
     # The copy has one block of memory per type; pandas warns when columns are added to a table of many blocks.
     return _with_notes_on_copies(table.astype({name: "Int64" for name in whole}).copy())
 

@@ -131,8 +131,9 @@ def samples_figure(curves: pd.DataFrame) -> Figure:
     pattern = re.compile(rf"{quantities.LOG_PX_SAMPLES}([0-9]+)_mean")
     sizes = sorted(int(found[1]) for found in map(pattern.fullmatch, curves.columns) if found)
     test = curves[curves["partition"] == "test"].dropna(
-        subset=[f"{quantities.LOG_PX_SAMPLES}{size}_mean" for size in sizes])  # betas and splits not measured
+        subset=[f"{quantities.LOG_PX_SAMPLES}{size}_mean" for size in sizes], how="all")  # what was not measured
     test = test[test["num_train"] == test["num_train"].min()]
+    restarts_of = test[[f"{quantities.LOG_PX_SAMPLES}{size}_n" for size in sizes]]
     networks = list(test.groupby(["split", *NETWORK], sort=False))
     betas = sorted(test["beta"].unique())
     colours = style.ordered_colours(len(betas))
@@ -143,14 +144,15 @@ def samples_figure(curves: pd.DataFrame) -> Figure:
                      xlabel="importance samples per image")
             for beta, colour in zip(betas, colours):
                 rows = points[points["beta"] == beta]
-                means = [rows[f"{quantities.LOG_PX_SAMPLES}{size}_mean"].mean() for size in sizes]
+                means = pd.Series({size: rows[f"{quantities.LOG_PX_SAMPLES}{size}_mean"].mean() for size in sizes})
+                means = means.dropna()  # runs may have been measured with other numbers of samples
                 trusted = (rows.get(f"{quantities.UNRELIABLE}_mean", np.nan) <= quantities.TRUSTED).all()
-                axes.plot(sizes, means, color=colour, markersize=3, **style.FIRST_LINE if trusted else _FLAGGED)
+                axes.plot(means.index, means, color=colour, markersize=3, **style.FIRST_LINE if trusted else _FLAGGED)
         images = f"\nmean of {_counts(test[IMAGES])} images" if IMAGES in test else ""
         grid[0, 0].set_ylabel(f"test log p(x) (nats per image){images}")
         beta_axes.key(figure, [*((f"\u03b2 = {beta:g}", {"color": colour}) for beta, colour in zip(betas, colours)),
                                ("not to be trusted", {**_FLAGGED, "linestyle": "none"})],
-                      f"restarts: {_counts(test[f'{quantities.LOG_PX_SAMPLES}{max(sizes)}_n'])}")
+                      f"restarts: {_counts(restarts_of.max(axis=1))}")
         beta_axes.finish(figure, grid)
     return figure
 
@@ -229,8 +231,11 @@ def draw_quantity(axes: Axes, curves: pd.DataFrame, quantity: str, hue: Sequence
         TableError: if no run has the quantity.
     """
     if f"{quantity}_mean" not in curves or curves[f"{quantity}_mean"].isna().all():
-        known = ", ".join(name.removesuffix("_mean") for name in curves if name.endswith("_mean"))
-        raise TableError(f"quantity must be one that the runs have (got {quantity!r}). Try one of {known}.")
+        known = ", ".join(name.removesuffix("_mean") for name in curves if name.endswith("_mean")
+                          and curves[name].notna().any())
+        images = " or ".join(curves["partition"].unique())
+        raise TableError(f"quantity must be one that the runs have of {images} images (got {quantity!r}). Try one of "
+                         f"{known}, or another partition.")
     with matplotlib.rc_context(style.STYLE):
         names = list(curve_names.differing(curves, ()) if hue is None else hue)
         for key, (label, colour, marker) in curve_names.looks(curves, names).items():

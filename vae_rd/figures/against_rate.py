@@ -14,10 +14,6 @@ from vae_rd.analysis.matched_rate import WITHOUT_A_BETA
 from vae_rd.figures import curve_names, rd_axes, restarts, style
 
 FACET = "num_layers"  # a column of panels per value
-_HOLLOW = Line2D([], [], color="0.25", marker="o", markerfacecolor="white", linestyle="none",
-                 label="leaving out one \N{GREEK SMALL LETTER BETA} changes it by more than its size")
-
-
 def matched_figure(differences: pd.DataFrame, looks: dict[tuple, tuple], field: str, reference: str,
                    partitions: Sequence[str] = ("test", "train")) -> Figure:
     """A row per partition, a column per number of layers, a line per kind of run; below 0 is better than the reference.
@@ -51,7 +47,7 @@ def matched_figure(differences: pd.DataFrame, looks: dict[tuple, tuple], field: 
             rd_axes.make_logarithmic(axes)
         compared = {key: look for key, look in looks.items() if key[0] in set(differences[field])}
         bars = style.words_only(_interval(differences))
-        style.legend_below(figure, [*_lines(compared), _HOLLOW, bars])
+        style.legend_below(figure, [*_lines(compared), _hollow(differences[WITHOUT_A_BETA].isna()), bars])
     return figure
 
 
@@ -100,6 +96,14 @@ def _panels(rows: pd.DataFrame, height: int) -> tuple[Figure, list[list[tuple[Ax
     for axes in grid[-1]:
         axes.set_xlabel("rate (nats per image)")
     return figure, [[(axes, chosen) for axes, (_, chosen) in zip(row, groups)] for row in grid]
+
+
+def _hollow(unknown: pd.Series) -> Line2D:
+    """The key's entry for points that may come from the interpolation between betas."""
+    beta = "\N{GREEK SMALL LETTER BETA}"
+    label = f"leaving out one {beta} changes it by more than its size"
+    return Line2D([], [], color="0.25", marker="o", markerfacecolor="white", linestyle="none",
+                  label=label + (f", or there are two {beta} only" if unknown.any() else ""))
 
 
 def _lines(looks: dict[tuple, tuple]) -> list[Line2D]:

@@ -271,8 +271,11 @@ def priors(material: Material) -> Drawn:
     name, points = material.experiment.name, material.checkpoint()
     matched = matched_rate.differences(material.table[material.table["checkpoint"] == "last"], "prior", Config().prior)
     drawn = rd_curves(material)._replace(tables={f"{name}_matched_rate": matched})
-    drawn.figures[f"{name}_matched_rate"] = against_rate.matched_figure(
-        matched, curve_names.looks(points, ["prior"]), "prior", Config().prior)
+    if matched.empty:
+        drawn.notes.append("no two priors have runs of the same restart that reach a common rate")
+    else:
+        drawn.figures[f"{name}_matched_rate"] = against_rate.matched_figure(
+            matched, curve_names.looks(points, ["prior"]), "prior", Config().prior)
     for part, (labels, partitions) in PARTS_BY_PRIOR.items():
         lacking = [line for column in labels for line in _lacking(material, column)]
         if lacking:

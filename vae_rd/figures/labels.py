@@ -43,9 +43,18 @@ class Labeller:
 
     def beside(self, points: npt.ArrayLike, text: str, size: float) -> list[tuple[float, float]]:
         """Centres (x, y), in pixels, for a text of this size (points) beside the points [n, 2]; near ones first."""
-        half = np.array([0.3 * size * len(text), 0.6 * size])  # letters are about 0.6 as wide as high
+        half = self._half(text, size)
         return [tuple(point + self.point * direction * (half + distance))
                 for distance, point, direction in itertools.product((3, 6, 10, 14), self.pixels(points), AROUND)]
+
+    def broken(self, text: str, size: float) -> str:
+        """The text, with a line for each of its parts between commas if it is too wide for the axes."""
+        return text.replace(", ", ",\n") if 2 * self.point * self._half(text, size)[0] > self._area.width else text
+
+    def _half(self, text: str, size: float) -> np.ndarray:
+        """Half of a text's width and height, about, in points: letters are 0.6 as wide as high."""
+        lines = text.split("\n")
+        return np.array([0.3 * size * max(map(len, lines)), 0.6 * size * len(lines)])
 
     def nearer(self, own: Sequence[np.ndarray], others: Sequence[np.ndarray], places: Sequence[tuple[float, float]]
                ) -> list[tuple[float, float]]:

@@ -125,14 +125,17 @@ def page(table: pd.DataFrame, runs_dir: str | os.PathLike, title: str, note: str
         layouts.row(left, layouts.column(panel, histogram), spacing=28),
         _text(page_texts.claims(judged), sum(page_plots.WIDTHS), "claims"), margin=(8, 16, 24, 16)))
     document.js_on_event(events.DocumentReady, show)
-    return _numbered(file_html(document, resources.INLINE, title))
+    return _numbered(file_html(document, resources.INLINE, title), " ".join([title, note, *runs["run"]]))
 
 
-def _numbered(html: str) -> str:
-    """The page with numbers for Bokeh's random ids, so that the same runs give the same file."""
+def _numbered(html: str, kept: str) -> str:
+    """The page with numbers for Bokeh's random ids, so that the same runs give the same file.
+
+    Ids in `kept`, as a run's name may be one, stay.
+    """
     numbers = {found: f"00000000-0000-4000-8000-{index:012}"
-               for index, found in enumerate(dict.fromkeys(_RANDOM_ID.findall(html)))}
-    return _RANDOM_ID.sub(lambda match: numbers[match[0]], html)
+               for index, found in enumerate(dict.fromkeys(_RANDOM_ID.findall(html))) if found not in kept}
+    return _RANDOM_ID.sub(lambda match: numbers.get(match[0], match[0]), html)
 
 
 def _runs(count: int) -> str:

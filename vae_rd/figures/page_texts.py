@@ -4,6 +4,7 @@ import base64
 import html
 import io
 import pathlib
+import shlex
 from typing import Any, NamedTuple
 
 import matplotlib.image
@@ -60,7 +61,7 @@ def shown(folder: pathlib.Path, rows: pd.DataFrame) -> Shown:
         missing = f"{head}<p>Reconstructions and histogram: {NOT_MEASURED}.</p>"
         if not run.model.is_file():  # as in published results
             return Shown(missing, None)
-        command = f"python -m vae_rd.evaluate --run={folder} --measures={GALLERY}"
+        command = f"python -m vae_rd.evaluate --run={shlex.quote(str(folder))} --measures={GALLERY}"
         command += "" if checkpoint == "last" else f" --checkpoint={checkpoint}"
         return Shown(f"{missing}<p>Made by</p><p><code>{html.escape(command)}</code></p>", None)
     try:

@@ -218,8 +218,9 @@ def finish_plane(axes: Axes, series: list[Series], label_series: bool) -> None:
     for one in labelled if label_series else ():
         others = [other.line for other in series if other.label != one.label]
         same_label = [other.line for other in series if other.label == one.label]
-        places = labeller.nearer(same_label, others, labeller.beside(one.line[::-1], one.label, 6.5))
-        labeller.place(one.label, places, color=one.colour, fontsize=6.5, required=True)
+        text = labeller.broken(one.label, 6.5)
+        places = labeller.nearer(same_label, others, labeller.beside(one.line[::-1], text, 6.5))
+        labeller.place(text, places, color=one.colour, fontsize=6.5, required=True)
     write_betas(ends=False)
     sums = np.concatenate([one.line.sum(axis=1) for one in series]) if series else np.zeros(1)
     draw_diagonals(axes, labeller, np.nanmin(sums))
