@@ -9,7 +9,7 @@ usage() {
 Usage: bash launch/test.sh [arguments of pytest]
 
   bash launch/test.sh                     the whole suite
-  bash launch/test.sh -m "not slow"       what to run while working: without the tests that take more than about 2 seconds
+  bash launch/test.sh -m "not slow"       what to run while working: without the tests that take over 2 seconds
   bash launch/test.sh -n 0 tests/storage  one folder, in one process
 
 Two processes share the files, each file whole in one of them, so that its runs are trained once; 2 GB of memory each.

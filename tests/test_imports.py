@@ -69,12 +69,15 @@ def test_evaluate_and_export_take_the_module(trained, data_dir):
 
 def test_sweeps_hand_the_modules_and_settings_to_their_workers():
     from vae_rd.sweeps.sweep import Sweep
-    sweep = Sweep(["figure3"], scale="smoke", modules=["json", "math"], settings={"num_samples": 70})
+    names = ["log_likelihood", "memorisation"]
+    sweep = Sweep(names, scale="smoke", modules=["json", "math"], settings={"num_samples": 70})
     assert {"--import=json,math", "--num_samples=70"} <= set(sweep.command(0))
     assert sweep.settings["log_marginal"] == {"query_images": 8, "num_samples": 70}  # the first is the scale's
     assert sweep.settings["memorisation"] == {"query_images": 200}
     with pytest.raises(ConfigError, match="num_samples must be 1 or more .got 0.."):
-        Sweep(["figure3"], scale="smoke", settings={"num_samples": 0})
+        Sweep(names, scale="smoke", settings={"num_samples": 0})
+    with pytest.raises(ConfigError, match="none at all with the measures neighbours, gallery .got num_samples"):
+        Sweep(["figure3"], scale="smoke", settings={"num_samples": 7})
 
 
 LIGHT = """
