@@ -68,6 +68,7 @@ requeue() { # requeue <reason>
 }
 
 job_state() { # asks a busy controller again
+  local seconds
   for seconds in 5 20 0; do
     if squeue --noheader --job="$(job_name)" --format=%T; then return; fi
     sleep "$seconds"
