@@ -75,10 +75,10 @@ def provide(files: Iterable[RawFile], raw_dir: str | pathlib.Path, dataset: str)
     missing = []
     for file in files:
         path = file.locate(raw_dir, dataset)
-        if path is None or path.parent == pathlib.Path(raw_dir) and file.fault(path):
-            missing.append(file)
-        else:
+        if path is not None and path.parent != pathlib.Path(raw_dir):
             file.check(path)
+        elif path is None or file.fault(path):
+            missing.append(file)
     for number, file in enumerate(missing):
         try:
             _download(file, pathlib.Path(raw_dir) / dataset / file.name)

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import TextIO
 
 from vae_rd.datasets import records
-from vae_rd.storage.files import open_lock
+from vae_rd.storage import files
 
 
 def is_complete(destination: pathlib.Path) -> bool:
@@ -31,22 +31,14 @@ def alone(destination: pathlib.Path, progress: bool) -> Iterator[None]:
     with _open_lock(destination.parent / f".{destination.name}.lock") as file:
         if _locked(file, f"another process is making {destination}: waiting for it" if progress else None):
             for leftover in destination.parent.glob(f".{destination.name}.*.unfinished"):
-                _remove(leftover)  # of a killed process: no living one holds the lock
+                files.remove(leftover)  # of a killed process: no living one holds the lock
         yield
-
-
-def _remove(path: pathlib.Path) -> None:
-    """Removes a folder, or a link to one, which leaves that one alone."""
-    if path.is_symlink() or path.is_file():
-        path.unlink()
-    else:
-        shutil.rmtree(path, ignore_errors=True)
 
 
 def _open_lock(path: pathlib.Path) -> TextIO:
     """The lock file of a split; raises RecordsError for a symbolic link in its place."""
     try:
-        return open_lock(path)
+        return files.open_lock(path)
     except OSError as error:
         if error.errno == errno.ELOOP:
             raise records.RecordsError(f"{path} is a symbolic link, which is never the lock of a split: remove it."
@@ -85,7 +77,7 @@ def publish(folder: pathlib.Path, destination: pathlib.Path, overwrite: bool) ->
         old = folder.with_name(folder.name.replace(".unfinished", ".old.unfinished"))
         destination.rename(old)
         folder.rename(destination)
-        _remove(old)
+        files.remove(old)
         return
     try:
         folder.rename(destination)

@@ -56,7 +56,6 @@ _HEEDED = {"publish": {"runs_dir", "where", "scale"}, "from": {"scale"},
            "page": {"runs_dir", "out_dir", "where", "scale", "experiment", "checkpoint", "gaps"},
            "claims": {"runs_dir", "out_dir", "where", "scale", "gaps"},
            "experiment": {"runs_dir", "out_dir", "where", "scale", "rate_axis", "gaps"}}
-_OTHERS = {"facet", "checkpoint", "rate_axis"}
 
 
 def main(argv: list[str]) -> None:
@@ -111,7 +110,7 @@ def _results_folder() -> str | None:
 
 def _refuse_ignored() -> None:
     """Refuses flags that would change nothing beside the way to export that was chosen."""
-    given = [name for name in sorted({*_OTHERS, *_HEEDED}.union(*_HEEDED.values()))
+    given = [name for name in sorted({"facet", *_HEEDED}.union(*_HEEDED.values()))
              if flags.FLAGS[name].present and flags.FLAGS[name].value]
     mode = next((name for name in _HEEDED if name in given), None)
     if mode is None and "scale" in given:

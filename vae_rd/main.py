@@ -139,7 +139,7 @@ def _ensure_data(config: Config, data_dir: str | os.PathLike, raw_dir: str | os.
 def _wait_for(path: pathlib.Path) -> None:
     """Waits for a file of the chief's.
 
-    A worker that srun ends because the chief has failed must not look killed: Slurm's script would start all again.
+    A worker that srun ends because the chief has failed must not look killed: Slurm's script would requeue the job.
     """
     before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(1))
     try:

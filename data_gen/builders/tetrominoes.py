@@ -30,7 +30,7 @@ class Tetrominoes(Dataset):
 
     @functools.cached_property
     def factors(self) -> np.ndarray:
-        """float32 [163840, 5]: one uniform draw in each cell, kept by rounding to float32 below its upper edge."""
+        """float32 [163840, 5]: one uniform draw in each cell, rounded to float32 and kept below the upper edge."""
         draws = randomness.stream(self.data_seed, "factors").random(self.cells.shape)
         width = (HIGH - LOW) / BINS
         upper = np.nextafter((LOW + (self.cells + 1) * width).astype(np.float32), np.float32(0))

@@ -107,8 +107,8 @@ class Runs:
                   ) -> tuple[list[float], list[int], list[pd.DataFrame]]:
         """The betas and seeds at which all curves are complete, and the values of each by seed and beta.
 
-        Every beta of `few_betas` is needed; others are kept where they leave enough restarts, or without a verdict as
-        many as there are. The seeds are those that have all of these betas.
+        Every beta of `few_betas` is needed; others are kept where enough restarts have them for a verdict, or all
+        of fewer restarts. The seeds are those that have all of these betas.
         """
         frames = [self._frame(*one[:3], **one[3]) for one in wanted]
         having = {beta: set.intersection(*(set(frame[beta].dropna().index) if beta in frame else set()

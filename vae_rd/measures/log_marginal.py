@@ -172,7 +172,7 @@ def tail_index(log_weights: np.ndarray) -> np.ndarray:
     ordered = np.sort(log_weights, axis=1)[:, -size - 1:]
     scaled = np.exp(ordered - ordered[:, -1:])
     fitted = np.array([_pareto_shape(row[1:] - row[0]) for row in scaled])
-    return np.where(ordered[:, -1] - ordered[:, 0] < NO_TAIL, -np.inf, fitted)  # few values, on which no fit stands
+    return np.where(ordered[:, -1] - ordered[:, 0] < NO_TAIL, -np.inf, fitted)  # too few distinct values to fit
 
 
 def _joint_density(prior, likelihood):

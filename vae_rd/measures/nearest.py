@@ -56,7 +56,7 @@ def nearest_images(queries: np.ndarray, references: np.ndarray, *, excluded: np.
         raise ValueError(f"queries and references must have as many values each, and references be {least} or more "
                          f"(got {len(queries)} queries of {queries.shape[1]} values and {len(references)} references "
                          f"of {references.shape[1]}).")
-    if not np.isfinite(queries).all():
+    if queries.dtype.kind == "f" and not np.isfinite(queries).all():
         raise ValueError("queries must be finite (some values are not).")
     bounds = _bounds(references)
     excluded = np.full(len(queries), -1) if excluded is None else np.asarray(excluded)

@@ -57,18 +57,18 @@ def open_lock(path: pathlib.Path) -> io.TextIOWrapper:
 def remove_unfinished(folder: pathlib.Path) -> None:
     """Removes files that killed processes left half-written in a folder and below it, and no others."""
     for leftover in list(folder.rglob(f"{UNFINISHED}*")):
-        _remove(leftover)
+        remove(leftover)
 
 
 def remove_abandoned(folder: pathlib.Path) -> None:
     """Removes what killed processes left half-written in a folder that no lock guards: untouched for ten minutes."""
     for leftover in list(folder.glob(f"{UNFINISHED}*")):
         if time.time() - leftover.lstat().st_mtime > _ABANDONED:
-            _remove(leftover)
+            remove(leftover)
 
 
-def _remove(leftover: pathlib.Path) -> None:
-    """Removes a file, a link or a folder with all that is in it."""
+def remove(leftover: pathlib.Path) -> None:
+    """Removes a file, a link (not what it links to) or a folder with all that is in it, as far as it can."""
     if leftover.is_dir() and not leftover.is_symlink():
         shutil.rmtree(leftover, ignore_errors=True)
     else:

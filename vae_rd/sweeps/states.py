@@ -55,7 +55,8 @@ def read_state(run: RunDir, config: Config, wanted: Iterable[tuple[str, str]] = 
 def pace(states: Mapping[Config, State]) -> tuple[float, int]:
     """Measured over expected seconds of training, and the number of runs that this is known from; (1, 0) for none.
 
-    Runs that have ended count, as their results say how many shared a process; only without any, those in training.
+    It is known from runs that have ended, whose results say how many shared a process; from those in training only if
+    none has ended.
     """
     known = {config: state for config, state in states.items() if state.seconds and state.share}
     known = {config: state for config, state in known.items() if state.status in ENDED} or known

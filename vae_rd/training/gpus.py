@@ -14,9 +14,10 @@ def present() -> list[str]:
 
 
 def visible() -> list[str]:
-    """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them: CUDA counts from 0 those that are there.
+    """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them.
 
-    A container that was given the fourth GPU alone has /dev/nvidia3, which CUDA calls 0.
+    Without it they are numbered from 0, as CUDA numbers them: in a container that was given the fourth GPU alone,
+    /dev/nvidia3 is GPU 0.
     """
     chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
     if chosen is None:
