@@ -100,7 +100,7 @@ class Dataset(abc.ABC):
         return located
 
     def split(self, name: str) -> tuple[np.ndarray, np.ndarray]:
-        """Rising (train_index, test_index) of a split that `check` accepts; `cv_*` pools the official partitions."""
+        """Ascending (train_index, test_index) of a split that `check` accepts; `cv_*` pools the official partitions."""
         if name == "official":
             index, size = np.arange(self.num_images), self.num_official_train
             return index[:size], index[size:]
@@ -214,7 +214,11 @@ def check_factors(data: Dataset) -> None:
         raise ConfigError(f"factors of dataset={data.name} must be finite numbers {list(expected)}, a row for each "
                           f"image and a column for each of factor_names (got {found}).")
     ranges = data.factor_ranges
-    if [len(pair) for pair in ranges] != [2] * len(data.factor_names) or not np.isfinite(np.array(ranges, float)).all():
+    try:
+        pairs = np.array([(low, high) for low, high in ranges], float)
+    except (TypeError, ValueError):  # no pairs, or not of numbers
+        pairs = np.array(np.nan)
+    if pairs.size != 2 * len(data.factor_names) or not np.isfinite(pairs).all():
         raise ConfigError(f"factor_ranges of dataset={data.name} must be a pair of finite numbers (low, high) for each "
                           f"of factor_names (got {ranges!r}).")
 

@@ -183,7 +183,7 @@ def test_refusals_in_words(opened, table, tmp_path):
     with pytest.raises(tables.TableError, match="hue must be columns among num_train, dataset, .*got layers"):
         vae_rd.plot_rd(table, hue=["layers"])
     two = [table, table.assign(num_layers=3)]
-    with pytest.raises(tables.TableError, match=r"hue must name .* .got split, and they differ in .*num_layers too"):
+    with pytest.raises(tables.TableError, match=r"hue must name .* .got split, and they differ in num_layers too"):
         vae_rd.plot_rd(pd.concat(two), hue=["split"])
     with pytest.raises(tables.TableError, match="partition validation .*got .*test of last"):
         vae_rd.plot_against_beta(table, "rate", partition="validation")
@@ -191,6 +191,8 @@ def test_refusals_in_words(opened, table, tmp_path):
         vae_rd.plot_rd(table.assign(status="unfinished"))
     with pytest.raises(runs.RunError, match="measures must be among .*got entropy"):
         vae_rd.measure(opened[0], ["entropy"])
+    with pytest.raises(runs.RunError, match="measures must be among .*got entropy"):
+        vae_rd.measure(opened[0], ["entropy", "neighbours"], minibatch=64)
     with pytest.raises(ConfigError, match="settings must be among .*with the measures information .got samples"):
         vae_rd.measure(opened[0], ["information"], samples=3)
     with pytest.raises(ConfigError, match="query_images must be a whole number .got '3'.."):

@@ -152,7 +152,8 @@ def plot_rd(table: "pd.DataFrame", ax: "Axes | None" = None, *, hue: Sequence[st
         The Axes.
 
     Raises:
-        TableError: if the curves are of several likelihoods, whose distortions are not comparable.
+        TableError: if there is nothing to draw, `hue` leaves out a column in which the curves differ, or they are of
+            several likelihoods, whose distortions are not comparable.
     """
     from vae_rd.figures import rd_curves
     return rd_curves.draw_rd(_axes(ax), _points(table, checkpoint, partitions, hue), hue, partitions)
@@ -172,6 +173,9 @@ def plot_against_beta(table: "pd.DataFrame", quantity: str, ax: "Axes | None" = 
 
     Returns:
         The Axes.
+
+    Raises:
+        TableError: if there is nothing to draw, or `hue` leaves out a column in which the curves differ.
     """
     from vae_rd.figures import against_beta
     return against_beta.draw_quantity(_axes(ax), _points(table, checkpoint, [partition], hue), quantity, hue)
@@ -193,7 +197,8 @@ def _points(table: "pd.DataFrame", checkpoint: str, partitions: Sequence[str], h
             f"(got {', '.join(map(' of '.join, there)) or 'no finished run'}). Try other rows of load_runs.")
     if hue is not None and chosen.duplicated([*hue, "beta", "partition"]).any():
         from vae_rd.figures import curve_names
-        others = [name for name in curve_names.differing(chosen, ()) if name not in hue]
+        others = [name for name in curve_names.differing(chosen, ())
+                  if name not in hue and chosen[name].nunique(dropna=False) > 1]
         raise tables.TableError("hue must name every column in which the curves differ (got "
                                 f"{', '.join(hue) or 'none'}, and they differ in {', '.join(others)} too). Add it, or "
                                 "try rows of one value.")

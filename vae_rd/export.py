@@ -218,9 +218,7 @@ def export_results(results_dir: str | os.PathLike, scale: str | None = None) -> 
     points = _write_tables(table, runs_dir, results)
     last = points[points["checkpoint"] == "last"]
     write_text(results / "rd_table.txt", tables.as_text(last) + "\n")
-    figure = drawings.overview(last)
-    drawings.mark_smoke(figure, last)
-    _write_figure(figure, figures_dir, "rd")
+    _write_figure(drawings.overview(last), figures_dir, "rd")
     for name in experiments.names():
         wanted = experiments.experiment(name, scale or drawings.fullest_scale(table, name))
         wanted = drawings.complete_parts(table, wanted)

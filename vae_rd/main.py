@@ -4,8 +4,6 @@ import dataclasses
 import itertools
 import os
 import pathlib
-import signal
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
@@ -21,7 +19,7 @@ from vae_rd.measures import MEASURES
 from vae_rd.measures.measure import Value
 from vae_rd.measures.registry import is_made, settings_by_measure
 from vae_rd.storage import runs
-from vae_rd.training import cluster
+from vae_rd.training import cluster, signals
 
 _LISTS = {"beta": float, "seed": int}  # fields that take several values, separated by commas
 FIELDS = [field for field in dataclasses.fields(Config) if field.name != "imports"]  # that one is --import
@@ -137,16 +135,10 @@ def _ensure_data(config: Config, data_dir: str | os.PathLike, raw_dir: str | os.
 
 
 def _wait_for(path: pathlib.Path) -> None:
-    """Waits for a file of the chief's.
-
-    A worker that srun ends because the chief has failed must not look killed: Slurm's script would requeue the job.
-    """
-    before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(1))
-    try:
+    """Waits for a file of the chief's."""
+    with signals.waiting_for_chief():
         while not path.is_file():
             time.sleep(1)
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def report(column: Sequence[Config], runs_dir: str | os.PathLike) -> Iterator[str]:

@@ -55,6 +55,15 @@ def test_two_restarts_are_both_values(fill):
     assert (second["test D"], second["beta"], second["restarts"]) == ("80.0", "1", "1")
 
 
+def test_restarts_that_differ_between_the_measures_of_a_line_are_a_range(tmp_path):
+    for seed in (0, 1):
+        made = {"mutual_information": 5.0} | ({"marginal_kl": 3.0} if seed else {})
+        fabricate_run(tmp_path, PROTOCOL.replace(seed=seed), measures={
+            "last": {"information": {"settings": {"step": PROTOCOL.train_steps}, "train": made}}})
+    (line,) = rows(filled("information", tables.collect(tmp_path), tmp_path))
+    assert (line["MI"], line["marginal KL"], line["restarts"]) == ("5.000, 5.000", "3.00", "1 to 2")
+
+
 def test_a_point_without_the_measure_has_no_line(fill):
     (line,) = rows(fill("information"))
     assert (line["beta"], line["MI"], line["marginal KL"]) == ("0.1", "5.000, 6.000", "")

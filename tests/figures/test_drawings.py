@@ -168,6 +168,16 @@ def test_the_overview_has_the_curves_of_the_paper_in_a_panel_per_architecture():
         figure = drawings.overview(points[points["checkpoint"] == "last"])
         assert len(figure.axes) == panels
         assert [len(axes.containers) for axes in figure.axes] == [curves] * panels
+        assert not any("smoke scale" in text.get_text() for text in figure.texts)
+
+
+def test_the_overview_is_at_smoke_scale_if_what_it_draws_is():
+    base = experiments.SCALES["tenth"].base
+    complete = [base.replace(beta=beta) for beta in (0.1, 1.0, 5.0)]
+    short = [config.replace(train_steps=40) for config in complete]
+    for configs, marked in ((complete + short[:2], False), (short, True)):
+        figure = drawings.overview(tables.curves(fabricate_table(configs, lambda *run: metrics(*run[:2]))))
+        assert any("smoke scale" in text.get_text() for text in figure.texts) == marked
 
 
 @pytest.mark.parametrize("name, field, value, alone", [
@@ -368,7 +378,7 @@ def test_priors_that_share_no_rate_are_drawn_and_not_compared(tmp_path):
     alone = [config for config in wanted.configs if config.prior == "standard_normal"]
     result = drawings.draw(fabricate_table(alone, point), wanted, tmp_path)
     assert "priors" in result.figures and "priors_matched_rate" not in result.figures
-    assert any("no two priors have runs of the same restart" in note for note in result.notes)
+    assert any("no prior has a restart in common with N(0, I)" in note for note in result.notes)
 
 
 def test_samples_of_runs_with_other_numbers_of_samples_are_drawn_as_far_as_they_go():
@@ -379,6 +389,25 @@ def test_samples_of_runs_with_other_numbers_of_samples_are_drawn_as_far_as_they_
     points.loc[points["num_layers"] == 3, "log_px_k10_mean"] = np.nan
     one, three = against_beta.samples_figure(points).axes
     assert [list(axes.lines[0].get_xdata()) for axes in (one, three)] == [[1, 10], [1, 20]]
+
+
+def test_samples_that_only_some_restarts_have_are_left_out():
+    """With the rest of the line they would be a mean over other restarts: a step that no restart makes."""
+    points = drawn("log_likelihood").curves
+    points = points[points["checkpoint"] == "last"].copy()
+    points[["log_px_k1_n", "log_px_k10_n", "log_px_k20_n"]] = 2, 2, 1
+    points["log_px_k20_mean"] = points["log_px_k10_mean"] - 10
+    figure = against_beta.samples_figure(points)
+    assert {tuple(line.get_xdata()) for axes in figure.axes for line in axes.lines} == {(1, 10)}
+    assert "restarts: 2" in key_of(figure)
+
+
+def test_what_only_early_stopped_models_have_is_named_as_missing():
+    wanted = experiment("log_likelihood", "smoke")
+    table = fabricate_table(list(wanted.configs), point)
+    table.loc[table["checkpoint"] == "last", quantities.LOG_PX] = np.nan
+    result = drawings.draw(table, wanted, "nowhere")
+    assert not result.figures and "no run has log_px" in result.notes[0]
 
 
 @pytest.mark.slow

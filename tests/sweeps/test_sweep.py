@@ -1,7 +1,9 @@
 """The sweep command, end to end at the smoke scale: parts, failures, status, retry, figures."""
 
+import contextlib
 import errno
 import json
+import pathlib
 import shutil
 import signal
 import subprocess
@@ -114,18 +116,52 @@ def test_a_full_disk_is_no_members_fault(tmp_path, failing, number):
     assert sizes == [3] and sweep.pending(sweep.states(CONFIGS[:3])) == list(CONFIGS[:3])
 
 
-def test_a_bar_that_cannot_read_a_run_goes_on(tmp_path, monkeypatch):
-    """As on a network's file system: an error there would have stopped all workers, and hidden the other runs."""
-    sweep = Sweep(["early_stopping"], scale="smoke", runs_dir=tmp_path)
-    with running._Bar(sweep, sweep.states(CONFIGS[:2])) as bar:
+@pytest.fixture(params=["the folder", "results.json", "failure.log"])
+def stale(request, monkeypatch):
+    """stale(config): a context within which the file system does not answer for a run, as one over a network may."""
+    fails = {"the folder": (runs, "run_dir"), "results.json": (runs.RunDir, "read_results"),
+             "failure.log": (pathlib.Path, "read_text")}[request.param]
+
+    @contextlib.contextmanager
+    def within(config):
+        real = getattr(*fails)
+
+        def call(*arguments, **options):
+            if config == arguments[-1] or config.run_name in str(getattr(arguments[0], "path", arguments[0])):
+                raise OSError(errno.ESTALE, "stale")
+            return real(*arguments, **options)
         with monkeypatch.context() as patch:
-            stale = OSError(errno.ESTALE, "stale")
-            patch.setattr(runs.RunDir, "read_results", lambda run: (_ for _ in ()).throw(stale))
+            patch.setattr(*fails, call)
+            yield
+    return within
+
+
+def test_a_bar_that_cannot_read_a_run_goes_on(tmp_path, stale):
+    """An error there would stop all workers."""
+    sweep = Sweep(["early_stopping"], scale="smoke", runs_dir=tmp_path)
+    fabricate_run(tmp_path, CONFIGS[0], status="unfinished")
+    with running._Bar(sweep, sweep.states(CONFIGS[:2])) as bar:
+        fabricate_run(tmp_path, CONFIGS[1], status="unfinished")
+        with stale(CONFIGS[0]):
             bar.update()
-        assert [state.status for state in bar._states.values()] == [states.FAILED] * 2
-        assert "stale" in bar._states[CONFIGS[0]].trouble
-        bar.update()
-        assert [state.status for state in bar._states.values()] == [runs.MISSING] * 2
+        assert [(state.status, state.share) for state in bar._states.values()] == [(runs.UNFINISHED, 0.5)] * 2
+
+
+def test_a_run_that_cannot_be_read_is_named_and_tried_by_a_worker(tmp_path, stale, monkeypatch, capsys):
+    """Left out without a word, it would be missing at the end of a job that ended with 0."""
+    from vae_rd.training import train_and_measure
+    trained = []
+    monkeypatch.setattr(train_and_measure, "train_and_measure", lambda configs, **options: trained.append(configs))
+    sweep = Sweep(["early_stopping"], scale="smoke", runs_dir=tmp_path)
+    with stale(CONFIGS[0]):
+        found = sweep.states(CONFIGS[:2])
+        assert sweep.pending(found) == list(CONFIGS[:2])
+        assert any(line.startswith(f"  {CONFIGS[0].run_name}: unreadable, [Errno ") for line in reports.status(sweep))
+        assert running.run_column(sweep, 0) == 1
+        assert CONFIGS[0] not in trained[0] and len(trained[0]) == len(sweep.columns[0]) - 1
+        assert "unreadable" in capsys.readouterr().out
+        assert running._end(sweep, {}, None, set()) == 1
+    assert running.run_column(sweep, 0) == 0 and CONFIGS[0] in trained[1]
 
 
 @pytest.mark.parametrize("statuses, received, status, words", [
@@ -141,19 +177,21 @@ def test_the_exit_status_says_whether_to_come_back(tmp_path, capsys, statuses, r
     assert words in capsys.readouterr().out
 
 
-def test_members_that_diverged_in_this_call_are_not_retried_in_it(tmp_path, monkeypatch):
-    """Where their column fails, and its members go on one by one."""
+def test_members_are_retried_once_where_their_column_fails(tmp_path, monkeypatch):
+    """They go on one by one: one that diverged in this call is not retried in it, one that did before is, as asked."""
     from vae_rd.training import train_and_measure
     told = []
 
     def fail(configs, **settings):
-        told.append((len(configs), settings["retry"]))
+        told.append((*configs, settings["retry"]))
         if len(configs) > 1:
+            fabricate_run(tmp_path, CONFIGS[1], status="diverged")
             raise MemoryError("no room")
     monkeypatch.setattr(train_and_measure, "train_and_measure", fail)
+    fabricate_run(tmp_path, CONFIGS[0], status="diverged")
     sweep = Sweep(["early_stopping"], scale="smoke", runs_dir=tmp_path, retry=True)
     assert running._finish(sweep, CONFIGS[:2], sweep.retry)
-    assert told == [(2, True), (1, False), (1, False)]
+    assert told == [(*CONFIGS[:2], True), (CONFIGS[0], True), (CONFIGS[1], False)]
 
 
 def test_a_folder_that_cannot_be_written_stops_no_other_member(tmp_path, failing, monkeypatch):

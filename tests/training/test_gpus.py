@@ -32,6 +32,20 @@ def test_the_model_of_the_gpu_is_recorded(monkeypatch):
     assert devices.machine()["gpus"] == ["Some GPU"] and "driver" in devices.machine()
 
 
+@pytest.mark.parametrize("files, said, numbers", [
+    (["nvidia10", "nvidia2", "nvidiactl"], "GPU 0: Some GPU (UUID: GPU-1)\n", ["2", "10"]),
+    (["dxg", "null"], "GPU 0: Some GPU (UUID: GPU-1)\nGPU 1: Some GPU (UUID: GPU-2)\n", ["0", "1"]),
+    (["null"], "No devices were found\n", []), (["null"], None, [])])
+def test_gpus_without_device_files_are_asked_for(tmp_path, monkeypatch, files, said, numbers):
+    """As under WSL; a container may have the program and no GPU."""
+    monkeypatch.setattr(gpus.os, "listdir", lambda path: files)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    if said:
+        (tmp_path / "nvidia-smi").write_text(f"#!/bin/sh\n[ \"$1\" = -L ] && printf '{said}'\n")
+        (tmp_path / "nvidia-smi").chmod(0o755)
+    assert gpus.present() == numbers
+
+
 @pytest.mark.parametrize("text, version", [
     ("NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.104.05  Sat Aug 19 01:15:15 UTC 2023\nGCC version:  12 \n",
      "535.104.05"),

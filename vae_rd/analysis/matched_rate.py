@@ -32,7 +32,7 @@ def differences(rows: pd.DataFrame, field: str, reference: str) -> pd.DataFrame:
         and rate: `rate` (nats per image, NUM_RATES in equal ratios), `difference` (nats per image), `low`, `high` (95%
         interval over restarts, Student's t; NaN below three), `without_a_beta` and `restarts`. The last but one is the
         largest change of the difference, up or down, if one of the betas between the ends were left out of all curves
-        (NaN where a curve has two): a difference that is smaller may be the interpolation's. Kinds without a restart in
+        (NaN if there is none): a difference that is smaller may be the interpolation's. Kinds without a restart in
         common with the reference, or without a rate in common, have no rows.
     """
     panels = [name for name in POINT_COLUMNS[:-2] if name not in (field, "beta", "imports")  # a kind's own modules

@@ -92,7 +92,7 @@ def log_px_figure(curves: pd.DataFrame) -> Figure:
                 points = points.sort_values("beta")
                 beta_axes.draw(axes, points, quantities.LOG_PX, colour)
                 beta_axes.draw(axes, points, "elbo", colour, linestyle=(0, (1, 1.2)), marker=None)
-                flagged = points[~(points.get(f"{quantities.UNRELIABLE}_mean", np.nan) <= quantities.TRUSTED)]
+                flagged = points[~(points[f"{quantities.UNRELIABLE}_mean"] <= quantities.TRUSTED)]
                 axes.plot(flagged["beta"], flagged[f"{quantities.LOG_PX}_mean"], "o", color=colour,
                           markerfacecolor="white", markersize=4.2, zorder=4)
                 beta_axes.draw(axes, points, quantities.LOG_PX_AIS, colour, linestyle="none", marker="x", markersize=5,
@@ -123,7 +123,8 @@ def samples_figure(curves: pd.DataFrame) -> Figure:
     """log p(x) of test images against the number of importance samples, a panel per network and a line per beta.
 
     A line that still rises at its right end has not converged; one that is flat need not have, and is hollow where the
-    images are flagged. The smallest training set that was measured is drawn.
+    images are flagged. Numbers of samples that fewer restarts have than another are left out: a line that changed its
+    restarts on the way would rise or fall for that. The smallest training set that was measured is drawn.
 
     Args:
         curves: rows of `tables.curves` for one checkpoint.
@@ -133,7 +134,7 @@ def samples_figure(curves: pd.DataFrame) -> Figure:
     test = curves[curves["partition"] == "test"].dropna(
         subset=[f"{quantities.LOG_PX_SAMPLES}{size}_mean" for size in sizes], how="all")  # what was not measured
     test = test[test["num_train"] == test["num_train"].min()]
-    restarts_of = test[[f"{quantities.LOG_PX_SAMPLES}{size}_n" for size in sizes]]
+    restarts_of = test[[f"{quantities.LOG_PX_SAMPLES}{size}_n" for size in sizes]].max(axis=1)
     networks = list(test.groupby(["split", *NETWORK], sort=False))
     betas = sorted(test["beta"].unique())
     colours = style.ordered_colours(len(betas))
@@ -144,15 +145,16 @@ def samples_figure(curves: pd.DataFrame) -> Figure:
                      xlabel="importance samples per image")
             for beta, colour in zip(betas, colours):
                 rows = points[points["beta"] == beta]
-                means = pd.Series({size: rows[f"{quantities.LOG_PX_SAMPLES}{size}_mean"].mean() for size in sizes})
+                means = pd.Series({size: rows[f"{quantities.LOG_PX_SAMPLES}{size}_mean"].mean() for size in sizes
+                                   if (rows[f"{quantities.LOG_PX_SAMPLES}{size}_n"] == restarts_of[rows.index]).all()})
                 means = means.dropna()  # runs may have been measured with other numbers of samples
-                trusted = (rows.get(f"{quantities.UNRELIABLE}_mean", np.nan) <= quantities.TRUSTED).all()
+                trusted = (rows[f"{quantities.UNRELIABLE}_mean"] <= quantities.TRUSTED).all()
                 axes.plot(means.index, means, color=colour, markersize=3, **style.FIRST_LINE if trusted else _FLAGGED)
         images = f"\nmean of {_counts(test[IMAGES])} images" if IMAGES in test else ""
         grid[0, 0].set_ylabel(f"test log p(x) (nats per image){images}")
         beta_axes.key(figure, [*((f"\u03b2 = {beta:g}", {"color": colour}) for beta, colour in zip(betas, colours)),
                                ("not to be trusted", {**_FLAGGED, "linestyle": "none"})],
-                      f"restarts: {_counts(restarts_of.max(axis=1))}")
+                      f"restarts: {_counts(restarts_of)}")
         beta_axes.finish(figure, grid)
     return figure
 

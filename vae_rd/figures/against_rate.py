@@ -103,7 +103,7 @@ def _hollow(unknown: pd.Series) -> Line2D:
     beta = "\N{GREEK SMALL LETTER BETA}"
     label = f"leaving out one {beta} changes it by more than its size"
     return Line2D([], [], color="0.25", marker="o", markerfacecolor="white", linestyle="none",
-                  label=label + (f", or there are two {beta} only" if unknown.any() else ""))
+                  label=label + (f", or no {beta} can be left out" if unknown.any() else ""))
 
 
 def _lines(looks: dict[tuple, tuple]) -> list[Line2D]:

@@ -102,7 +102,9 @@ def overview(points: pd.DataFrame) -> Figure:
     fields = [points[name] for name in tables.POINT_COLUMNS if name not in ("beta", "partition")]
     begun = points.groupby(fields, dropna=False)["beta"].transform("nunique") < LEAST_BETAS
     chosen = next(rows for rows in (points[usual & ~begun], points[usual], points) if len(rows))
-    return rd_figure(chosen, (*FACET, "architecture", "train_steps"))
+    figure = rd_figure(chosen, (*FACET, "architecture", "train_steps"))
+    mark_smoke(figure, chosen)
+    return figure
 
 
 def draw(table: pd.DataFrame, wanted: Experiment, runs_dir: str | os.PathLike, rate_axis: str = "auto") -> Drawn:
@@ -272,7 +274,7 @@ def priors(material: Material) -> Drawn:
     matched = matched_rate.differences(material.table[material.table["checkpoint"] == "last"], "prior", Config().prior)
     drawn = rd_curves(material)._replace(tables={f"{name}_matched_rate": matched})
     if matched.empty:
-        drawn.notes.append("no two priors have runs of the same restart that reach a common rate")
+        drawn.notes.append("no prior has a restart in common with N(0, I), and in it a rate")
     else:
         drawn.figures[f"{name}_matched_rate"] = against_rate.matched_figure(
             matched, curve_names.looks(points, ["prior"]), "prior", Config().prior)
@@ -306,8 +308,8 @@ def _where_measured(points: pd.DataFrame, quantity: str) -> pd.DataFrame:
 
 
 def _lacking(material: Material, column: str) -> list[str]:
-    has = column in material.table and material.table[column].notna().any()
-    return [] if has else [_unmeasured(material, column)]
+    last = material.table[material.table["checkpoint"] == "last"]  # which the drawings show
+    return [] if column in last and last[column].notna().any() else [_unmeasured(material, column)]
 
 
 def _unmeasured(material: Material, what: str) -> str:

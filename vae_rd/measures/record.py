@@ -15,7 +15,7 @@ import numpy as np
 from vae_rd.measures import outcome_rules
 from vae_rd.measures.finished_run import FinishedRun
 from vae_rd.measures.measure import PARTS, Outcome, Settings, Value
-from vae_rd.measures.registry import MEASURES, is_current
+from vae_rd.measures.registry import MEASURES, check_names, is_current
 from vae_rd.storage import files, runs
 
 EVENT_SUFFIX = ".measures"
@@ -44,9 +44,7 @@ def measure_run(finished_run: FinishedRun, names: Iterable[str], *,
             minimum.
     """
     names = list(dict.fromkeys(names))
-    unknown = [name for name in names if name not in MEASURES]
-    if unknown:
-        raise runs.RunError(f"measures must be among {', '.join(MEASURES)} (got {', '.join(unknown)}).")
+    check_names(names)
     chosen = {name: MEASURES[name].settings_with(settings.get(name, {})) for name in names}
     run, checkpoint = finished_run.run, finished_run.checkpoint
     shown = dataclasses.replace(finished_run, progress=functools.partial(_bar, run.path.name, progress))
@@ -62,7 +60,6 @@ def measure_run(finished_run: FinishedRun, names: Iterable[str], *,
                 _make(shown, name, chosen[name], wanted)
         if run.read_measures() and not _event_files(run):
             log_measures(run)
-        run.failure.unlink(missing_ok=True)  # of an earlier attempt
     return notes
 
 

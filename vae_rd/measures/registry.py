@@ -17,6 +17,7 @@ from vae_rd.measures import (
     refitted_prior,
 )
 from vae_rd.measures.measure import PARTS, Measure, Value
+from vae_rd.storage.runs import RunError
 
 MEASURES: dict[str, Measure] = {module.MEASURE.name: module.MEASURE for module in (
     information, log_marginal, annealed, neighbours, memorisation, distortion, refitted_prior, refinement, pictures,
@@ -50,13 +51,21 @@ def names_of_others(name: str, entries: Mapping[str, Any]) -> dict[str, str]:
     return found
 
 
+def check_names(names: Iterable[str]) -> None:
+    """Raises RunError if one of the names is no measure's."""
+    if unknown := [name for name in names if name not in MEASURES]:
+        raise RunError(f"measures must be among {', '.join(MEASURES)} (got {', '.join(unknown)}).")
+
+
 def settings_by_measure(values: Mapping[str, Value], names: Iterable[str] = MEASURES) -> dict[str, dict[str, Value]]:
     """For each measure, of these names or of all, the values of those settings that it has.
 
     Raises:
+        RunError: if one of the names is no measure's.
         ConfigError: for a setting that none of them has, or a value that is not a number, or is below its minimum.
     """
-    names = [name for name in names if name in MEASURES]  # what is not is refused by `measure_run`
+    names = list(names)
+    check_names(names)
     known = sorted({setting for name in names for setting in MEASURES[name].setting_names})
     if unknown := [name for name in values if name not in known]:
         raise ConfigError(f"settings must be among {', '.join(known) or 'none at all'} with the measures "

@@ -17,7 +17,7 @@ from vae_rd.storage.contents import RUN_COLUMNS
 from vae_rd.storage.files import FileError
 from vae_rd.storage.manifest import END_AGAIN
 
-_ARGUMENTS = set(inspect.signature(VAE).parameters) - {"kwargs"}  # fields of Config, but for the first two
+_ARGUMENTS = set(inspect.signature(VAE).parameters) - {"kwargs"}  # fields of Config, but for image_shape, num_train
 
 
 def build(config: Config, image_shape: tuple[int, int, int], num_train: int) -> VAE:

@@ -142,7 +142,7 @@ def load_best(run: runs.RunDir, step: int) -> dict[str, np.ndarray]:
 
 def _load(run: runs.RunDir, path: pathlib.Path | None = None
           ) -> tuple[Progress, dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Progress, state, and the run, history and best weights that a checkpoint, the last by default, belongs to."""
+    """Progress, state, and what a checkpoint (the last by default) is bound to: run, history, best weights, data."""
     path = path or run.last_checkpoint
     arrays = files.read_arrays(path, FROM_NOTHING, manifest.check(run.path, path, FROM_NOTHING))
     names = set(arrays.pop(_ARRAYS).tolist()) if _ARRAYS in arrays else set(arrays)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from vae_rd.config import Config
 from vae_rd.storage import runs
 from vae_rd.sweeps.cost import cost, duration, expected_seconds
-from vae_rd.sweeps.states import FAILED, State, pace
+from vae_rd.sweeps.states import FAILED, UNREADABLE, State, pace
 from vae_rd.sweeps.sweep import Sweep
 
 
@@ -54,15 +54,15 @@ def time_left(found: dict[Config, State]) -> str:
 
 
 def remaining(found: dict[Config, State]) -> int:
-    """The number of runs that are still to be trained or measured; not those that diverged or failed."""
+    """The number of runs that are still to be trained or measured: none that diverged, failed or cannot be read."""
     return sum(state.status in (runs.MISSING, runs.UNFINISHED) or state.status == runs.FINISHED and not state.measured
                for state in found.values())
 
 
 def troubles(found: dict[Config, State]) -> Iterator[str]:
-    """A line for each run that failed or diverged."""
+    """A line for each run that failed, diverged or cannot be read."""
     for config, state in found.items():
-        if state.status in (FAILED, runs.DIVERGED):
+        if state.status in (FAILED, UNREADABLE, runs.DIVERGED):
             yield f"  {config.run_name}: {state.status}, {state.trouble}"
 
 
@@ -76,7 +76,7 @@ def end(sweep: Sweep, found: dict[Config, State], broken: dict[int, int]) -> Ite
     """
     counts = collections.Counter(state.status for state in found.values())
     yield (f"{len(found)} runs in this part: {counts[runs.FINISHED]} finished, {counts[runs.DIVERGED]} diverged, "
-           f"{counts[FAILED]} failed, {remaining(found)} remaining")
+           f"{counts[FAILED] + counts[UNREADABLE]} failed, {remaining(found)} remaining")
     yield from troubles(found)
     for number, status in broken.items():
         cause = f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"

@@ -55,20 +55,25 @@ def run_column(sweep: Sweep, number: int) -> int:
     """Trains and measures one column in this process; runs that another process works on are left to it.
 
     Returns:
-        The exit status: 1 if a run failed.
+        The exit status: 1 if a run failed, or cannot be read, which leaves it out.
 
     Raises:
         ConfigError: if the part has no such column.
     """
     if number >= len(sweep.columns):
         raise ConfigError(f"column must be below {len(sweep.columns)}, the number of columns (got {number}).")
-    configs = sweep.pending(sweep.states(sweep.columns[number]))
-    if not configs:
-        return 0
-    with cli.quietly():
-        from vae_rd.training import devices  # imports TensorFlow: seconds
-    devices.configure(configs[0].precision)
-    return 0 if _finish(sweep, configs, sweep.retry) else 1
+    found = sweep.states(sweep.columns[number])
+    unreadable = {config: state for config, state in found.items() if state.status == states.UNREADABLE}
+    configs = [config for config in sweep.pending(found) if config not in unreadable]
+    good = True
+    if configs:
+        with cli.quietly():
+            from vae_rd.training import devices  # imports TensorFlow: seconds
+        devices.configure(configs[0].precision)
+        good = _finish(sweep, configs, sweep.retry)
+    for line in reports.troubles(unreadable):
+        print(line, flush=True)
+    return 0 if good and not unreadable else 1
 
 
 def _finish(sweep: Sweep, configs: list[Config], retry: bool) -> bool:
@@ -77,6 +82,7 @@ def _finish(sweep: Sweep, configs: list[Config], retry: bool) -> bool:
     A full disk is the fault of none: training them one by one would only fill it further.
     """
     from vae_rd.training import signals, train_and_measure
+    before = {config: _ending(sweep, config) for config in configs}
     try:
         wanted = {config: [train_and_measure.Wanted(*pair) for pair in sweep.wanted[config]] for config in configs}
         train_and_measure.train_and_measure(
@@ -95,8 +101,17 @@ def _finish(sweep: Sweep, configs: list[Config], retry: bool) -> bool:
     else:
         return True
     print(f"the {len(configs)} runs go on one by one", flush=True)
-    # Here, where the column's memory is free again; what has diverged by now did so in this call.
-    return all([_finish(sweep, [config], retry=False) for config in configs])
+    # Here, where the column's memory is free again. What has diverged in this call is not retried in it.
+    return all([_finish(sweep, [config], retry and _ending(sweep, config) == before[config]) for config in configs])
+
+
+def _ending(sweep: Sweep, config: Config) -> tuple[int, int] | None:
+    """What tells one results.json of a run from the next; None while there is none, or where it cannot be read."""
+    try:
+        found = sweep.run(config).results.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns
 
 
 class _Bar:
@@ -121,7 +136,8 @@ class _Bar:
         """Reads the runs that have not finished again: one that diverged may be on its second attempt."""
         for config, state in self._states.items():
             if state.status != FINISHED:
-                self._states[config] = self._sweep.state(config)
+                now = self._sweep.state(config)
+                self._states[config] = state if now.status == states.UNREADABLE else now
         ended = sum(state.status in states.ENDED for state in self._states.values())
         self._bar.set_postfix_str(f"{ended} of {len(self._states)} ended", refresh=False)
         self._bar.update(self._done() - self._bar.n)
@@ -171,7 +187,7 @@ def _end(sweep: Sweep, statuses: dict[int, int], received: int | None, without_d
         return TO_BE_CONTINUED
     if killed:  # as by lack of memory: a scheduler may try again as after any kill
         return 128 + max(killed)
-    if broken or without_data or any(state.status == states.FAILED for state in found.values()):
+    if broken or without_data or any(state.status in (states.FAILED, states.UNREADABLE) for state in found.values()):
         return 1
     if reports.remaining(found):
         print("other processes work on the runs that remain; once they have ended, give the same command again")

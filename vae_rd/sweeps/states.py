@@ -10,17 +10,18 @@ from vae_rd.storage.runs import DIVERGED, FINISHED, MISSING, UNFINISHED, RunDir
 from vae_rd.sweeps.cost import expected_seconds
 
 FAILED = "failed"
+UNREADABLE = "unreadable"  # the file system does not answer, which may pass
 ENDED = (FINISHED, DIVERGED)
 
 
 class State(NamedTuple):
     """The progress of one run."""
 
-    status: str  # finished, diverged, unfinished, missing or failed
+    status: str  # finished, diverged, unfinished, missing, failed or unreadable
     share: float = 0.0  # of its training steps
     seconds: float | None = None  # spent on its training so far, its share of the column's; None if unknown
     measured: bool = False  # whether all its measures are made
-    trouble: str = ""  # what happened to a run that failed or diverged
+    trouble: str = ""  # what happened to a run that failed or diverged, or why it cannot be read
 
     @property
     def to_train(self) -> float:
@@ -36,6 +37,9 @@ def read_state(run: RunDir, config: Config, wanted: Iterable[tuple[str, str]] = 
         config: the run's.
         wanted: the measures it needs, as (checkpoint, measure).
         members: number of runs in the column that trains it; used until its results record the column.
+
+    Raises:
+        OSError: if the file system does not answer.
     """
     try:
         results = run.read_results()
@@ -43,13 +47,17 @@ def read_state(run: RunDir, config: Config, wanted: Iterable[tuple[str, str]] = 
             state = _in_training(run, config, members)
         else:
             state = _ended(run, config, results, wanted)
-    except (FileError, OSError) as error:  # a file system that does not answer must not hide the other runs
+    except FileError as error:
         return State(FAILED, trouble=str(error))
     failed = state.status in (MISSING, UNFINISHED) or state.status == FINISHED and not state.measured
-    if failed and run.failure.is_file():
-        lines = run.failure.read_text(errors="replace").strip().splitlines() or [""]
-        return state._replace(status=FAILED, trouble=f"{lines[-1]} (see {run.failure})")
-    return state
+    try:
+        text = run.failure.read_text(errors="replace") if failed else None
+    except FileNotFoundError:
+        text = None
+    if text is None:
+        return state
+    lines = text.strip().splitlines() or [""]
+    return state._replace(status=FAILED, trouble=f"{lines[-1]} (see {run.failure})")
 
 
 def pace(states: Mapping[Config, State]) -> tuple[float, int]:

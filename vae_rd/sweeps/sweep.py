@@ -13,7 +13,7 @@ from vae_rd.measures.measure import Value
 from vae_rd.measures.registry import settings_by_measure
 from vae_rd.storage import runs
 from vae_rd.sweeps import columns, experiments
-from vae_rd.sweeps.states import FAILED, State, read_state
+from vae_rd.sweeps.states import FAILED, UNREADABLE, State, read_state
 
 
 class Sweep:
@@ -38,9 +38,9 @@ class Sweep:
         settings: of the measures, each for all that have it, in place of those of the scale.
 
     Raises:
-        ConfigError: for an unknown experiment or scale, a task outside 0 to num_tasks - 1, a setting that is not a
-            number, or is below its minimum, or several workers with strategy=mirrored, each of which would take all
-            GPUs.
+        ConfigError: for an unknown experiment or scale, a task outside 0 to num_tasks - 1, a setting that no measure
+            made here has, that is not a number, or is below its minimum, or several workers with strategy=mirrored,
+            each of which would take all GPUs.
     """
 
     def __init__(self, names: Sequence[str], *, scale: str = experiments.DEFAULT_SCALE, task: int = 0,
@@ -91,15 +91,18 @@ class Sweep:
         return runs.run_dir(self.runs_dir, config)
 
     def state(self, config: Config) -> State:
-        """How far a run is, read from its directory now."""
-        return read_state(self.run(config), config, self.wanted[config], self._members.get(config, 1))
+        """How far a run is, read from its directory now; one that cannot be read does not hide the others."""
+        try:
+            return read_state(self.run(config), config, self.wanted[config], self._members.get(config, 1))
+        except OSError as error:
+            return State(UNREADABLE, trouble=str(error))
 
     def states(self, configs: Iterable[Config]) -> dict[Config, State]:
         """How far some runs are."""
         return {config: self.state(config) for config in configs}
 
     def pending(self, found: dict[Config, State]) -> list[Config]:
-        """Runs, by their states, with something left to do: training, or a measure."""
+        """Runs, by their states, with something left to do, as far as that can be told: training, or a measure."""
         left_alone = () if self.retry else (runs.DIVERGED, FAILED)
         return [config for config, state in found.items() if state.status not in left_alone
                 and not (state.status == runs.FINISHED and state.measured)]

@@ -3,14 +3,24 @@
 import os
 import pathlib
 import re
+import shutil
+import subprocess
 
 DRIVER = pathlib.Path("/proc/driver/nvidia/version")
 
 
 def present() -> list[str]:
-    """The NVIDIA GPUs that the operating system shows, by number, ascending."""
+    """The NVIDIA GPUs that the operating system shows, by number, ascending.
+
+    Where it has no device files for them, as under WSL, it is NVIDIA's program that knows them.
+    """
     found = [name.removeprefix("nvidia") for name in os.listdir("/dev") if name.startswith("nvidia")]
-    return sorted((name for name in found if name.isdigit()), key=int)
+    if numbers := sorted((name for name in found if name.isdigit()), key=int):
+        return numbers
+    if not shutil.which("nvidia-smi"):
+        return []
+    listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False).stdout
+    return re.findall(r"^GPU ([0-9]+):", listed, re.MULTILINE)
 
 
 def visible() -> list[str]:

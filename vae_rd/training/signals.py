@@ -2,6 +2,7 @@
 
 import contextlib
 import signal
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,6 +10,20 @@ from vae_rd import cli
 
 TO_BE_CONTINUED = 85  # exit status after SIGTERM or SIGUSR1: the scheduler may start the same command again
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+
+
+@contextlib.contextmanager
+def waiting_for_chief() -> Iterator[None]:
+    """Within the block, SIGTERM ends the program with status 1.
+
+    srun sends it to the others where the chief has failed, and a worker that looked killed would bring the whole job
+    back to the queue. Where the chief was killed the job comes back all the same: srun's status is the highest of all.
+    """
+    before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(1))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 class Interrupted(Exception):
