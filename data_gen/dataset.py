@@ -215,10 +215,10 @@ def check_factors(data: Dataset) -> None:
                           f"image and a column for each of factor_names (got {found}).")
     ranges = data.factor_ranges
     try:
-        pairs = np.array([(low, high) for low, high in ranges], float)
-    except (TypeError, ValueError):  # no pairs, or not of numbers
-        pairs = np.array(np.nan)
-    if pairs.size != 2 * len(data.factor_names) or not np.isfinite(pairs).all():
+        pairs = np.array([(low, high) for low, high in ranges]).reshape(-1, 2)
+    except (TypeError, ValueError):  # no pairs
+        pairs = np.array("")
+    if len(ranges) != len(data.factor_names) or pairs.dtype.kind not in "biuf" or not np.isfinite(pairs).all():
         raise ConfigError(f"factor_ranges of dataset={data.name} must be a pair of finite numbers (low, high) for each "
                           f"of factor_names (got {ranges!r}).")
 

@@ -15,11 +15,12 @@ HELP
 
 # What a script needs more than once, it takes as a variable: a flag would reach the sweep alone, not the figures.
 refuse_flags() { # refuse_flags <arguments of the script>
-  local flag name
+  local flag name variable
   for flag in "$@"; do
-    for name in experiment scale data_dir runs_dir; do
+    for name in experiment scale data_dir runs_dir out_dir; do
       if [[ $flag =~ ^--?$name(=|$) ]]; then
-        echo "error: $flag must be given as a variable, before the command: ${name^^}=..." >&2
+        variable=${name^^}
+        echo "error: $flag must be given as a variable, before the command: ${variable/OUT/FIGURES}=..." >&2
         return 2
       fi
     done

@@ -133,6 +133,12 @@ def test_runs_whose_data_are_missing_are_named_each(evaluate, tmp_path):
     assert all("nowhere" in failure for failure in failures)
 
 
+def test_a_run_that_the_file_system_does_not_give_keeps_no_other_from_being_measured(evaluate, tmp_path, monkeypatch):
+    monkeypatch.setattr(runs.RunDir, "read_config", lambda run: (_ for _ in ()).throw(OSError("stale")))
+    failures = evaluate.measure_runs(["one", "two"], ["information"], {}, data_dir=tmp_path)
+    assert failures == ["error: one: stale", "error: two: stale"]
+
+
 def test_each_measure_gets_the_settings_that_it_has(evaluate):
     settings = evaluate.settings_by_measure({"num_samples": 7, "query_images": None, "ais_steps": 20})
     assert settings["log_marginal"] == {"num_samples": 7, "query_images": None}

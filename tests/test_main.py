@@ -170,16 +170,30 @@ def test_the_real_command_stops_on_sigterm_and_goes_on(data_dir, tmp_path):
     assert 200 <= files.read_arrays(found[0].last_checkpoint)["progress.step"] < 20_000
 
 
-def test_a_worker_that_is_ended_while_it_waits_for_the_chief_does_not_look_killed(tmp_path, monkeypatch):
+@pytest.mark.slow
+@pytest.mark.parametrize("rank, status", [(1, 1), (0, -signal.SIGTERM)])
+def test_a_worker_that_srun_ends_before_it_trains_does_not_look_killed(tmp_path, rank, status):
     """Slurm's script would take all back to the queue, though the chief has said what is wrong."""
-    monkeypatch.setattr(time, "sleep", lambda seconds: os.kill(os.getpid(), signal.SIGTERM))
-    before = signal.getsignal(signal.SIGTERM)
-    with commands.imported("vae_rd.main") as main:
-        with pytest.raises(SystemExit) as ended:
-            main._wait_for(tmp_path / "info.json")
-        assert ended.value.code == 1 and signal.getsignal(signal.SIGTERM) is before
-        (tmp_path / "info.json").write_text("")
-        main._wait_for(tmp_path / "info.json")
+    waits = "generate.ensure = lambda *of_the_data, **options: wait()" if rank == 0 else "main.time.sleep = wait"
+    program = ("import sys\n"
+               "from data_gen import generate\n"
+               "from vae_rd import cli, main\n"
+               "def wait(*seconds):\n"
+               "    print('waiting', flush=True)\n"
+               "    sys.stdin.read()\n"
+               f"{waits}\n"
+               "cli.run(main.main)\n")
+    flags = [f"--data_dir={tmp_path}", f"--runs_dir={tmp_path}", "--strategy=multi_worker", "--split=cd_300"]
+    cluster = {"cluster": {"worker": ["localhost:1", "localhost:2"]}, "task": {"type": "worker", "index": rank}}
+    with subprocess.Popen([sys.executable, "-c", program, *flags], cwd=ROOT, stdin=subprocess.PIPE, text=True,
+                          stdout=subprocess.PIPE, env=os.environ | {"TF_CONFIG": json.dumps(cluster)}) as process:
+        try:
+            while process.stdout.readline() not in ("waiting\n", ""):
+                pass
+            process.terminate()
+            assert process.wait(timeout=60) == status
+        finally:
+            process.kill()
 
 
 # Ended, continued, shared

@@ -65,7 +65,9 @@ def measure_runs(paths: Iterable[str], names: Iterable[str], settings: Mapping[s
             for note in measure_run(opened, names, settings=settings, progress=progress, overwrite=overwrite):
                 print(note)
             print(f"{path}: measured", flush=True)
-        except cli.FORESEEABLE as error:
+        except BrokenPipeError:
+            raise
+        except (*cli.FORESEEABLE, OSError) as error:
             failures.append(f"error: {error}" if str(path) in str(error) else f"error: {path}: {error}")
     return failures
 

@@ -1,5 +1,6 @@
 """Trains runs: python -m vae_rd.main --beta=0.01 --split=cd_25k; several betas or seeds train together as a column."""
 
+import contextlib
 import dataclasses
 import itertools
 import os
@@ -136,9 +137,8 @@ def _ensure_data(config: Config, data_dir: str | os.PathLike, raw_dir: str | os.
 
 def _wait_for(path: pathlib.Path) -> None:
     """Waits for a file of the chief's."""
-    with signals.waiting_for_chief():
-        while not path.is_file():
-            time.sleep(1)
+    while not path.is_file():
+        time.sleep(1)
 
 
 def report(column: Sequence[Config], runs_dir: str | os.PathLike) -> Iterator[str]:
@@ -164,10 +164,11 @@ def main(argv: list[str]) -> None:
         column = configs({field.name: flags.FLAGS[field.name].value for field in FIELDS} | {"imports": imports})
         left = pending(column, _RUNS_DIR.value, measures, _RETRY.value)
         if left:
-            train(left, data_dir=_DATA_DIR.value, raw_dir=_RAW_DIR.value, runs_dir=_RUNS_DIR.value,
-                  strategy=_STRATEGY.value, jit={"auto": None, "on": True, "off": False}[_JIT.value],
-                  num_threads=_THREADS.value, measures=measures, settings=settings, retry=_RETRY.value,
-                  continue_from=_CONTINUE.value, progress=_PROGRESS.value)
+            with contextlib.nullcontext() if cluster.is_chief(_STRATEGY.value) else signals.led_by_a_chief():
+                train(left, data_dir=_DATA_DIR.value, raw_dir=_RAW_DIR.value, runs_dir=_RUNS_DIR.value,
+                      strategy=_STRATEGY.value, jit={"auto": None, "on": True, "off": False}[_JIT.value],
+                      num_threads=_THREADS.value, measures=measures, settings=settings, retry=_RETRY.value,
+                      continue_from=_CONTINUE.value, progress=_PROGRESS.value)
         for line in report(column, _RUNS_DIR.value):
             print(line)
 

@@ -162,7 +162,7 @@ NAMED = {"factor_names": ("a", "b"), "factor_units": ("m", "class"), "ordered_fa
     (NAMED | {"factors": np.zeros((120, 2)), "factor_ranges": ((0, 1), (0, np.nan))},
      "factor_ranges of dataset=plain must be a pair of finite numbers"),
     *((NAMED | {"factors": np.zeros((120, 2)), "factor_ranges": wrong}, "factor_ranges of dataset=plain must be a pair")
-      for wrong in ((3, 4), (("low", "high"),) * 2, ((0, 1), (0,)))),
+      for wrong in ((3, 4), (("0", "1"),) * 2, ((0, 1), (0,)), ((0, 10**400),) * 2)),
     ({"images": lambda self, index: [1] * len(index)}, "images of dataset=plain must be uint8 .* .got list.. Try np"),
     ({"images": lambda self, index: np.ones((5, 32, 32, 1), np.uint8)}, r"got \[5, 32, 32, 1\].. Return one for each"),
     (_returning(32, 32, 1, kind=float),

@@ -79,6 +79,13 @@ def test_runs_are_found_by_their_config(run, tmp_path):
     assert runs.find_runs(tmp_path / "none") == []
 
 
+def test_a_folder_that_cannot_be_searched_may_be_a_run(tmp_path, monkeypatch):
+    """It is named as unreadable; passed over, a run would be missing from tables without a word."""
+    (tmp_path / "closed").mkdir()
+    monkeypatch.setattr(pathlib.Path, "lstat", lambda path: (_ for _ in ()).throw(PermissionError("not yours")))
+    assert [found.path.name for found in runs.find_runs(tmp_path)] == ["closed"]
+
+
 def test_a_folder_without_config_is_no_run(tmp_path):
     with pytest.raises(runs.RunError, match="must be a run directory .it has no config.json.. Try a folder"):
         runs.RunDir(tmp_path).read_config()

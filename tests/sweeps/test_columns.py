@@ -6,6 +6,13 @@ from vae_rd.config import STACKABLE_FIELDS, Config
 from vae_rd.sweeps import columns
 from vae_rd.sweeps.cost import cost
 from vae_rd.sweeps.experiments import experiment
+from vae_rd.training import gpus
+
+
+def forget():
+    """What nvidia-smi said is kept for a whole process."""
+    columns._gpu_bytes.cache_clear()
+    gpus.nvidia_smi.cache_clear()
 
 
 def _shared(config):
@@ -85,7 +92,7 @@ def test_the_memory_of_a_gpu_is_asked_for_or_assumed(tmp_path, monkeypatch, caps
     program.write_text(f"#!/bin/sh\nprintf '{answer}'\n")
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/bin")
-    columns._gpu_bytes.cache_clear()
+    forget()
     assert columns._gpu_bytes() == gibibytes * 2**30
     assert ("8 GiB are assumed" in capsys.readouterr().err) == assumed
 
@@ -102,9 +109,9 @@ echo "  MIG 1g.10gb     Device  1: (UUID: MIG-a28ad590)"
     monkeypatch.setenv("PATH", f"{tmp_path}:/bin")
     for visible, gibibytes in (("MIG-c7384736", 10), ("MIG-a28ad590,MIG-c7384736", 10), ("0", 80)):
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-        columns._gpu_bytes.cache_clear()
+        forget()
         assert columns._gpu_bytes() == gibibytes * 2**30
-    columns._gpu_bytes.cache_clear()
+    forget()
 
 
 def test_workers_that_share_a_gpu_share_its_memory_and_members_without_a_batched_form_are_few(monkeypatch):
@@ -120,10 +127,10 @@ def test_workers_that_share_a_gpu_share_its_memory_and_members_without_a_batched
 def test_a_gpu_without_nvidia_smi_still_gets_columns(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
-    columns._gpu_bytes.cache_clear()
+    forget()
     assert 1 <= columns.members_that_fit(Config()) <= columns.GPU_MEMBERS
     assert "nvidia-smi does not say" in capsys.readouterr().err
-    columns._gpu_bytes.cache_clear()
+    forget()
 
 
 def test_the_estimate_takes_the_batch_of_evaluations_and_the_images_of_the_data_set():

@@ -149,8 +149,9 @@ def test_a_bar_that_cannot_read_a_run_goes_on(tmp_path, stale):
 
 def test_a_run_that_cannot_be_read_is_named_and_tried_by_a_worker(tmp_path, stale, monkeypatch, capsys):
     """Left out without a word, it would be missing at the end of a job that ended with 0."""
-    from vae_rd.training import train_and_measure
+    from vae_rd.training import devices, train_and_measure
     trained = []
+    monkeypatch.setattr(devices, "configure", lambda precision: None)  # which comes before TensorFlow's first use
     monkeypatch.setattr(train_and_measure, "train_and_measure", lambda configs, **options: trained.append(configs))
     sweep = Sweep(["early_stopping"], scale="smoke", runs_dir=tmp_path)
     with stale(CONFIGS[0]):
@@ -185,13 +186,30 @@ def test_members_are_retried_once_where_their_column_fails(tmp_path, monkeypatch
     def fail(configs, **settings):
         told.append((*configs, settings["retry"]))
         if len(configs) > 1:
-            fabricate_run(tmp_path, CONFIGS[1], status="diverged")
+            shutil.rmtree(again.path)
+            for config in CONFIGS[1:3]:
+                fabricate_run(tmp_path, config, status="diverged")
             raise MemoryError("no room")
     monkeypatch.setattr(train_and_measure, "train_and_measure", fail)
     fabricate_run(tmp_path, CONFIGS[0], status="diverged")
+    again = fabricate_run(tmp_path, CONFIGS[2], status="diverged")
     sweep = Sweep(["early_stopping"], scale="smoke", runs_dir=tmp_path, retry=True)
-    assert running._finish(sweep, CONFIGS[:2], sweep.retry)
-    assert told == [(*CONFIGS[:2], True), (CONFIGS[0], True), (CONFIGS[1], False)]
+    assert running._finish(sweep, CONFIGS[:3], sweep.retry)
+    assert told == [(*CONFIGS[:3], True), (CONFIGS[0], True), (CONFIGS[1], False), (CONFIGS[2], False)]
+
+
+def test_an_error_of_the_file_system_is_not_kept_against_a_run(tmp_path, failing):
+    """It may pass: the same command tries the run again."""
+    sweep, sizes = Sweep(["early_stopping"], scale="smoke", runs_dir=tmp_path), failing(OSError(errno.ESTALE, "stale"))
+    assert not running._finish(sweep, CONFIGS[:2], False)
+    assert sizes == [2, 1, 1] and sweep.pending(sweep.states(CONFIGS[:2])) == list(CONFIGS[:2])
+
+
+def test_a_log_that_cannot_be_read_hides_nothing_at_the_end(tmp_path, monkeypatch, capsys):
+    sweep = Sweep(["early_stopping"], scale="smoke", runs_dir=tmp_path, column_size=1)
+    monkeypatch.setattr(pathlib.Path, "read_text", lambda path, **options: (_ for _ in ()).throw(OSError("stale")))
+    assert running._end(sweep, {0: -9}, None, set()) == 137
+    assert "column 0 was killed by signal 9: stale" in capsys.readouterr().out
 
 
 def test_a_folder_that_cannot_be_written_stops_no_other_member(tmp_path, failing, monkeypatch):

@@ -13,6 +13,7 @@ import pytest
 from vae_rd.config import ConfigError
 from vae_rd.sweeps import columns, workers
 from vae_rd.sweeps.sweep import Sweep
+from vae_rd.training import gpus
 
 
 def _task(tmp_path, number, program):
@@ -34,6 +35,14 @@ def test_a_killed_worker_does_not_stop_the_others(tmp_path, monkeypatch):
     monkeypatch.setattr(workers, "POLL_SECONDS", 0.02)
     tasks = [_task(tmp_path, 0, "import os; os.kill(os.getpid(), 9)"), _task(tmp_path, 1, "pass")]
     assert _run(tasks, workers.share_out(1)).run() == {0: -9, 1: 0}
+
+
+def test_a_worker_that_cannot_be_started_does_not_stop_the_others(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(workers, "POLL_SECONDS", 0.02)
+    tasks = [_task(tmp_path, number, "import time; time.sleep(0.5)") for number in range(3)]
+    tasks[1].log.mkdir(parents=True)
+    assert _run(tasks, workers.share_out(2)).run() == {0: 0, 1: 1, 2: 0}
+    assert "1 cannot be started: [Errno 21] Is a directory" in capsys.readouterr().out
 
 
 def test_workers_are_pinned_to_their_cores_and_gpus(tmp_path, monkeypatch):
@@ -70,20 +79,21 @@ def test_without_gpus_the_cores_are_shared_out(monkeypatch):
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1, 2, 3, 4, 5, 6, 7})
     monkeypatch.setattr(os, "listdir", lambda path: ["null"])
+    monkeypatch.setattr(gpus, "nvidia_smi", lambda *arguments: "")
     assert [resources.cores for resources in workers.share_out(3)] == [(0, 1), (2, 3), (4, 5)]
     assert workers.share_out(1) == [workers.Resources((0, 1, 2, 3, 4, 5, 6, 7), None)]
     assert all(len(resources.cores) == 1 for resources in workers.share_out(20))
 
 
-@pytest.mark.parametrize("visible, gpus", [(None, ["0", "1"]), ("", []), ("-1", []), ("1, 3", ["1", "3"])])
-def test_the_gpus_are_those_that_are_visible(monkeypatch, visible, gpus):
+@pytest.mark.parametrize("visible, numbers", [(None, ["0", "1"]), ("", []), ("-1", []), ("1, 3", ["1", "3"])])
+def test_the_gpus_are_those_that_are_visible(monkeypatch, visible, numbers):
     """CUDA counts those that are there from 0, whatever a container calls their files."""
     monkeypatch.setattr(os, "listdir", lambda path: ["nvidia10", "nvidia0", "nvidiactl", "null"])
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     if visible is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    assert columns.num_gpus() == len(gpus)
-    assert [resources.gpu for resources in workers.share_out(2)] == (gpus or [None, None])
+    assert columns.num_gpus() == len(numbers)
+    assert [resources.gpu for resources in workers.share_out(2)] == (numbers or [None, None])
 
 
 def test_a_signal_reaches_the_workers_and_no_task_is_begun_after_it(tmp_path, monkeypatch):

@@ -40,10 +40,12 @@ def test_gpus_without_device_files_are_asked_for(tmp_path, monkeypatch, files, s
     """As under WSL; a container may have the program and no GPU."""
     monkeypatch.setattr(gpus.os, "listdir", lambda path: files)
     monkeypatch.setenv("PATH", str(tmp_path))
+    gpus.nvidia_smi.cache_clear()
     if said:
         (tmp_path / "nvidia-smi").write_text(f"#!/bin/sh\n[ \"$1\" = -L ] && printf '{said}'\n")
         (tmp_path / "nvidia-smi").chmod(0o755)
     assert gpus.present() == numbers
+    gpus.nvidia_smi.cache_clear()
 
 
 @pytest.mark.parametrize("text, version", [

@@ -46,8 +46,8 @@ def test_a_save_at_the_same_step_in_a_new_composition_is_undone(save):
     assert len(preparation.resumed_columns(members, made[0].path.parent)) == 1
 
 
-@pytest.mark.parametrize("damaged", ["checkpoint", "config", "results"])
-def test_a_damaged_member_keeps_no_other_from_going_on(save, damaged):
+@pytest.mark.parametrize("damaged", ["checkpoint", "config", "results", "file system"])
+def test_a_damaged_member_keeps_no_other_from_going_on(save, damaged, monkeypatch):
     """Alone, as a sweep tries it where a column fails; were the member whole, the others would keep its slot."""
     made = [save(number, 100, [0, 1, 2]) for number in range(3)]
     for run, config in zip(made, CONFIGS):
@@ -63,7 +63,10 @@ def test_a_damaged_member_keeps_no_other_from_going_on(save, damaged):
     if damaged == "checkpoint":
         made[1].results.unlink()  # it has not ended
     files = {"checkpoint": made[1].last_checkpoint, "config": made[1].config, "results": made[1].results}
-    files[damaged].write_text("")
+    if damaged in files:
+        files[damaged].write_text("")
+    else:
+        monkeypatch.setattr(runs.RunDir, "read_config", lambda run: (_ for _ in ()).throw(OSError("stale")))
     assert resumed() == [1]
 
 

@@ -11,7 +11,6 @@ import scipy.special
 import scipy.stats
 
 from data_gen import generate
-from tests.fabricate import fabricate_run
 from tests.numpy_vae import NumpyVae
 from tests.outcomes import CLOCKS, differences, leftovers, outcome
 from vae_rd import model
@@ -198,18 +197,6 @@ def test_a_run_that_is_being_measured_elsewhere_is_left_alone_or_named(finish, t
     finish(pair[0].path.parent, config, wanted={config: wanted}, skip_busy=True)
     with pytest.raises(runs.RunError, match="in use by host a"):
         finish(pair[0].path.parent, config, wanted={config: wanted})
-
-
-def test_a_worker_that_is_ended_while_the_chief_prepares_does_not_look_killed(pair, tmp_path, monkeypatch, split):
-    """It waits for the chief to clear a run that is to be retried; SIGTERM comes from srun, as the chief has failed."""
-    config = pair[0].read_config()
-    run = fabricate_run(tmp_path, config, status="diverged")
-    monkeypatch.setattr(preparation.time, "sleep", lambda seconds: os.kill(os.getpid(), signal.SIGTERM))
-    before = signal.getsignal(signal.SIGTERM)
-    with pytest.raises(SystemExit) as ended:
-        loop.train([config], split, runs_dir=run.path.parent, retry=True,
-                   placement=devices.Placement(devices.tf.distribute.get_strategy(), False, False, False))
-    assert ended.value.code == 1 and signal.getsignal(signal.SIGTERM) is before
 
 
 def test_what_an_earlier_attempt_left_goes_when_a_later_one_ends_well(finish, pair, monkeypatch, capsys):

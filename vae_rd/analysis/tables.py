@@ -20,7 +20,7 @@ from vae_rd.measures.measure import STANDARD_ERROR
 from vae_rd.measures.registry import is_current
 from vae_rd.storage.contents import ABOUT_THE_RUN, COLUMN_MEMBERS, CONFIG_COLUMNS, RUN_COLUMNS, VERSIONS
 from vae_rd.storage.files import FileError
-from vae_rd.storage.runs import FINISHED, METRICS, PARTITIONS, UNFINISHED, UNSEALED, RunDir, find_runs
+from vae_rd.storage.runs import FINISHED, METRICS, PARTITIONS, UNFINISHED, UNREADABLE, UNSEALED, RunDir, find_runs
 from vae_rd.sweeps.experiments import OTHER_DATASETS
 
 EVALUATIONS = ("eval_every", "eval_images")  # they change what is recorded and which weights are best, not the last
@@ -29,7 +29,6 @@ POINT_COLUMNS = (*(name for name in _TRAINING if name != "seed"), "partition", "
 SUMMARIES = ("mean", "std", "n", "low", "high")  # of every quantity, over the restarts of a curve point
 QUERY_IMAGES = "query_images"  # the setting that says how many images a measure sees
 SETTING = "."  # in the columns <measure>.<setting>: what a measure was made with
-UNREADABLE = "unreadable"
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a cell begins with that a spreadsheet calculates
 _CONTENT = "content"  # of a row until it is noted: the folder of the run's data, and what identifies its images
 _NAMED = 5  # unsealed runs that are named in a line

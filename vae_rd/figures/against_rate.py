@@ -14,6 +14,8 @@ from vae_rd.analysis.matched_rate import WITHOUT_A_BETA
 from vae_rd.figures import curve_names, rd_axes, restarts, style
 
 FACET = "num_layers"  # a column of panels per value
+
+
 def matched_figure(differences: pd.DataFrame, looks: dict[tuple, tuple], field: str, reference: str,
                    partitions: Sequence[str] = ("test", "train")) -> Figure:
     """A row per partition, a column per number of layers, a line per kind of run; below 0 is better than the reference.

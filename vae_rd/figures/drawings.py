@@ -274,7 +274,7 @@ def priors(material: Material) -> Drawn:
     matched = matched_rate.differences(material.table[material.table["checkpoint"] == "last"], "prior", Config().prior)
     drawn = rd_curves(material)._replace(tables={f"{name}_matched_rate": matched})
     if matched.empty:
-        drawn.notes.append("no prior has a restart in common with N(0, I), and in it a rate")
+        drawn.notes.append("no prior shares a restart with N(0, I) in which both reach a common rate")
     else:
         drawn.figures[f"{name}_matched_rate"] = against_rate.matched_figure(
             matched, curve_names.looks(points, ["prior"]), "prior", Config().prior)
@@ -313,7 +313,7 @@ def _lacking(material: Material, column: str) -> list[str]:
 
 
 def _unmeasured(material: Material, what: str) -> str:
-    return f"no run has {what}; made by {material.experiment.command}"
+    return f"no run has {what} of its final model; made by {material.experiment.command}"
 
 
 # By the names that the entries of sweeps/experiments.py use.

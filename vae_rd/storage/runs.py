@@ -21,6 +21,7 @@ from vae_rd.storage.files import FileError
 
 CHECKPOINT_NAMES = ("last", "best")  # the two states of a run that are measured
 UNFINISHED, MISSING = "unfinished", "missing"
+UNREADABLE = "unreadable"  # of whoever lists runs: it cannot be told which of the others
 _RUN_NAME = re.compile(r".*-seed\d+-[0-9a-f]{8}")  # a folder with such a name claims to be of that run
 UNSEALED = "unsealed: ended before runs had manifests, files taken as they are"
 _MEASURE_AGAIN = "remove it, and measure again"
@@ -207,7 +208,18 @@ def find_runs(runs_dir: str | os.PathLike) -> list[RunDir]:
     if not root.is_dir():
         return []
     found = [RunDir(path) for path in sorted(root.iterdir())]
-    return [run for run in found if any(os.path.lexists(path) for path in (run.config, run.results, run.manifest_file))]
+    return [run for run in found if any(_may_exist(path) for path in (run.config, run.results, run.manifest_file))]
+
+
+def _may_exist(path: pathlib.Path) -> bool:
+    """Whether something has this name, or it cannot be told: such a run should be named, not passed over."""
+    try:
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def run_dir(runs_dir: str | os.PathLike, config: Config) -> RunDir:

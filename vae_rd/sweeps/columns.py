@@ -4,7 +4,6 @@ import functools
 import itertools
 import os
 import re
-import subprocess
 import sys
 from collections.abc import Hashable
 
@@ -108,19 +107,12 @@ def _gpu_bytes() -> int:
     The smallest of all, not of those that this process sees: a worker sees its own only.
     """
     if any(name.startswith("MIG-") for name in gpus.visible()):  # lines "  MIG 1g.10gb  Device  0: (UUID: MIG-...)"
-        sizes = re.findall(r"^\s+MIG \S*\.(\d+)gb\b", _nvidia_smi("-L"), re.MULTILINE)
+        sizes = re.findall(r"^\s+MIG \S*\.(\d+)gb\b", gpus.nvidia_smi("-L"), re.MULTILINE)
         megabytes = [1024 * int(size) for size in sizes]
     else:
-        answer = _nvidia_smi("--query-gpu=memory.total", "--format=csv,noheader,nounits").split()
+        answer = gpus.nvidia_smi("--query-gpu=memory.total", "--format=csv,noheader,nounits").split()
         megabytes = [int(text) for text in answer if text.isdigit()]  # "[N/A]" where memory is shared with the machine
     if not megabytes:
         print(f"nvidia-smi does not say how much memory the GPU has: {GPU_GIBIBYTES} GiB are assumed. To set "
               "the number of runs in a column, give --column_size.", file=sys.stderr)
     return min(megabytes) * 2**20 if megabytes else GPU_GIBIBYTES * 2**30
-
-
-def _nvidia_smi(*arguments: str) -> str:
-    try:
-        return subprocess.run(["nvidia-smi", *arguments], capture_output=True, text=True, check=False).stdout
-    except OSError:  # it is not installed, as in many containers
-        return ""

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from vae_rd.config import Config
 from vae_rd.storage import runs
 from vae_rd.sweeps.cost import cost, duration, expected_seconds
-from vae_rd.sweeps.states import FAILED, UNREADABLE, State, pace
+from vae_rd.sweeps.states import FAILED, State, pace
 from vae_rd.sweeps.sweep import Sweep
 
 
@@ -62,8 +62,9 @@ def remaining(found: dict[Config, State]) -> int:
 def troubles(found: dict[Config, State]) -> Iterator[str]:
     """A line for each run that failed, diverged or cannot be read."""
     for config, state in found.items():
-        if state.status in (FAILED, UNREADABLE, runs.DIVERGED):
-            yield f"  {config.run_name}: {state.status}, {state.trouble}"
+        if state.status in (FAILED, runs.UNREADABLE, runs.DIVERGED):
+            again = "; the same command tries it again" if state.status == runs.UNREADABLE else ""
+            yield f"  {config.run_name}: {state.status}, {state.trouble}{again}"
 
 
 def end(sweep: Sweep, found: dict[Config, State], broken: dict[int, int]) -> Iterator[str]:
@@ -76,7 +77,7 @@ def end(sweep: Sweep, found: dict[Config, State], broken: dict[int, int]) -> Ite
     """
     counts = collections.Counter(state.status for state in found.values())
     yield (f"{len(found)} runs in this part: {counts[runs.FINISHED]} finished, {counts[runs.DIVERGED]} diverged, "
-           f"{counts[FAILED] + counts[UNREADABLE]} failed, {remaining(found)} remaining")
+           f"{counts[FAILED] + counts[runs.UNREADABLE]} failed or unreadable, {remaining(found)} remaining")
     yield from troubles(found)
     for number, status in broken.items():
         cause = f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
@@ -84,5 +85,10 @@ def end(sweep: Sweep, found: dict[Config, State], broken: dict[int, int]) -> Ite
 
 
 def _last_line(log: pathlib.Path) -> str:
-    lines = log.read_text(errors="replace").strip().splitlines() if log.is_file() else []
+    try:
+        lines = log.read_text(errors="replace").strip().splitlines()
+    except FileNotFoundError:
+        lines = []
+    except OSError as error:
+        return str(error)
     return lines[-1][:200] if lines else "nothing was printed"

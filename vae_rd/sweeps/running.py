@@ -12,7 +12,7 @@ from data_gen import generate
 from vae_rd import cli
 from vae_rd.config import Config, ConfigError, DataSpec
 from vae_rd.datasets.records import RecordsError
-from vae_rd.storage.runs import DIVERGED, FINISHED
+from vae_rd.storage.runs import DIVERGED, FINISHED, UNREADABLE
 from vae_rd.sweeps import reports, states, workers
 from vae_rd.sweeps.cost import expected_seconds
 from vae_rd.sweeps.sweep import Sweep
@@ -63,7 +63,7 @@ def run_column(sweep: Sweep, number: int) -> int:
     if number >= len(sweep.columns):
         raise ConfigError(f"column must be below {len(sweep.columns)}, the number of columns (got {number}).")
     found = sweep.states(sweep.columns[number])
-    unreadable = {config: state for config, state in found.items() if state.status == states.UNREADABLE}
+    unreadable = {config: state for config, state in found.items() if state.status == UNREADABLE}
     configs = [config for config in sweep.pending(found) if config not in unreadable]
     good = True
     if configs:
@@ -95,8 +95,9 @@ def _finish(sweep: Sweep, configs: list[Config], retry: bool) -> bool:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise
         if len(configs) == 1:
-            with contextlib.suppress(OSError):  # of a folder that cannot be written: the worker's log has the error
-                train_and_measure.record_failure(sweep.run(configs[0]), error)
+            if not isinstance(error, OSError):  # which is the file system's, and may pass: the worker's log has it
+                with contextlib.suppress(OSError):  # of a folder that cannot be written
+                    train_and_measure.record_failure(sweep.run(configs[0]), error)
             return False
     else:
         return True
@@ -137,7 +138,7 @@ class _Bar:
         for config, state in self._states.items():
             if state.status != FINISHED:
                 now = self._sweep.state(config)
-                self._states[config] = state if now.status == states.UNREADABLE else now
+                self._states[config] = state if now.status == UNREADABLE else now
         ended = sum(state.status in states.ENDED for state in self._states.values())
         self._bar.set_postfix_str(f"{ended} of {len(self._states)} ended", refresh=False)
         self._bar.update(self._done() - self._bar.n)
@@ -187,7 +188,7 @@ def _end(sweep: Sweep, statuses: dict[int, int], received: int | None, without_d
         return TO_BE_CONTINUED
     if killed:  # as by lack of memory: a scheduler may try again as after any kill
         return 128 + max(killed)
-    if broken or without_data or any(state.status in (states.FAILED, states.UNREADABLE) for state in found.values()):
+    if broken or without_data or any(state.status in (states.FAILED, UNREADABLE) for state in found.values()):
         return 1
     if reports.remaining(found):
         print("other processes work on the runs that remain; once they have ended, give the same command again")

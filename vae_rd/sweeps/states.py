@@ -10,7 +10,6 @@ from vae_rd.storage.runs import DIVERGED, FINISHED, MISSING, UNFINISHED, RunDir
 from vae_rd.sweeps.cost import expected_seconds
 
 FAILED = "failed"
-UNREADABLE = "unreadable"  # the file system does not answer, which may pass
 ENDED = (FINISHED, DIVERGED)
 
 

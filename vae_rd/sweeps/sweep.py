@@ -13,7 +13,7 @@ from vae_rd.measures.measure import Value
 from vae_rd.measures.registry import settings_by_measure
 from vae_rd.storage import runs
 from vae_rd.sweeps import columns, experiments
-from vae_rd.sweeps.states import FAILED, UNREADABLE, State, read_state
+from vae_rd.sweeps.states import FAILED, State, read_state
 
 
 class Sweep:
@@ -95,7 +95,7 @@ class Sweep:
         try:
             return read_state(self.run(config), config, self.wanted[config], self._members.get(config, 1))
         except OSError as error:
-            return State(UNREADABLE, trouble=str(error))
+            return State(runs.UNREADABLE, trouble=str(error))
 
     def states(self, configs: Iterable[Config]) -> dict[Config, State]:
         """How far some runs are."""

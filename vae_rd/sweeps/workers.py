@@ -79,8 +79,12 @@ class Pool:
     def _begin(self) -> None:
         while self._waiting and self._free and self.received is None:
             number, task = self._waiting.pop(0)
-            resources = self._free.pop(0)
-            self._working[number] = (_start(task, resources), resources)
+            try:
+                self._working[number] = (_start(task, self._free[0]), self._free[0])
+                del self._free[0]
+            except OSError as error:  # as of a log that cannot be written: the others go on
+                print(f"{task.log.stem} cannot be started: {error}", flush=True)
+                self.statuses[number] = 1
 
     def _collect(self) -> None:
         for number, (process, resources) in list(self._working.items()):

@@ -1,9 +1,9 @@
 """The GPUs of this machine and those that this process may use, without asking TensorFlow."""
 
+import functools
 import os
 import pathlib
 import re
-import shutil
 import subprocess
 
 DRIVER = pathlib.Path("/proc/driver/nvidia/version")
@@ -17,10 +17,7 @@ def present() -> list[str]:
     found = [name.removeprefix("nvidia") for name in os.listdir("/dev") if name.startswith("nvidia")]
     if numbers := sorted((name for name in found if name.isdigit()), key=int):
         return numbers
-    if not shutil.which("nvidia-smi"):
-        return []
-    listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False).stdout
-    return re.findall(r"^GPU ([0-9]+):", listed, re.MULTILINE)
+    return re.findall(r"^GPU ([0-9]+):", nvidia_smi("-L"), re.MULTILINE)
 
 
 def visible() -> list[str]:
@@ -33,6 +30,15 @@ def visible() -> list[str]:
     if chosen is None:
         return [str(number) for number in range(len(present()))]
     return [name for part in chosen.split(",") if (name := part.strip()) not in ("", "-1")]  # empty: none
+
+
+@functools.cache
+def nvidia_smi(*arguments: str) -> str:
+    """What NVIDIA's program says; nothing where it is not installed, as in many containers."""
+    try:
+        return subprocess.run(["nvidia-smi", *arguments], capture_output=True, text=True, check=False).stdout
+    except OSError:
+        return ""
 
 
 def driver() -> str | None:

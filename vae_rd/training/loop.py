@@ -44,10 +44,9 @@ def train(configs: list[Config], split: splits.Split, *, runs_dir: str | os.Path
         configs = list(dict.fromkeys(configs))
         if placement.chief:
             configs = preparation.lock(configs, runs_dir, skip_busy, stack)
-        with contextlib.nullcontext() if placement.chief else signals.waiting_for_chief():
-            members = [preparation.prepare(config, runs.run_dir(runs_dir, config), retry, write=placement.chief)
-                       for config in configs]
-            members = preparation.at_one_step(members, write=placement.chief)
+        members = [preparation.prepare(config, runs.run_dir(runs_dir, config), retry, write=placement.chief)
+                   for config in configs]
+        members = preparation.at_one_step(members, write=placement.chief)
         request = stack.enter_context(signals.listening())
         for column in preparation.resumed_columns(members, runs_dir):
             Training(column, split, placement, request, progress).run()

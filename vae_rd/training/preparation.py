@@ -145,7 +145,7 @@ def resumed_columns(members: list[Member], runs_dir: str | os.PathLike) -> list[
         present = {member.run.path.name for member in group}
         if composition and present < set(composition):
             ended = [runs.RunDir(pathlib.Path(runs_dir) / name) for name in composition if name not in present]
-            with contextlib.suppress(files.FileError):  # of a damaged member: it is named where it is trained itself
+            with contextlib.suppress(files.FileError, OSError):  # of one that cannot be read: it is named elsewhere
                 slots = [Member(run.read_config(), run) for run in ended if run.read_results()]
                 if len(slots) == len(ended) and not any(slot.active for slot in slots):
                     group += slots

@@ -13,8 +13,8 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 
 @contextlib.contextmanager
-def waiting_for_chief() -> Iterator[None]:
-    """Within the block, SIGTERM ends the program with status 1.
+def led_by_a_chief() -> Iterator[None]:
+    """Within the block, SIGTERM ends a worker with status 1, but while it is `listening`.
 
     srun sends it to the others where the chief has failed, and a worker that looked killed would bring the whole job
     back to the queue. Where the chief was killed the job comes back all the same: srun's status is the highest of all.
