@@ -143,10 +143,11 @@ def test_a_local_sweep_has_a_process_per_gpu_or_group_of_cores(project, gpus, se
 
 @pytest.mark.parametrize("script, flag", [("sweep_local.sh", "--scale=smoke"), ("sweep_local.sh", "-runs_dir"),
                                           ("slurm_sweep.sbatch", "--experiment=figure8"),
-                                          ("slurm_summary.sbatch", "--runs_dir=elsewhere")])
+                                          ("slurm_summary.sbatch", "--runs_dir=elsewhere"),
+                                          ("slurm_summary.sbatch", "--out_dir=elsewhere")])
 def test_a_flag_that_would_not_reach_the_figures_is_refused(project, script, flag):
     ran = bash(f"bash launch/{script} --retry {flag}", project)
-    name = flag.strip("-").partition("=")[0].upper()
+    name = flag.strip("-").partition("=")[0].upper().replace("OUT_DIR", "FIGURES_DIR")
     assert ran.returncode == 2 and f"{flag} must be given as a variable, before the command: {name}=..." in ran.stderr
 
 

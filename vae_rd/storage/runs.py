@@ -21,7 +21,7 @@ from vae_rd.storage.files import FileError
 
 CHECKPOINT_NAMES = ("last", "best")  # the two states of a run that are measured
 UNFINISHED, MISSING = "unfinished", "missing"
-UNREADABLE = "unreadable"  # of whoever lists runs: it cannot be told which of the others
+UNREADABLE = "unreadable"  # in lists of runs, where the files that would tell cannot be read
 _RUN_NAME = re.compile(r".*-seed\d+-[0-9a-f]{8}")  # a folder with such a name claims to be of that run
 UNSEALED = "unsealed: ended before runs had manifests, files taken as they are"
 _MEASURE_AGAIN = "remove it, and measure again"

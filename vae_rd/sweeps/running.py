@@ -95,7 +95,7 @@ def _finish(sweep: Sweep, configs: list[Config], retry: bool) -> bool:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise
         if len(configs) == 1:
-            if not isinstance(error, OSError):  # which is the file system's, and may pass: the worker's log has it
+            if not isinstance(error, OSError):  # an error of the file system may pass; it is in the worker's log
                 with contextlib.suppress(OSError):  # of a folder that cannot be written
                     train_and_measure.record_failure(sweep.run(configs[0]), error)
             return False

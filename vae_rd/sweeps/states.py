@@ -1,5 +1,6 @@
 """The progress of runs, read once from the files in their directories, and the pace at which they were trained."""
 
+import contextlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -49,14 +50,11 @@ def read_state(run: RunDir, config: Config, wanted: Iterable[tuple[str, str]] = 
     except FileError as error:
         return State(FAILED, trouble=str(error))
     failed = state.status in (MISSING, UNFINISHED) or state.status == FINISHED and not state.measured
-    try:
-        text = run.failure.read_text(errors="replace") if failed else None
-    except FileNotFoundError:
-        text = None
-    if text is None:
-        return state
-    lines = text.strip().splitlines() or [""]
-    return state._replace(status=FAILED, trouble=f"{lines[-1]} (see {run.failure})")
+    if failed:
+        with contextlib.suppress(FileNotFoundError):
+            lines = run.failure.read_text(errors="replace").strip().splitlines() or [""]
+            return state._replace(status=FAILED, trouble=f"{lines[-1]} (see {run.failure})")
+    return state
 
 
 def pace(states: Mapping[Config, State]) -> tuple[float, int]:

@@ -14,10 +14,10 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 @contextlib.contextmanager
 def led_by_a_chief() -> Iterator[None]:
-    """Within the block, SIGTERM ends a worker with status 1, but while it is `listening`.
+    """Within the block, SIGTERM ends a worker with status 1, except while it is `listening`.
 
-    srun sends it to the others where the chief has failed, and a worker that looked killed would bring the whole job
-    back to the queue. Where the chief was killed the job comes back all the same: srun's status is the highest of all.
+    srun sends it to the others when the chief has failed, and a worker that looked killed would put the whole job back
+    into the queue. If the chief was killed, the job goes back anyway: srun returns the highest status of all workers.
     """
     before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(1))
     try:
