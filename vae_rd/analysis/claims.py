@@ -25,7 +25,7 @@ Tetrominoes.
   that all betas share cancels, another does not: it is in no interval, and the note gives what the bidirectional check
   found of it. D and ELBO of all restarts are of one and the same posterior sample per image; where the measure
   `distortion` was made at all betas, the error that this brings is added in quadrature likewise (that since November
-  27; none of the published runs has the measure).
+  27; no published setting has the measure at all of its betas).
 - C3, memorisation: of reconstructions at the posterior's mean (a sample of a wide posterior is far from its input,
   whatever the model has learned), beyond the control. The largest share at betas from 0.5 on minus the largest up to
   0.1, so that a peak at 1 that blurs away by 5 counts, above 0.05: of 2,000 images a share of 0.15 is known to 0.016
