@@ -110,7 +110,7 @@ def generate(data_dir: str | os.PathLike, spec: DataSpec, *, raw_dir: str | os.P
         return destination
     data = open_dataset(spec.dataset, spec.data_seed, spec.image_size, raw_dir or pathlib.Path(data_dir) / "raw")
     check_factors(data)
-    planned = _plan_shards(data.split(spec.split), num_shards)
+    planned = _plan_shards(_checked(data.split(spec.split), data.num_images), num_shards)
     workers = num_workers or min(len(os.sched_getaffinity(0)), math.ceil(_num_images(planned) / _WORKER_IMAGES))
     workers = min(workers, len(planned))
     _check_memory(planned, data.image_shape, workers)
@@ -130,6 +130,18 @@ def ensure(data_dir: str | os.PathLike, spec: DataSpec, *, raw_dir: str | os.Pat
     """`generate` for a split that is missing; one that is there is left alone, as loading it checks it."""
     if not (spec.path(data_dir) / records.INFO_FILE).is_file():
         generate(data_dir, spec, raw_dir=raw_dir, progress=progress)
+
+
+def _checked(partitions: tuple[np.ndarray, np.ndarray], num_images: int) -> tuple[np.ndarray, np.ndarray]:
+    """The partitions of a split, which a data set of a user's own may draw itself, if they are what they must be."""
+    for name, index in zip(records.PARTITIONS, partitions):
+        if np.any(np.diff(index) <= 0) or len(index) and not 0 <= index[0] <= index[-1] < num_images:
+            raise ConfigError(f"split() must return ascending indices from 0 to {num_images - 1}, each once (got "
+                              f"others in the {name} set). Try np.sort(index).")
+    if shared := np.intersect1d(*partitions).size:
+        raise ConfigError(f"split() must return two sets that share no image (got {shared} in both). Try "
+                          "np.setdiff1d(test, train).")
+    return partitions
 
 
 def _plan_shards(partitions: tuple[np.ndarray, np.ndarray], num_shards: int | None) -> list[_PlannedShard]:
@@ -216,8 +228,8 @@ def _mapper(workers: int) -> Iterator[Callable[[Callable, Iterable], Iterator[An
         try:
             yield pool.map
         except concurrent.futures.process.BrokenProcessPool as error:
-            raise records.RecordsError(f"a worker process died. Probably it ran out of memory, or {_UNGUARDED}"
-                                       ) from error
+            raise records.RecordsError("a worker process died. Probably it ran out of memory, or the class of the data "
+                                       f"set is not in a module (but in a notebook), or {_UNGUARDED}") from error
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 

@@ -28,7 +28,7 @@ class RawFile(NamedTuple):
     """
 
     name: str
-    url: str
+    url: str  # empty: it cannot be downloaded
     bytes: int | None
     checksum: str
     content_checksum: str | None = None  # of the decompressed file, where known
@@ -80,6 +80,10 @@ def provide(files: Iterable[RawFile], raw_dir: str | pathlib.Path, dataset: str)
         elif path is None or file.fault(path):
             missing.append(file)
     for number, file in enumerate(missing):
+        if not file.url:
+            raise RecordsError(f"{file.name} of {dataset} must be the original (in {raw_dir} there is none) and has no "
+                               f"address to download it from. Put it into {pathlib.Path(raw_dir) / dataset}, or name "
+                               "its folder with --raw_dir.")
         try:
             _download(file, pathlib.Path(raw_dir) / dataset / file.name)
         except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:

@@ -38,6 +38,12 @@ def _evaluate(tmp_path, *flags):
     return commands.start("vae_rd.evaluate", [*flags, "--noprogress"], tmp_path / "output.txt").wait()
 
 
+def test_a_quick_measure_that_a_module_adds_is_made_unless_others_are_named(evaluate, monkeypatch):
+    known = evaluate.quick_measures()
+    monkeypatch.setitem(measures.MEASURES, "mine", measures.MEASURES["information"])
+    assert evaluate.quick_measures() == [*known, "mine"] and "information" in known and "annealed" not in known
+
+
 @pytest.mark.slow
 def test_the_command_measures_what_it_can_and_names_the_rest(run, data_dir, tmp_path):
     bad = {name: _copy(run, tmp_path / name.replace(" ", "_"))

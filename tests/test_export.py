@@ -3,6 +3,7 @@
 import os
 import pathlib
 import resource
+import shutil
 import subprocess
 import sys
 import time
@@ -121,6 +122,7 @@ def test_claims_and_gaps_write_their_tables(runs_dir, tmp_path):
     assert "C1: not enough runs" in done.stdout and "too few restarts at every beta" in done.stdout
     assert set(pd.read_csv(tmp_path / "claims.csv")["verdict"]) == {"not enough runs"}
     assert list(pd.read_csv(tmp_path / "gaps.csv").columns) == ["run", "checkpoint", "gap", "low", "high"]
+    assert "left out: 12 finished runs without values per image" in done.stdout
 
 
 @pytest.mark.parametrize("flag, words", [
@@ -130,6 +132,7 @@ def test_claims_and_gaps_write_their_tables(runs_dir, tmp_path):
     ("--where=split=cv_82k", "no run has split=cv_82k. Try one of cd_8k, cv_16k"),
     ("--where=split=random", "split must be of one of these kinds"),
     ("--facet=colour", "facet must be one or more of dataset"),
+    ("--where=partition=test_select", "curves must have points of partition train or test (got none"),
     ("--runs_dir=nowhere", "nowhere holds no finished run"), ("figure3", "is not a flag")])
 def test_refusals_in_one_line(runs_dir, tmp_path, flag, words):
     done = export(f"--runs_dir={runs_dir}", f"--out_dir={tmp_path}", flag)
@@ -143,6 +146,26 @@ def test_published_results_without_runs_are_refused_in_one_line(tmp_path):
     assert done.returncode == 1 and "holds no finished run" in done.stderr and "Traceback" not in done.stderr
     done = export(f"--from={tmp_path / 'results'}", "--claims")
     assert done.returncode == 1 and "claims must not be given with --from, where it changes nothing" in done.stderr
+
+
+@pytest.mark.slow
+def test_a_damaged_published_run_keeps_no_other_figure_from_being_made(tmp_path):
+    configs = experiments.experiment("convergence", "smoke").configs
+    found = [fabricate_run(tmp_path / "runs", config) for config in configs]
+    gone = fabricate_run(tmp_path / "runs", configs[0].replace(seed=9), status="diverged")
+    done = export(f"--runs_dir={tmp_path / 'runs'}", f"--publish={tmp_path / 'results'}")
+    assert done.returncode == 0, done.stderr
+    assert f"left out: {gone.path.name}: it diverged" in done.stdout
+    figures = {path.name for path in (tmp_path / "results" / "figures").iterdir()}
+    assert "convergence.png" in figures and len(figures) > 4
+    (tmp_path / "results" / "runs" / found[0].path.name / "history.csv").write_text("cut")
+    shutil.rmtree(tmp_path / "results" / "figures")
+    done = export(f"--from={tmp_path / 'results'}")
+    assert done.returncode == 1 and "convergence is not drawn: " in done.stderr and "Traceback" not in done.stderr
+    assert f"note: {found[0].path.name}: history.csv must have" in done.stdout
+    left = {path.name for path in (tmp_path / "results" / "figures").iterdir()}
+    assert left == {name for name in figures if not name.startswith("convergence")}
+    assert (tmp_path / "results" / "claims.csv").is_file()
 
 
 @pytest.mark.parametrize("mode, ignored", [

@@ -151,6 +151,17 @@ def test_imports_are_part_of_the_name_only_where_there_are_some(monkeypatch):
         Config.from_dict(json.loads(config.to_json()))
 
 
+def test_a_part_that_is_not_known_is_no_damage(tmp_path):
+    """As where a notebook trained with a part of its own, without naming its module in `imports`."""
+    config = Config()
+    run = runs.run_dir(tmp_path, config)
+    run.path.mkdir()
+    run.config.write_text(config.replace(prior="mixture").to_json().replace('"mixture"', '"mine"'))
+    with pytest.raises(runs.RunError, match=r"config.json: prior must be one of .*, or one of your own whose module is "
+                                            r"imported already \(got 'mine'\)\. Try --import=MODULE"):
+        run.read_config()
+
+
 def test_modules_that_cannot_be_imported_are_refused_in_words(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "broken_parts.py").write_text("PRIORS['mine'] = 1\n")

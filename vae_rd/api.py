@@ -86,7 +86,9 @@ def open_run(path: str | os.PathLike, data_dir: str | os.PathLike = "data", chec
 
 def measure(run: "FinishedRun | str | os.PathLike", names: Sequence[str], *, data_dir: str | os.PathLike = "data",
             overwrite: bool = False, progress: bool = True, **settings: Any) -> dict[str, dict[str, Any]]:
-    """Measures a finished run; a measure already made with the same settings is not repeated.
+    """Measures a finished run; a measure that was made already is not repeated, and its record is returned.
+
+    If it was made with other settings than these, a line says so: `overwrite` makes it again with these.
 
     Args:
         run: an opened run, or the directory of a finished one.

@@ -13,7 +13,7 @@ import os
 import pathlib
 import re
 import sys
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from vae_rd.catalogue import LIKELIHOODS, NETWORKS, PRIORS, described
@@ -22,6 +22,8 @@ RATE_TERMS = ("both", "mutual_information", "marginal_kl")
 CONDITIONINGS = ("none", "beta")
 BINARIZATIONS = ("none", "static", "dynamic")
 PRECISIONS = ("float32", "tensorfloat32", "bfloat16", "float64")
+# The fields to whose values modules of a user may add.
+_PARTS: dict[str, Mapping[str, Any]] = {"architecture": NETWORKS, "prior": PRIORS, "likelihood": LIKELIHOODS}
 _LARGEST = 3.4e38  # of what float32 holds
 DATASET_NAME = "[a-z][a-z0-9_]*"  # a pattern; in names of folders and runs a "-" ends it
 STACKABLE_FIELDS = ("beta", "seed")  # the fields in which the members of one column may differ
@@ -44,7 +46,7 @@ class ConfigError(ValueError):
 
 
 class NotImported(ConfigError):
-    """A Config names modules of the user's that this process has not imported; reading one never imports them."""
+    """A Config needs modules of the user's that this process has not imported; reading one never imports them."""
 
 
 def canonical_split(name: str) -> str:
@@ -162,7 +164,7 @@ class Config:
 
     def _check_values(self) -> None:
         """Each field by itself."""
-        for name, table in (("architecture", NETWORKS), ("prior", PRIORS), ("likelihood", LIKELIHOODS)):
+        for name, table in _PARTS.items():
             _check(getattr(self, name) in table, name, f"one of {', '.join(table)}, or one that --import adds",
                    getattr(self, name))
         for name, known in (("conditioning", CONDITIONINGS), ("rate_terms", RATE_TERMS),
@@ -295,11 +297,17 @@ class Config:
 
         Raises:
             ConfigError: for an unknown name, listing the known ones.
+            NotImported: for a prior, a likelihood or an architecture that this process does not know.
         """
         unknown = sorted(set(values) - set(_defaults()))
         if unknown:
             raise ConfigError(f"the fields of a Config must be among {', '.join(_defaults())} (got "
                               f"{', '.join(unknown)}). A newer vae_rd may have written them: update, or remove them.")
+        _imported(str(values.get("imports", "")))
+        for name, table in _PARTS.items():
+            if isinstance(value := values.get(name), str) and value not in table:
+                raise NotImported(f"{name} must be one of {', '.join(table)}, or one of your own whose module is "
+                                  f"imported already (got {value!r}). Try --import=MODULE; in Python, import it first.")
         return cls(**values)
 
 

@@ -18,11 +18,17 @@ from vae_rd.measures.measure import Value
 from vae_rd.measures.registry import settings_by_measure
 from vae_rd.storage import runs
 
+
+def quick_measures() -> list[str]:
+    """The measures that are made unless others are asked for; those of imported modules among them."""
+    return [name for name, measure in MEASURES.items() if measure.quick]
+
+
 _TEXTS = "\n".join(f"{name}: {measure.text}" for name, measure in MEASURES.items())
 _RUN = flags.DEFINE_multi_string("run", [], "directory of a finished run; several with commas, or by giving the flag "
                                  "again")
-_MEASURES = flags.DEFINE_list("measures", [name for name, measure in MEASURES.items() if measure.quick],
-                              f"measures to compute, or all:\n{_TEXTS}")
+_MEASURES = flags.DEFINE_list("measures", None, f"measures to compute, or all:\n{_TEXTS}\n(default: the quick ones, "
+                              f"{', '.join(quick_measures())})")
 _CHECKPOINT = flags.DEFINE_enum("checkpoint", "last", runs.CHECKPOINT_NAMES, "weights to measure: of the last step, or "
                                 "of the best evaluation (early stopping)")
 _DATA_DIR, _PROGRESS, _IMPORT = cli.data_dir(), cli.progress(), cli.modules()
@@ -76,7 +82,7 @@ def main(argv: list[str]) -> None:
     """Does what the flags ask."""
     with cli.failures_in_words(argv):
         cli.import_modules(_IMPORT.value)
-        names = cli.measures(_MEASURES.value, MEASURES)
+        names = cli.measures(quick_measures() if _MEASURES.value is None else _MEASURES.value, MEASURES)
         paths = separate(_RUN.value)
         if not paths:
             raise ConfigError("no run is named: give --run=DIR, the directory of a finished run; for several, separate "

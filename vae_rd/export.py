@@ -19,7 +19,7 @@ from absl import flags
 from vae_rd import cli
 from vae_rd.config import ConfigError
 from vae_rd.storage import published
-from vae_rd.storage.files import remove_abandoned, whole_file, write_text
+from vae_rd.storage.files import FileError, remove_abandoned, whole_file, write_text
 from vae_rd.storage.runs import CHECKPOINT_NAMES
 from vae_rd.sweeps import experiments
 
@@ -42,7 +42,7 @@ _SCALE = flags.DEFINE_enum("scale", None, list(experiments.SCALES), "scale of --
                            "the one with the most finished runs)")
 _CLAIMS = flags.DEFINE_bool("claims", False, "test the paper's claims instead, and write claims.csv")
 _GAPS = flags.DEFINE_bool("gaps", False, "also write gaps.csv: each run's test minus training distortion with its 95% "
-                          "interval over images (about 2 s a run)")
+                          "interval over images")
 _PAGE = flags.DEFINE_bool("page", False, "write pages to explore in a browser instead: one HTML file for each of "
                           "--experiment (default: for every experiment that has finished runs), named after it; with "
                           "--checkpoint=best of the early-stopped weights, as <experiment>_best.html")
@@ -69,16 +69,13 @@ def main(argv: list[str]) -> None:
         if results_dir := _results_folder():
             export_results(results_dir, _SCALE.value)
             return
-        from vae_rd.analysis.tables import collect, left_out, remarks, where
+        from vae_rd.analysis.tables import collect, where
         for name in _EXPERIMENT.value:
             experiments.experiment(name)  # refuses unknown names before any work
         runs_dir, out_dir = pathlib.Path(_RUNS_DIR.value), pathlib.Path(_OUT_DIR.value)
         everything = collect(runs_dir)
         table = where(everything, _WHERE.value)
-        for line in left_out(table):
-            print(f"left out: {line}")
-        for line in remarks(table):
-            print(f"note: {line}")
+        _print_remarks(table)
         if _PAGE.value:
             export_pages(table, runs_dir, out_dir, _EXPERIMENT.value, _SCALE.value, _CHECKPOINT.value, everything)
         elif _CLAIMS.value:
@@ -92,6 +89,15 @@ def main(argv: list[str]) -> None:
             export_curves(table, runs_dir, out_dir, _FACET.value, _CHECKPOINT.value, _RATE_AXIS.value)
         if _GAPS.value:
             export_gaps(table, runs_dir, out_dir)
+
+
+def _print_remarks(table: "pd.DataFrame") -> None:
+    """Names the runs that are left out, and those of which something is to be said."""
+    from vae_rd.analysis.tables import left_out, remarks
+    for line in left_out(table):
+        print(f"left out: {line}")
+    for line in remarks(table):
+        print(f"note: {line}")
 
 
 def _results_folder() -> str | None:
@@ -209,21 +215,32 @@ def export_results(results_dir: str | os.PathLike, scale: str | None = None) -> 
 
     Raises:
         TableError: if no run has finished.
+        FileError: at the end, for figures that could not be drawn because a run's files are damaged.
     """
     from vae_rd.analysis import readme_tables, tables
     from vae_rd.figures import drawings
     results = pathlib.Path(results_dir)
     runs_dir, figures_dir = results / published.RUNS, results / "figures"
     table = tables.collect(runs_dir)
+    _print_remarks(table)
     points = _write_tables(table, runs_dir, results)
     last = points[points["checkpoint"] == "last"]
     write_text(results / "rd_table.txt", tables.as_text(last) + "\n")
     _write_figure(drawings.overview(last), figures_dir, "rd")
+    damaged = []
     for name in experiments.names():
-        wanted = experiments.experiment(name, scale or drawings.fullest_scale(table, name))
-        wanted = drawings.complete_parts(table, wanted)
+        asked = experiments.experiment(name, scale or drawings.fullest_scale(table, name))
+        wanted = drawings.complete_parts(table, asked)
+        begun = tables.finished_names(table, set(asked.configs) - set(wanted.configs))
+        if begun:
+            print(f"{name} at scale {asked.scale}: {len(begun)} finished runs of parts that have only begun are not "
+                  "drawn")
         if wanted.configs:
-            export_experiment(table, wanted, runs_dir, figures_dir)
+            try:
+                export_experiment(table, wanted, runs_dir, figures_dir)
+            except FileError as error:
+                damaged.append(f"{name} is not drawn: {error}")
+                continue
             if (results / f"{name}.html").is_file():
                 rows = table["run"].isin(set(tables.finished_names(table, wanted.configs).values()))
                 export_pages(table[rows], runs_dir, results, [name], wanted.scale, all_runs=table)
@@ -232,6 +249,8 @@ def export_results(results_dir: str | os.PathLike, scale: str | None = None) -> 
     if readme.is_file():
         text = readme_tables.fill(readme.read_text(encoding="utf-8"), table, points, judged, runs_dir)
         write_text(readme, text)
+    if damaged:
+        raise FileError("\n".join(damaged))
 
 
 def export_pages(table: "pd.DataFrame", runs_dir: str | os.PathLike, out_dir: str | os.PathLike,
@@ -267,15 +286,19 @@ def export_claims(table: "pd.DataFrame", runs_dir: str | os.PathLike, out_dir: s
 def export_gaps(table: "pd.DataFrame", runs_dir: str | os.PathLike, out_dir: str | os.PathLike) -> None:
     """Writes gaps.csv: the generalisation gap of each run with its interval over images."""
     from vae_rd.analysis import tables
-    path = pathlib.Path(out_dir) / "gaps.csv"
-    write_text(path, tables.csv_text(tables.gaps(table, runs_dir)))
+    path, gaps = pathlib.Path(out_dir) / "gaps.csv", tables.gaps(table, runs_dir)
+    write_text(path, tables.csv_text(gaps))
+    lacking = tables.finished(table)["run"].nunique() - gaps["run"].nunique()
     print(f"see {path}")
+    if lacking:
+        print(f"left out: {lacking} finished runs without values per image, as published runs are")
 
 
 def _write_figure(figure: "Figure", out_dir: pathlib.Path, stem: str) -> None:
+    from vae_rd.figures import style
     for suffix in (".png", ".pdf"):
         with whole_file(out_dir / f"{stem}{suffix}") as beside:
-            figure.savefig(beside, dpi=300, metadata={"CreationDate": None} if suffix == ".pdf" else None)
+            figure.savefig(beside, dpi=style.DPI, metadata={"CreationDate": None} if suffix == ".pdf" else None)
 
 
 if __name__ == "__main__":

@@ -239,6 +239,18 @@ def test_every_kind_of_claim_can_come_out_true_and_false_and_rarely_errs(words):
             assert max(shares.values()) <= 0.05, (case, "on the margin", shares)
 
 
+def test_wrong_verdicts_where_one_beta_scatters_more_are_as_frequent_as_is_said(monkeypatch):
+    """By the spreads of 3 layers on CV(16k); the docstring of `claims` has these shares."""
+    monkeypatch.setattr(f"{__name__}.SPREAD", np.array([0.4, 1.5, 7.8, 2.8]))
+    for words, least, most in (("test ELBO is best", 0.0, 0.045), ("lowering beta from 1", 0.03, 0.08)):
+        assert least <= max(max(shares.values()) for shares in rates(words, 2, 3, 4, 2 * TRIALS_ON_MARGIN)) <= most
+    (claim,) = [one for one in ALL if "lowering beta from 1" in one.statement]
+    half = by_layers(lambda betas: 500 + 200 * np.log10(betas), lambda betas: 0 * betas)
+    runs = Simulated(half, 3, BETAS[4], 5)
+    found = [verdicts.verdict_on(claim, claim.compute(runs)) for _ in range(TRIALS_ON_MARGIN)]
+    assert 0.08 <= found.count(verdicts.SUPPORTED) / TRIALS_ON_MARGIN <= 0.2
+
+
 def test_every_claim_of_curves_is_simulated():
     """Statements on the other networks and splits are of the same kinds."""
     def kind(claim):

@@ -130,6 +130,15 @@ def test_runs_that_saw_other_images_are_named(runs_dir):
     assert "content" not in table and earlier.path.name in set(table["run"])
 
 
+def test_points_of_restarts_by_several_versions_are_counted(tmp_path):
+    for seed in (0, 1):
+        run = fabricate_run(tmp_path, SMALL.replace(seed=seed))
+        ending.end(run, json.loads(run.results.read_text()) | {"versions": {"vae_rd": f"0.{seed}.0"}})
+    fabricate_run(tmp_path, SMALL.replace(beta=5.0))
+    assert tables.remarks(tables.collect(tmp_path)) == [
+        "points that average restarts of different versions of vae_rd: 1 (see vae_rd_version in runs.csv)"]
+
+
 def test_curve_points_against_scipy(runs_dir):
     table = tables.collect(runs_dir)
     chosen = table.query("partition == 'test' and checkpoint == 'last' and beta == 0.1")["distortion"].to_numpy()

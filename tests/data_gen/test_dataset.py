@@ -56,6 +56,17 @@ def _load(folder, partition="train"):
     return records.load_partition(folder, records.read_info(folder), partition)
 
 
+@pytest.mark.parametrize("train, test, words", [
+    ([3, 1], [5], "return ascending indices from 0 to 119, each once .got others in the train set.. Try np.sort"),
+    ([1], [5, 5], "each once .got others in the test set"), ([1], [5, 120], "each once .got others in the test set"),
+    ([1, 2, 3], [2, 3], "return two sets that share no image .got 2 in both.. Try np.setdiff1d")])
+def test_a_split_of_ones_own_that_is_none_is_refused(tmp_path, monkeypatch, train, test, words):
+    monkeypatch.setattr(Squares, "split", lambda self, name: (np.array(train), np.array(test)))
+    with pytest.raises(ConfigError, match=rf"split\(\) must .*{words}"):
+        generate.generate(tmp_path, DataSpec("squares", "cv_100"), progress=False)
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_data_set_of_ones_own(tmp_path):
     folder = generate.generate(tmp_path, DataSpec("squares", "cv_100"), progress=False)
     images, index, factors = _load(folder)

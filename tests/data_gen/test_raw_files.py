@@ -40,6 +40,11 @@ def server(tmp_path_factory):
         web.shutdown()
 
 
+def test_a_file_without_an_address_is_asked_for(tmp_path):
+    with pytest.raises(RecordsError, match="data.gz of toy must be the original .*has no address.*Put it into"):
+        provide([_file(url="")], tmp_path, "toy")
+
+
 @pytest.mark.parametrize("place", ["toy/data.gz", "data.gz", "toy/data", "data"])
 def test_files_are_found(tmp_path, place):
     (tmp_path / "toy").mkdir()

@@ -55,7 +55,11 @@ def contents(run):
     (Outcome(per_example={"test": {"distortion": np.zeros(IMAGES)}}),
      f"per_example distortion of test must have a name of its own .got {VALUE}"),
     (Outcome(arrays={"mine": {"texts": np.array([None])}}), "array texts of mine must be of numbers or text"),
-    (Outcome(pictures={"mine": 1}), "picture mine must be a Matplotlib figure .got 1")])
+    (Outcome(pictures={"mine": 1}), "picture mine must be a Matplotlib figure .got 1"),
+    (Outcome({"test": {"q_0.9": 1.0}}), "scalar q_0.9 of test must have a name without a point .*Rename it"),
+    (Outcome(arrays={"per_example_test": {"index": np.zeros(3)}}), "arrays per_example_test must be named by letters"),
+    (Outcome(arrays={"../mine": {"index": np.zeros(3)}}), "arrays ../mine must be named by letters"),
+    (Outcome(pictures={"per_example_test": 1}), "picture per_example_test must be named by letters")])
 def test_what_cannot_be_recorded_is_refused_before_anything_is_written(measured, exact_run, outcome, words):
     scalars = {"train": {"fine": 1.0}}
     if isinstance(outcome, Outcome):  # with a part that could be written
@@ -119,8 +123,35 @@ def test_two_measures_have_no_scalar_of_one_name(measured, monkeypatch):
     for outcome in (Outcome({"train": {"mine": 2.0}}), Outcome(per_example={"test": {"mine": np.ones(IMAGES)}})):
         with pytest.raises(runs.RunError, match="mine of .*the name of a scalar of earlier"):
             measured(outcome)
+    values = Outcome(per_example={"test": {"distances": np.ones(IMAGES)}}, arrays={"strip": {"values": np.ones(2)}})
+    measured(values, "another")
+    with pytest.raises(runs.RunError, match="distances of test .*the name of a value per image of another"):
+        measured(values._replace(arrays={}))
+    with pytest.raises(runs.RunError, match="arrays strip must have .*the name of a file of another"):
+        measured(values._replace(per_example={}))
+    measured(values, "another")
     monkeypatch.delitem(measures.MEASURES, "earlier")  # it was renamed
     assert measured(Outcome({"train": {"mine": 2.0}}))["train"] == {"mine": 2.0}
+
+
+def test_values_per_image_that_a_measure_no_longer_returns_are_gone(measured, exact_run):
+    for names in (("old", "kept"), ("kept",)):
+        found = measured(Outcome(per_example={"test": dict.fromkeys(names, np.ones(IMAGES))}))
+    assert found["values"] == ["kept"]
+    assert {"kept", "index", "rate"} <= set(there := files.read_arrays(exact_run.per_example("test")))
+    assert "old" not in there
+
+
+def test_outcomes_share_nothing():
+    with pytest.raises(TypeError):
+        Outcome().scalars["test"] = {"mine": 1.0}
+
+
+def test_settings_without_the_decorator_are_refused():
+    class Mine(Settings):
+        power: float = setting(2.0, "power")
+    with pytest.raises(ConfigError, match=r"settings of measure own must be a dataclass \(got Mine, where power is no"):
+        Measure("own", lambda run, settings: Outcome(), "a measure of the user's", Mine)
 
 
 @pytest.mark.parametrize("kind, default, words", [

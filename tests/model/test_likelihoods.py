@@ -9,10 +9,12 @@ import scipy.optimize
 import scipy.special
 import scipy.stats
 import tensorflow as tf
+from tensorflow_probability import distributions as tfd
 
 from tests.linear_gaussian import LinearGaussian
 from tests.model.test_networks import linear  # noqa: F401 (a fixture)
 from tests.model.test_priors import check_column, check_saved, check_step
+from tests.training.test_column import SMALL, trained
 from vae_rd import catalogue, model
 from vae_rd.config import Config, ConfigError
 from vae_rd.figures import learned_scale
@@ -236,9 +238,30 @@ def test_a_member_of_a_column_is_the_run_trained_alone(split, name, stacked, jit
     check_column(split, {"likelihood": name}, stacked, jit)
 
 
+class Unsplit(likelihoods.Likelihood):
+    """Two parameters per pixel, which it forgets to split: they broadcast against a grey image."""
+
+    def distribution(self, parameters):
+        return tfd.Independent(tfd.Normal(parameters, 0.1), 3)
+
+    def picture(self, parameters):
+        return parameters[..., :1]
+
+
+def test_a_likelihood_of_another_shape_than_the_images_is_refused(monkeypatch, split):
+    monkeypatch.setitem(LIKELIHOODS, "unsplit", Unsplit)
+    monkeypatch.setitem(catalogue.LIKELIHOODS, "unsplit", catalogue.LIKELIHOODS["normal"]._replace(per_pixel=2))
+    grey = split._replace(train=split.train._replace(images=split.train.images[..., :1]),
+                          test=split.test._replace(images=split.test.images[..., :1]))
+    with pytest.raises(ConfigError, match=r"distribution\(\) of the likelihood 'unsplit' must return a "
+                                          r"tfd.Distribution of events of shape \[\d+, \d+, 1\], each an image"):
+        trained([SMALL.replace(likelihood="unsplit")], grey, 1, jit=False)
+
+
 @pytest.mark.parametrize("reported, words", [
     ({"rate": 1.0}, "got 'rate'"), ({"precision": 1.0}, "got 'precision'"), ({"distortion_se": 1.0}, "got 'distor"),
-    ({"mean_squared_error": 1.0}, "got 'mean"), ({"mine": tf.constant(1.0)}, "got 'mine'.*Try another name, or float")])
+    ({"mean_squared_error": 1.0}, "got 'mean"), ({"a.b": 1.0}, "got 'a.b'"), ({"mine": True}, "got 'mine': True"),
+    ({"mine": tf.constant(1.0)}, "got 'mine'.*Try another name, or float")])
 def test_what_a_likelihood_reports_must_fit_into_the_tables(monkeypatch, reported, words):
     monkeypatch.setattr(LIKELIHOODS["bernoulli"], "reported", lambda self: reported)
     with pytest.raises(ConfigError, match=f"reported.. of the likelihood bernoulli must return a number .*{words}"):

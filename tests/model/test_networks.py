@@ -11,6 +11,7 @@ import pytest
 from vae_rd import catalogue, model
 from vae_rd.config import Config, ConfigError
 from vae_rd.model import likelihoods, networks, priors
+from vae_rd.sweeps import experiments
 
 SHAPE = (8, 8, 3)
 
@@ -87,6 +88,33 @@ def linear(monkeypatch):
     monkeypatch.setitem(networks.NETWORKS, "linear", Linear)
     monkeypatch.setitem(catalogue.NETWORKS, "linear", catalogue.Network("no hidden layer", "hidden_units", False, True,
                                                                         count_linear))
+
+
+class Dropped(Linear):
+    """With a layer that is to behave otherwise in training, which this model does not tell it."""
+
+    def _encoded(self, layers, images):
+        return keras.layers.Dropout(0.5, seed=1)(super()._encoded(layers, images))
+
+
+class Normalised(Linear):
+    """Likewise."""
+
+    def _decoded(self, layers, codes):
+        return super()._decoded(layers, keras.layers.BatchNormalization()(codes))
+
+
+@pytest.mark.parametrize("network, part", [(Dropped, "encoder"), (Normalised, "decoder")])
+def test_layers_that_would_do_nothing_are_refused(linear, monkeypatch, network, part):
+    monkeypatch.setitem(networks.NETWORKS, "linear", network)
+    with pytest.raises(ConfigError, match=f"no state besides trained weights in its {part} .*Dropout or BatchNorm"):
+        model.build(Config(architecture="linear", image_size=8), SHAPE, 300)
+
+
+def test_experiments_take_the_width_that_the_catalogue_names(linear):
+    scale = experiments.SCALES["smoke"]
+    found = experiments.product(scale, [{"architecture": "linear", "num_layers": 1}], [scale.small])
+    assert {config.hidden_units for config in found} == {scale.mlp["hidden_units"]}
 
 
 def test_a_third_architecture_is_a_class_and_an_entry(tmp_path, linear):

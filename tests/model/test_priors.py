@@ -198,12 +198,31 @@ class Separate(Broken):
         return self.laplace().distribution
 
 
+class Several(Broken):
+    """Of components that nobody has mixed."""
+
+    def distribution(self):
+        return self.laplace()[tf.newaxis]
+
+
 class Untrained(Broken):
     """With a weight that Keras does not know of."""
 
     def __init__(self, latent_dim, **kwargs):
         super().__init__(latent_dim, **kwargs)
         self.mean = tf.Variable(tf.zeros([latent_dim]))
+
+    def distribution(self):
+        return self.laplace()
+
+
+class Seeded(Broken):
+    """With something kept that every seed chooses anew."""
+
+    def __init__(self, latent_dim, seed, **kwargs):
+        super().__init__(latent_dim, seed=seed, **kwargs)
+        self.kept = self.add_weight(name="kept", shape=(), trainable=False,
+                                    initializer=keras.initializers.Constant(seed))
 
     def distribution(self):
         return self.laplace()
@@ -219,6 +238,8 @@ class Frozen(Broken):
 @pytest.mark.parametrize("prior, counted, error, message", [
     (Missing, 2, NotImplementedError, "Missing must define distribution"),
     (Separate, 2, ConfigError, r"must return a tfd.Distribution of events of shape \[2\].*\(got .*Try tfd.Independent"),
+    (Several, 2, ConfigError, r"must return a tfd.Distribution .*batch_shape=.*or tfd.MixtureSameFamily of several"),
+    (Seeded, 2, ConfigError, r"what the prior 'broken' keeps must not depend on the seed.*\(got others for seed 1\)"),
     (Untrained, 4, ConfigError, r"num_parameters .* must count the trained weights of mlp, broken and bernoulli \(got"),
     (Frozen, 2, ConfigError, r"\(got no gradient for prior.0.log_scale\)\. Build"),
 ])
@@ -226,7 +247,7 @@ def test_a_broken_prior_is_refused_in_words(monkeypatch, split, prior, counted, 
     monkeypatch.setitem(PRIORS, "broken", prior)
     monkeypatch.setitem(catalogue.PRIORS, "broken", catalogue.Prior("", False, lambda latent_dim, pixels: counted))
     with pytest.raises(error, match=message):
-        trained([SMALL.replace(prior="broken", latent_dim=2)], split, 1, jit=False)
+        trained([SMALL.replace(prior="broken", latent_dim=2, seed=seed) for seed in (0, 1)], split, 1, jit=False)
 
 
 def test_the_exemplar_prior_is_a_gaussian_at_each_code():

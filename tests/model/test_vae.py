@@ -18,7 +18,7 @@ import tensorflow as tf
 
 from tests.numpy_vae import NumpyVae
 from vae_rd import model
-from vae_rd.config import Config
+from vae_rd.config import Config, ConfigError
 from vae_rd.storage import files
 
 SHAPE = (8, 8, 3)
@@ -349,6 +349,16 @@ def arrays_in(group):
 def test_a_file_with_other_weights_of_its_own_is_refused():
     with pytest.raises(ValueError, match="2 variables"):
         make().load_own_variables({"0": np.zeros(()), "1": np.zeros(())})
+
+
+def test_images_on_the_wrong_scale_are_refused():
+    vae, images = make(prior="exemplar"), np.zeros((3, *SHAPE), np.uint8)
+    for wrong in (images, tf.constant(images), images.astype(int)):
+        with pytest.raises(ConfigError, match=r"images must be numbers in \[0, 1\] \(got u?int\d+\)\. Try images"):
+            vae(wrong)
+    for wrong in (images / 255, images[:, 1:]):
+        with pytest.raises(ConfigError, match=r"images must be uint8 of shape \[num, 8, 8, 3\] \(got .*Partition"):
+            vae.adapt(wrong)
 
 
 def test_weights_are_assigned_by_name():

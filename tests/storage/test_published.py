@@ -94,6 +94,21 @@ def test_a_damaged_copy_is_replaced(tmp_path):
     assert copy.read_bytes() == run.measures.read_bytes()
 
 
+def test_a_copy_without_its_manifest_is_replaced(tmp_path):
+    run = fabricate_run(tmp_path / "runs", Config())
+    published.publish(tmp_path / "runs", tmp_path / "results")
+    copy = runs.RunDir(tmp_path / "results" / "runs" / run.path.name)
+    for content in ("{}", None):
+        copy.manifest_file.write_text(content) if content else copy.manifest_file.unlink()
+        assert published.publish(tmp_path / "runs", tmp_path / "results") == ([run.path.name], {})
+        assert copy.read_results() is not None
+
+
+def test_a_run_that_diverged_is_named(tmp_path):
+    run = fabricate_run(tmp_path / "runs", Config(), status=runs.DIVERGED)
+    assert published.publish(tmp_path / "runs", tmp_path / "results") == ([], {run.path.name: "it diverged"})
+
+
 def test_runs_can_be_chosen(tmp_path):
     chosen, _ = (fabricate_run(tmp_path / "runs", Config(beta=beta)) for beta in (1, 2))
     found = published.publish(tmp_path / "runs", tmp_path / "results", {chosen.path.name})

@@ -255,6 +255,22 @@ def test_without_permission_the_words_are_of_permission(run, monkeypatch):
         pass
 
 
+def test_pictures_go_with_the_measures_that_a_new_end_forgets(run):
+    """Trained again with other values: what measures left beside theirs is of the model before."""
+    values = {"index": np.arange(3), "distortion": np.ones(3)}
+
+    def ended(distortion):
+        ending.write_values(run, "test", "last", values | {"distortion": distortion * np.ones(3)})
+        ending.end(run, RESULTS)
+    ended(1.0)
+    run.write_measures({"last": {}})
+    run.write_arrays(run.arrays("gallery"), {"values": np.ones(2)})
+    ended(1.0)
+    assert run.arrays("gallery").is_file() and run.measures.is_file()
+    ended(2.0)
+    assert not run.arrays("gallery").exists() and not run.measures.exists()
+
+
 def test_writing_between_two_seals_is_never_contradicted(run, monkeypatch):
     """Killed before or after the file gets its name, before or after the manifest forgets the old one."""
     ending.end(run, RESULTS)

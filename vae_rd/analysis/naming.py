@@ -10,7 +10,7 @@ PARTITIONS = {"train": "train", "test": "test", "test_select": "test (selecting 
               "test_compare": "test (other half)"}
 RATE_TERMS = {"both": "whole rate", "mutual_information": "MI only", "marginal_kl": "marginal KL only"}
 CONDITIONINGS = {"none": "a training for each \N{GREEK SMALL LETTER BETA}", "beta": "one training"}
-NAMES = {"latent_dim": "latent dim", "num_train": "N ="}
+NAMES = {"num_train": "N ="}
 KINDS = {"cv": "constant volume", "cd": "constant density"}
 CHOICES = {"vamp": "VampPrior", "bernoulli": "Bernoulli likelihood",  # the others are called by their names
            "continuous_bernoulli": "continuous Bernoulli likelihood",

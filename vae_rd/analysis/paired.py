@@ -122,7 +122,9 @@ class Runs:
             every = max(map(len, having.values())) < self._least
             at = "every beta" if every else f"beta = {', '.join(f'{beta:g}' for beta in absent)}"
             what = f"too few restarts at {at}" if absent else f"{len(seeds)} restarts have finished at every beta"
-            raise NotEnough(f"{_label(wanted[0])}: {what} ({self._least} needed)")
+            fewest = min(zip(wanted, frames), key=lambda pair: sum(pair[1][beta].count() for beta in needed
+                                                                   if beta in pair[1]))[0]
+            raise NotEnough(f"{_label(fewest)}: {what} ({self._least} needed)")
         kept = list(needed)
         for beta in sorted(set(self.scale.betas) - set(needed)):
             if len(seeds & having[beta]) >= max(self._least, min(len(seeds), MIN_RESTARTS)):
@@ -164,7 +166,8 @@ class Runs:
         rows = [self._images(runs[seed, beta], *kind).get(quantity) for seed in seeds for beta in betas]
         sizes = {None if row is None else len(row) for row in rows}
         if None in sizes or len(sizes) > 1:
-            raise NotEnough(f"{_label(wanted)}: the runs have no values of the same images. Measure them again")
+            raise NotEnough(f"{_label(wanted)}: the runs have no values of the same images. Published runs have none: "
+                            "test this where the runs were trained, or measure them again there")
         values = np.array(rows, float)
         values = values[:, np.isfinite(values).all(0)]
         if values.shape[1] < 2:

@@ -55,9 +55,8 @@ def t_interval(values: np.ndarray, level: float = LEVEL) -> Interval:
     return Interval(float(values.mean()), float(values.mean() - half), float(values.mean() + half))
 
 
-def gap_interval(train: np.ndarray, test: np.ndarray, level: float = LEVEL, resamples: int = 2000,
-                 seed: int = 0) -> Interval:
-    """Percentile bootstrap over images of mean(test) - mean(train), for one trained model.
+def gap_interval(train: np.ndarray, test: np.ndarray, level: float = LEVEL) -> Interval:
+    """Welch's interval over images of mean(test) - mean(train), for one trained model.
 
     It says how well these images determine the gap of THIS model; how restarts differ is another matter.
 
@@ -65,18 +64,14 @@ def gap_interval(train: np.ndarray, test: np.ndarray, level: float = LEVEL, resa
         train: values per training image [n], such as their distortions; NaN values are left out.
         test: values per test image [m], likewise.
         level: coverage.
-        resamples: number of bootstrap samples; each redraws all n and all m images, with replacement.
-        seed: of these samples.
     """
     import scipy.stats  # takes a second to load; nothing else here needs it
     samples = _present(test), _present(train)
     estimate = float(samples[0].mean() - samples[1].mean())
     if min(map(len, samples)) < 2:
         return Interval(estimate, np.nan, np.nan)
-    drawn = scipy.stats.bootstrap(samples, lambda test, train, axis: test.mean(axis) - train.mean(axis),
-                                  n_resamples=resamples, batch=20, vectorized=True, confidence_level=level,
-                                  method="percentile", rng=np.random.default_rng(seed))
-    return Interval(estimate, *map(float, drawn.confidence_interval))
+    found = scipy.stats.ttest_ind(*samples, equal_var=False).confidence_interval(level)
+    return Interval(estimate, float(found.low), float(found.high))
 
 
 class Differences(NamedTuple):
@@ -116,9 +111,10 @@ def between(curve: np.ndarray, first: np.ndarray | list[int], second: np.ndarray
     survives a Bonferroni correction. The residual of the whole curve, after subtracting the means of its rows and of
     its columns, has (restarts - 1)(betas - 1). The standard error is the larger of the difference's own and the
     residual's, so that a beta whose restarts scatter more than the others is not judged by their spread; the degrees of
-    freedom are always the residual's. In simulations with 3 restarts, bounds that should miss in 2.5% of cases did so
-    in at most 2.5% when all betas had the same spread, in 7% when the beta that decides scattered three times as much
-    as the others, and in 8% when six times.
+    freedom are always the residual's. So bounds miss more often than they should where the beta that decides scatters
+    more than the others. In simulations with 3 restarts and 4 or 12 betas, bounds that should miss in 2.5% of cases did
+    so in 2% when all betas had the same spread, in 5 and 7% when that beta scattered three times as much, and in 6 and
+    8% when six times; bounds that should miss in 0.23% did so in 0.2%, in 0.9 and 2.4%, and in 1.8 and 3.9%.
 
     Args:
         curve: [restarts, betas], NaN-free.

@@ -96,6 +96,11 @@ def remarks(table: pd.DataFrame) -> list[str]:
     if len(unsealed):
         names = ", ".join(unsealed["run"].head(_NAMED)) + (", ..." if len(unsealed) > _NAMED else "")
         lines.append(f"{len(unsealed)} of {len(rows)} finished runs are {UNSEALED} ({names}; all in runs.csv)")
+    version = VERSIONS["vae_rd"]
+    points = trainings(table).drop_duplicates("run").groupby(list(POINT_COLUMNS[:-2]), dropna=False)[version]
+    if mixed := int((points.nunique() > 1).sum()):
+        lines.append(f"points that average restarts of different versions of vae_rd: {mixed} (see {version} in "
+                     "runs.csv)")
     return lines
 
 
@@ -191,7 +196,7 @@ def histories(table: pd.DataFrame, runs_dir: str | os.PathLike) -> pd.DataFrame:
 
 
 def gaps(table: pd.DataFrame, runs_dir: str | os.PathLike) -> pd.DataFrame:
-    """Each finished run's generalisation gap in distortion, with its bootstrap interval over images.
+    """Each finished run's generalisation gap in distortion, with its interval over images.
 
     Columns: run, checkpoint, gap (mean test distortion minus mean training distortion, nats per image), low, high.
     Of early-stopped weights the test images are the half that did not select them.
@@ -262,7 +267,8 @@ def _readable_rows(run: RunDir) -> list[dict[str, Any]]:
              "eval_images": str(config.eval_images or "all")}
     if results is None or results["status"] != FINISHED:
         return [{**about, **_progress(run, config, results)}]
-    about.update({name: results.get(name) for name in ABOUT_THE_RUN}, note=run.remarks() or _outdated(measures))
+    about.update({name: results.get(name) for name in ABOUT_THE_RUN},
+                 note="; ".join(filter(None, (run.remarks(), _outdated(measures)))))
     about[_CONTENT] = str(config.data.path("")), tuple(sorted(results.get("content_sha256", {}).items()))
     about[COLUMN_MEMBERS] = len(results.get("column") or [run.path.name])
     about.update({column: results.get("versions", {}).get(name) for name, column in VERSIONS.items()})

@@ -30,8 +30,8 @@ def information_figure(curves: pd.DataFrame) -> Figure:
 
     Solid: exact. Dashed: the minibatch estimate, which cannot tell more than log B of B images where it averages over
     their batch alone; B is the size that was used, and has no line where it is not below N. The band is
-    max(0, H - D) <= I <= R with H = log N; on grey images H - D is negative and bounds nothing. For a density no such
-    bound holds, and there is no band.
+    max(0, H - D) <= I <= R with H = log N; on grey images H - D is negative and bounds nothing. For a density H - D is
+    no bound, and there is no band.
 
     Args:
         curves: rows of `tables.curves` for one checkpoint.
@@ -104,10 +104,10 @@ def log_px_figure(curves: pd.DataFrame) -> Figure:
                  ("not to be trusted", {**_FLAGGED, "linestyle": "none"}),
                  (f"log p(x), AIS{_images(test, AIS_IMAGES)}", {"linestyle": "none", "marker": "x"}),
                  ("ELBO (all images)", {"linestyle": (0, (1, 1.2))})]
-        coloured = [(label, {**looks, "marker": "o"}) for label, looks in _named(networks)]
         found = restarts.words(test, quantities.LOG_PX, quantities.LOG_PX_AIS)
         bound = restarts.words(test, "elbo")
-        beta_axes.key(figure, [*coloured, *kinds], found if found == bound else f"log p(x): {found}\nELBO: {bound}")
+        beta_axes.key(figure, [*_named(networks), *kinds],
+                      found if found == bound else f"log p(x): {found}\nELBO: {bound}")
         beta_axes.finish(figure, grid)
         for axes, (_, rows) in zip(grid[0], splits):
             if floor := rd_axes.floor_of(rows):
@@ -252,9 +252,8 @@ def draw_quantity(axes: Axes, curves: pd.DataFrame, quantity: str, hue: Sequence
 
 def _named(networks: Sequence[tuple[str, int]]) -> list[tuple[str, dict]]:
     """Label and looks of each network's curve."""
-    return [(naming.describe({"architecture": name, "num_layers": layers}),
-             {"color": colour, "marker": marker}) for (name, layers), colour, marker in
-            zip(networks, style.COLOURS, style.MARKERS)]
+    return [(naming.describe({"architecture": name, "num_layers": layers}), {"color": colour, "marker": "o"})
+            for (name, layers), colour in zip(networks, style.COLOURS)]
 
 
 def _caps(points: pd.DataFrame) -> dict[float, str]:

@@ -36,7 +36,7 @@ def histogram_figure(distances: Mapping[str, np.ndarray]) -> Figure:
 
 
 def gap_figure(groups: Mapping[str, tuple[np.ndarray, np.ndarray, float]], bins: int = 10) -> Figure:
-    """Generalisation gap in excess distortion against distance to the training set, one curve per split, by kind.
+    """Generalisation gap in excess distortion against distance to the training set, one run per split, by kind.
 
     Args:
         groups: by the name of the split: distances [n] and excess distortions [n] of test images (above their entropy
@@ -52,7 +52,7 @@ def gap_figure(groups: Mapping[str, tuple[np.ndarray, np.ndarray, float]], bins:
                           label=naming.describe({"split": split}))
             axes.axhline(0, color=style.QUIET, linewidth=0.6)
             axes.set(title=title, xlabel=_DISTANCE)
-            axes.legend(fontsize=5.5, handlelength=1.2, markerscale=0.7)
+            axes.legend(fontsize=5.5, handlelength=1.2, markerscale=0.7, title="one run each", title_fontsize=5.5)
         grid[0].set_ylabel("excess D above the floor,\ntest \N{MINUS SIGN} train (nats per image)")
     return figure
 

@@ -106,8 +106,14 @@ def page(table: pd.DataFrame, runs_dir: str | os.PathLike, title: str, note: str
         note: what stands below the heading.
         judged: what `verdicts.evaluate` returned.
         checkpoint: as in `pages`.
+
+    Raises:
+        TableError: if none of the rows is of that checkpoint.
     """
     rows = table[table["checkpoint"] == checkpoint]
+    if rows.empty:
+        raise TableError(f"runs to show must have the checkpoint {checkpoint} (got none of {title}). Leave out a "
+                         "condition.")
     runs = tables.in_order(rows.drop_duplicates("run").sort_values("seed", kind="stable")).reset_index(drop=True)
     shown = [page_texts.shown(pathlib.Path(runs_dir) / run, rows[rows["run"] == run]) for run in runs["run"]]
     sources, left = _curves(rows, runs)

@@ -39,9 +39,12 @@ def rd_figure(curves: pd.DataFrame, facet: Sequence[str] = FACET, hue: Sequence[
         remarks: further lines at the end of the legend.
 
     Raises:
-        TableError: if a panel has curves of several likelihoods.
+        TableError: if there is nothing to draw, or a panel has curves of several likelihoods.
     """
     curves = curves[curves["partition"].isin(partitions)]
+    if curves.empty:
+        raise TableError(f"curves must have points of partition {' or '.join(partitions)} (got none of the checkpoint, "
+                         "and of the rows, that are to be drawn). Leave out a condition.")
     panels = list(curves.groupby(list(facet), sort=False)) if facet else [((), curves)]
     for _, panel in panels:
         _check_comparable(panel)

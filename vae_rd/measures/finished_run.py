@@ -144,7 +144,7 @@ class FinishedRun:
     def log_likelihood(self, partition: str, rows: np.ndarray, codes: np.ndarray) -> np.ndarray:
         """log p(x|z) of the images at some rows, each at its own one of codes [n, latent_dim]: [n] float64."""
         return np.concatenate([
-            np.asarray(self.vae.likelihood(block).log_prob(self.images(partition, chosen)), np.float64)
+            np.asarray(self.vae.likelihood(block).log_prob(_tensor(self.images(partition, chosen))), np.float64)
             for block, chosen in zip(_blocks(codes), _blocks(rows))])
 
     def squared_errors(self, partition: str, rows: np.ndarray, codes: np.ndarray) -> np.ndarray:
@@ -207,6 +207,12 @@ def open_run(path: str | os.PathLike, data_dir: str | os.PathLike = "data", chec
                                 "again, or take the last weights.")
         vae.assign_weights(checkpoints.load_best(run, results["best"]["step"]))
     return FinishedRun(run, config, checkpoint, vae, split, split_dir)
+
+
+def _tensor(images: np.ndarray) -> Any:
+    """The images as a tensor: a distribution of whole numbers would round an array's grey values to 0."""
+    import tensorflow as tf
+    return tf.constant(images)
 
 
 def _blocks(values: np.ndarray, progress: Progress = silent, text: str = "") -> Iterator[np.ndarray]:

@@ -4,6 +4,7 @@ import dataclasses
 import math
 import numbers
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -63,13 +64,18 @@ def query_images(default: int | None) -> Any:
     return setting(default, "images per partition, a fixed seeded subset")
 
 
+_NOTHING: Mapping[str, Any] = MappingProxyType({})
+
+
 class Outcome(NamedTuple):
     """What a measure found; `outcome_rules` checks it."""
 
-    scalars: dict[str, dict[str, float]] = {}  # {"train" | "test" | "run": {name: value}}; not finite: not known
-    per_example: dict[str, dict[str, np.ndarray]] = {}  # {"train" | "test": {name: [num, ...]}}, NaN: left out
-    pictures: dict[str, Any] = {}  # matplotlib figures by name
-    arrays: dict[str, dict[str, np.ndarray]] = {}  # further files of plain arrays, by name
+    # {"train" | "test" | "run": {name: value}}; not finite: not known
+    scalars: Mapping[str, Mapping[str, float | None]] = _NOTHING
+    # {"train" | "test": {name: [num, ...]}}; NaN: left out
+    per_example: Mapping[str, Mapping[str, np.ndarray]] = _NOTHING
+    pictures: Mapping[str, Any] = _NOTHING  # matplotlib figures by name
+    arrays: Mapping[str, Mapping[str, np.ndarray]] = _NOTHING  # further files of plain arrays, by name
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,7 +97,13 @@ class Measure:
     version: int = 1  # raised when its numbers change their meaning: older records then count as not made
 
     def __post_init__(self) -> None:
-        for field in dataclasses.fields(self.settings):
+        fields = dataclasses.fields(self.settings)
+        undeclared = [name for name, value in vars(self.settings).items() if isinstance(value, dataclasses.Field)]
+        if undeclared:  # a dataclass has their defaults in their places
+            raise ConfigError(f"settings of measure {self.name} must be a dataclass (got {self.settings.__name__}, "
+                              f"where {', '.join(undeclared)} is no field). Try @dataclasses.dataclass(frozen=True) "
+                              "above it.")
+        for field in fields:
             if fault := _fault(field, field.default):
                 raise ConfigError(f"setting {field.name} of measure {self.name} {fault}. Try `{field.name}: float = "
                                   "setting(2.0, \"its text\", least=0)`: settings are int or float, and least is 1 if "

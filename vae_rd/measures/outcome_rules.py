@@ -9,7 +9,7 @@ import numpy as np
 from vae_rd.measures import distortion
 from vae_rd.measures.finished_run import FinishedRun
 from vae_rd.measures.measure import PARTS, STANDARD_ERROR, Outcome
-from vae_rd.measures.registry import names_of_others
+from vae_rd.measures.registry import files_of_others, names_of_others
 from vae_rd.schema import require
 from vae_rd.storage.contents import RUN_COLUMNS, VALUES
 
@@ -27,8 +27,8 @@ def check(outcome: Any, measure: str, finished: FinishedRun) -> None:
     """
     require(isinstance(outcome, Outcome), f"its function must return an Outcome (got {reprlib.repr(outcome)}). Try "
                                           'Outcome({"test": {name: value}}).')
-    others = {scalar: f"a scalar of {other}" for scalar, other in names_of_others(
-        measure, finished.run.read_measures().get(finished.checkpoint, {})).items()}
+    made = finished.run.read_measures().get(finished.checkpoint, {})
+    others, files = names_of_others(measure, made), files_of_others(measure, made)
     results = finished.run.read_results() or {}
     columns = dict.fromkeys([*RUN_COLUMNS, *results.get("train", {}), *results.get("test", {})],
                             "a column of every run")
@@ -44,10 +44,13 @@ def check(outcome: Any, measure: str, finished: FinishedRun) -> None:
                 f"per_example {name} of {part} must be numbers for each of its {count} images (got {array.dtype} of "
                 f"shape {array.shape}). Try run.spread, which fills in NaN for images that are left out.")
         _check_name(f"per_example {name} of {part}", name, values | others)
+    for file in outcome.arrays:
+        _check_file("arrays", file, files)
     for file, name, value in _entries("arrays", outcome.arrays):
         require(not np.asarray(value).dtype.hasobject, f"array {name} of {file} must be of numbers or text (got "
                 f"{reprlib.repr(value)}). Try np.asarray with a dtype.")
     for name, picture in outcome.pictures.items():
+        _check_file("picture", name, files)
         require(hasattr(picture, "savefig"), f"picture {name} must be a Matplotlib figure (got "
                 f"{reprlib.repr(picture)}). Try its .figure.")
 
@@ -63,7 +66,15 @@ def _entries(field: str, blocks: Any, known: tuple[str, ...] = ()) -> list[tuple
     return [(block, name, value) for block, values in blocks.items() for name, value in values.items()]
 
 
+def _check_file(what: str, name: str, taken: Mapping[str, str]) -> None:
+    require(name.isidentifier() and not name.startswith("per_example"), f"{what} {name} must be named by letters, "
+            "digits and underscores, and not per_example... (the files of every run). Rename it.")
+    _check_name(f"{what} {name}", name, taken)
+
+
 def _check_name(what: str, name: str, taken: Mapping[str, str]) -> None:
+    require("." not in name, f"{what} must have a name without a point (tables keep names like annealed.num_chains for "
+                             "settings). Rename it.")
     require(name not in taken, f"{what} must have a name of its own (got the name of {taken.get(name)}). Rename it in "
                                "the measure that you added.")
 

@@ -6,7 +6,7 @@ import os
 import pathlib
 import tempfile
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -55,7 +55,7 @@ def measure_run(finished_run: FinishedRun, names: Iterable[str], *,
             wanted = {"step": measured_step(run, checkpoint), **MEASURES[name].record(chosen[name])}
             if made and not overwrite and made != wanted:
                 notes.append(f"{run.path.name}: {name} was measured with {_differing(made, wanted)}, not "
-                             f"{_differing(wanted, made)}; --overwrite measures it again.")
+                             f"{_differing(wanted, made)}; --overwrite (in Python, overwrite=True) measures it again.")
             elif overwrite or not made:
                 _make(shown, name, chosen[name], wanted)
         if run.read_measures() and not _event_files(run):
@@ -109,26 +109,29 @@ def _make(finished: FinishedRun, name: str, settings: Settings, wanted: dict[str
         outcome_rules.check(outcome, name, finished)
     except ValueError as error:
         raise runs.RunError(f"{name} cannot be measured of {finished.run.path}: {error}") from error
-    values = _with_others(finished, outcome)
     measures = finished.run.read_measures()
+    values = _with_others(finished, outcome, measures.get(finished.checkpoint, {}).get(name, {}).get("values", ()))
     if measures.get(finished.checkpoint, {}).pop(name, None) is not None:
         finished.run.write_measures(measures)  # or a kill would leave the old record beside new values
     _write(finished, values, outcome)
-    entry = {**outcome.scalars, "settings": wanted, "seconds": round(time.monotonic() - started, 2)}
+    written = {"values": sorted({value for values in outcome.per_example.values() for value in values}),
+               "files": sorted([*outcome.arrays, *outcome.pictures])}
+    entry = {**outcome.scalars, **{kind: names for kind, names in written.items() if names}, "settings": wanted,
+             "seconds": round(time.monotonic() - started, 2)}
     measures.setdefault(finished.checkpoint, {})[name] = entry
     finished.run.write_measures(measures)  # the record comes last: without it, nothing counts as made
     log_measures(finished.run)
 
 
-def _with_others(finished: FinishedRun, outcome: Outcome) -> dict[str, dict[str, np.ndarray]]:
-    """The outcome's values per image, by partition, with those that are there already."""
+def _with_others(finished: FinishedRun, outcome: Outcome, earlier: Sequence[str]) -> dict[str, dict[str, np.ndarray]]:
+    """The outcome's values per image, by partition, with those that are there already, but for its own earlier ones."""
     found = {}
     for partition, values in outcome.per_example.items():
         there = finished.per_example(partition)
         if not np.array_equal(there["index"], getattr(finished.split, partition).index):
             raise runs.RunError(f"{finished.run.per_example(partition, finished.checkpoint)} must have the index of "
                                 "these images (got another). Remove the run, and train it again.")
-        found[partition] = {**there, **values}
+        found[partition] = {**{name: value for name, value in there.items() if name not in earlier}, **values}
     return found
 
 
@@ -140,8 +143,8 @@ def _write(finished: FinishedRun, values: dict[str, dict[str, np.ndarray]], outc
     for name, figure in outcome.pictures.items():
         with files.whole_file(run.picture(name + suffix)) as beside:
             figure.savefig(beside)
-    for name, arrays in outcome.arrays.items():
-        run.write_arrays(run.arrays(name, finished.checkpoint), arrays)
+    for name, others in outcome.arrays.items():
+        run.write_arrays(run.arrays(name, finished.checkpoint), dict(others))
 
 
 def _differing(record: dict[str, Any], other: dict[str, Any]) -> str:

@@ -38,17 +38,25 @@ def is_made(name: str, entries: Mapping[str, Any]) -> bool:
 
 
 def names_of_others(name: str, entries: Mapping[str, Any]) -> dict[str, str]:
-    """The scalars of the other measures, each with its measure: those that they declare, or have in these entries.
+    """The scalars and values per image of the other measures, by name, each with what it is of which measure.
 
-    Entries of measures that are not known here do not count: a measure may have been renamed.
+    They are those that the measures declare, or have in these entries. Entries of measures that are not known here do
+    not count: a measure may have been renamed.
     """
     found: dict[str, str] = {}
     for other in (other for other in MEASURES if other != name):
         made = entries[other] if is_made(other, entries) else {}
         declared = [tag.partition("/")[2] for tag in MEASURES[other].headlines]
         recorded = [scalar for part in PARTS for scalar in made.get(part, {})]
-        found |= dict.fromkeys([*declared, *MEASURES[other].shares, *recorded], other)
+        found |= dict.fromkeys([*declared, *MEASURES[other].shares, *recorded], f"a scalar of {other}")
+        found |= dict.fromkeys(made.get("values", ()), f"a value per image of {other}")
     return found
+
+
+def files_of_others(name: str, entries: Mapping[str, Any]) -> dict[str, str]:
+    """The files that the other measures have written, by name, each with its measure; entries as above."""
+    return {file: f"a file of {other}" for other in MEASURES if other != name and is_made(other, entries)
+            for file in entries[other].get("files", ())}
 
 
 def check_names(names: Iterable[str]) -> None:

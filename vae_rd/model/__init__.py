@@ -36,9 +36,11 @@ def build(config: Config, image_shape: tuple[int, int, int], num_train: int) -> 
                           f"{config.architecture}, {config.prior} and {config.likelihood} (got {counted}, the model "
                           f"has {trained}). Make weights with add_weight: a tf.Variable is not trained.")
     for name, value in vae.likelihood_layer.reported().items():
-        if name.removesuffix("_se") in (*RUN_COLUMNS, "mean_squared_error") or not isinstance(value, (int, float)):
+        if (name.removesuffix("_se") in (*RUN_COLUMNS, "mean_squared_error") or "." in name
+                or not isinstance(value, (int, float)) or isinstance(value, bool)):
             raise ConfigError(f"reported() of the likelihood {config.likelihood} must return a number (float) by a "
-                              f"name that no run has yet (got {name!r}: {value!r}). Try another name, or float(value).")
+                              "name without a point that no run has yet (got "
+                              f"{name!r}: {value!r}). Try another name, or float(value).")
     return vae
 
 

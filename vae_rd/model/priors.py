@@ -46,7 +46,8 @@ class Prior(keras.layers.Layer):
     def adapt(self, images: np.ndarray) -> None:
         """Keeps, or starts from, some of the training images [num, height, width, channels] uint8."""
 
-    def _add_normal(self, name, shape, stddev=1.0):
+    def add_normal(self, name: str, shape: tuple[int, ...], stddev: float = 1.0) -> keras.Variable:
+        """A weight that starts from N(0, stddev^2), drawn with a seed of its own that follows from the run's."""
         seed = int(next(self._seeds) % 2**31)
         return self.add_weight(name=name, shape=shape,
                                initializer=keras.initializers.RandomNormal(stddev=stddev, seed=seed))
@@ -80,7 +81,7 @@ class GaussianMixture(Prior):
     def __init__(self, latent_dim: int, *, num_components: int = COMPONENTS, **kwargs: Any):
         super().__init__(latent_dim, **kwargs)
         shape = (num_components, latent_dim)
-        self.means = self._add_normal("means", shape)
+        self.means = self.add_normal("means", shape)
         self.log_scales = self.add_weight(name="log_scales", shape=shape, initializer="zeros")
         self.logits = self.add_weight(name="logits", shape=(num_components,), initializer="zeros")
 
@@ -103,7 +104,7 @@ class VampPrior(Prior):
                  posterior: Callable[[tf.Tensor], tfd.Distribution], **kwargs: Any):
         super().__init__(latent_dim, **kwargs)
         self._posterior = posterior  # called, not kept as a part: the encoder's weights stay the encoder's
-        self.pseudo_logits = self._add_normal("pseudo_logits", (PSEUDO_INPUTS, *image_shape))
+        self.pseudo_logits = self.add_normal("pseudo_logits", (PSEUDO_INPUTS, *image_shape))
         self._rows_seed = int(next(self._seeds))
 
     def adapt(self, images: np.ndarray) -> None:
@@ -139,7 +140,7 @@ class Flow(Prior):
             # Near the identity initially; at exactly zero the inner weights would get no gradient.
             stddevs = {"inner_kernel": len(kept)**-0.5, "outer_kernel": 0.01}
             self.couplings.append([
-                self._add_normal(name, shape, stddevs[name]) if name in stddevs
+                self.add_normal(name, shape, stddevs[name]) if name in stddevs
                 else self.add_weight(name=name, shape=shape, initializer="zeros") for name, shape in sizes.items()])
 
     def distribution(self) -> tfd.Distribution:

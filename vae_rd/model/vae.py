@@ -107,6 +107,12 @@ class VAE(keras.Model):
             width=self._arguments[catalogue.NETWORKS[architecture].width], latent_dim=latent_dim,
             precision=precision, seed=seed, conditioning=conditioning)
         self.encoder, self.decoder = network.encoder(), network.decoder()
+        for part in (self.encoder, self.decoder):
+            if part.non_trainable_variables:
+                raise ConfigError(f"architecture must have no state besides trained weights in its {part.name} (got "
+                                  f"{', '.join(variable.path for variable in part.non_trainable_variables)}): layers "
+                                  "that behave otherwise in training, such as Dropout or BatchNormalization, would do "
+                                  "nothing here. Try LayerNormalization, or none.")
         for part in (self.encoder, self.decoder) if conditioning == "beta" else ():
             if not any(isinstance(layer, networks.Gate) for layer in part.layers):
                 raise ConfigError(f"architecture must have gates in its {part.name} with conditioning=beta (got "
@@ -127,7 +133,13 @@ class VAE(keras.Model):
         Args:
             images: in [0, 1].
             beta: input of conditioned networks, a number or [batch]; None: the model's own beta.
+
+        Raises:
+            ConfigError: for images of whole numbers.
         """
+        if np.issubdtype(tf.as_dtype(getattr(images, "dtype", "float32")).as_numpy_dtype, np.integer):
+            raise ConfigError(f"images must be numbers in [0, 1] (got {tf.as_dtype(images.dtype).name}). Try "
+                              "images / 255.")
         inputs = self._with_log_beta(images, beta, tf.shape(images)[:1])
         mean, log_scale = (tf.cast(head, self.variable_dtype) for head in self.encoder(inputs))
         return tfd.Independent(tfd.Normal(mean, tf.exp(log_scale)), 1)
@@ -136,13 +148,15 @@ class VAE(keras.Model):
         """p(z): event [latent_dim]; with images [batch, ...], the prior of their codes, without each image's own.
 
         Raises:
-            ConfigError: if the prior returns no distribution of codes.
+            ConfigError: if the prior returns no distribution of codes, or several where one is wanted.
         """
         found = self.prior_layer.distribution() if images is None else self.prior_layer.leaving_out(images)
-        if not isinstance(found, tfd.Distribution) or found.event_shape != [self.latent_dim]:
+        for_each = images is not None and type(self.prior_layer).leaving_out is not priors.Prior.leaving_out
+        if not isinstance(found, tfd.Distribution) or found.event_shape != [self.latent_dim] or not (
+                for_each or found.batch_shape.is_compatible_with([])):
             raise ConfigError(f"distribution() of the prior {self._arguments['prior']!r} must return a "
                               f"tfd.Distribution of events of shape [{self.latent_dim}], each a code (got {found!r}). "
-                              "Try tfd.Independent(..., 1).")
+                              "Try tfd.Independent(..., 1), or tfd.MixtureSameFamily of several.")
         return found
 
     def adapt(self, images: np.ndarray) -> None:
@@ -151,8 +165,13 @@ class VAE(keras.Model):
         The exemplar prior keeps some, and the VampPrior starts from some.
 
         Raises:
-            ConfigError: if it keeps images, and would leave out the only one.
+            ConfigError: if the images are not of that shape and type, or it keeps images, and would leave out the only
+                one.
         """
+        if np.shape(images)[1:] != self.image_shape or np.asarray(images).dtype != np.uint8:
+            raise ConfigError(f"images must be uint8 of shape [num, {', '.join(map(str, self.image_shape))}] (got "
+                              f"{np.asarray(images).dtype} of shape {list(np.shape(images))}). Try those of a "
+                              "Partition, before division by 255.")
         prior = self._arguments["prior"]
         if catalogue.PRIORS[prior].keeps_images and len(images) < 2:
             raise ConfigError(f"training images must be 2 or more with prior={prior}, which leaves an image out of its "
@@ -161,7 +180,7 @@ class VAE(keras.Model):
 
     def likelihood(self, codes: tf.Tensor, beta: tf.Tensor | float | None = None) -> tfd.Distribution:
         """p(x|z) for codes [..., latent_dim]: batch [...], event [height, width, channels]."""
-        return self.likelihood_layer.distribution(self._decoded(codes, beta))
+        return self._likelihood(self._decoded(codes, beta))
 
     def picture(self, codes: tf.Tensor) -> tf.Tensor:
         """The likelihood's mean in [0, 1] at codes [..., latent_dim]: [..., height, width, channels]."""
@@ -189,8 +208,7 @@ class VAE(keras.Model):
         log_density = log_posterior(posterior, noise)
         rate = kl_divergence(posterior, self.prior(images), codes, log_density)
         parameters = self._decoded(codes, beta)
-        likelihood = self.likelihood_layer.distribution(parameters)
-        return Coded(rate, -likelihood.log_prob(images), posterior, codes, log_density, parameters)
+        return Coded(rate, -self._likelihood(parameters).log_prob(images), posterior, codes, log_density, parameters)
 
     def information(self, coded: Coded, images: tf.Tensor | None = None, rows: tf.Tensor | None = None
                     ) -> InformationTerms:
@@ -253,6 +271,15 @@ class VAE(keras.Model):
         """Accepts files of earlier versions too, in which beta was a weight; it also stands in their config."""
         if set(store.keys()) != {"0"}:  # the only variable of the model itself was beta
             super().load_own_variables(store)
+
+    def _likelihood(self, parameters):
+        """p(x|z) from its parameters; a wrong event shape would broadcast, and count pixels several times."""
+        found = self.likelihood_layer.distribution(parameters)
+        if not isinstance(found, tfd.Distribution) or not found.event_shape.is_compatible_with(self.image_shape):
+            raise ConfigError(f"distribution() of the likelihood {self._arguments['likelihood']!r} must return a "
+                              f"tfd.Distribution of events of shape {list(self.image_shape)}, each an image (got "
+                              f"{found!r}). Try tfd.Independent(..., 3), of parameters split over the last axis.")
+        return found
 
     def _decoded(self, codes, beta=None):
         """The likelihood's parameters at codes [..., latent_dim]: [..., height, width, channels * per pixel]."""

@@ -40,6 +40,7 @@ _RESULTS = {
 _SCALARS = schema.mapping(others=schema.number_or_null)
 _MEASURES = schema.mapping(others=schema.mapping(others=schema.mapping(
     {}, {"train": _SCALARS, "test": _SCALARS, "run": _SCALARS, "seconds": schema.number,
+         "values": schema.list_of(schema.text), "files": schema.list_of(schema.text),
          "settings": schema.mapping({}, {"step": schema.count})})))
 
 

@@ -55,6 +55,9 @@ def _measured_columns(run: runs.RunDir, path: pathlib.Path, values: dict[str, np
 
 
 def _measures_stand(run: runs.RunDir, before: manifest.Manifest | None) -> bool:
+    """Whether the measures of an earlier end are as it left them: neither changed nor, by `write_values`, forgotten."""
+    if before and run.measures.name in before.files and not run.measures.exists():
+        return False
     try:
         return not run.read_measures() or manifest.matches(before, run.path, run.measures)
     except files.FileError:

@@ -1,7 +1,8 @@
-"""Published results: the small files of finished runs, from which every table and figure can be made again.
+"""Published results: the small files of finished runs, from which tables and figures can be made again.
 
-`results/runs/<run>/` holds of each run what the tables and most figures read. Models, checkpoints and values per image
-stay where the run was trained: they are a thousand times as large, and the same Config makes them again.
+`results/runs/<run>/` holds of each run what the tables and the figures read, but for values per image: histograms of
+distances, intervals over images and tests of log p(x) that are paired by image can be made only where the runs were
+trained. Models, checkpoints and these values stay there: they are a thousand times as large.
 """
 
 import os
@@ -22,7 +23,7 @@ class Published(NamedTuple):
     """What `publish` did, by names of runs."""
 
     changed: list[str]  # new, or replaced
-    left_out: dict[str, str]  # finished, but not as they ended, or poorer than what is published of them: the reason
+    left_out: dict[str, str]  # diverged, not as they ended, or poorer than what is published of them: the reason
 
 
 def publish(runs_dir: str | os.PathLike, results_dir: str | os.PathLike, names: Container[str] | None = None
@@ -53,7 +54,10 @@ def publish(runs_dir: str | os.PathLike, results_dir: str | os.PathLike, names: 
         if names is not None and run.path.name not in names:
             continue
         try:
-            if run.status() != runs.FINISHED or _same(run, RunDir(target / run.path.name), arrays):
+            status = run.status()
+            if status == runs.DIVERGED:
+                left_out[run.path.name] = "it diverged"
+            if status != runs.FINISHED or _same(run, RunDir(target / run.path.name), arrays):
                 continue
             _check(run, RunDir(target / run.path.name), arrays)
         except files.FileError as error:
@@ -107,7 +111,13 @@ def _small_files(run: RunDir, arrays: Iterable[str]) -> list[pathlib.Path]:
 
 
 def _same(run: RunDir, copy: RunDir, arrays: Iterable[str]) -> bool:
-    """Whether a copy holds the files to publish, byte for byte, and no more of a run's."""
+    """Whether a copy holds the files to publish, byte for byte, no more of a run's, and a manifest of them."""
     originals, copies = _small_files(run, arrays), _small_files(copy, FIGURE_ARRAYS + PAGE_ARRAYS)
-    return {path.name for path in originals} == {path.name for path in copies} and all(
-        path.read_bytes() == (copy.path / path.name).read_bytes() for path in originals)
+    if {path.name for path in originals} != {path.name for path in copies} or any(
+            path.read_bytes() != (copy.path / path.name).read_bytes() for path in originals):
+        return False
+    try:
+        sealed = manifest.read(copy.path)
+    except files.FileError:
+        return False  # damaged, and repaired by being replaced
+    return sealed is not None and all(manifest.matches(sealed, copy.path, path) for path in copies)

@@ -8,7 +8,7 @@ import itertools
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
-from vae_rd.catalogue import LIKELIHOODS, PRIORS
+from vae_rd.catalogue import LIKELIHOODS, NETWORKS, PRIORS
 from vae_rd.config import CONDITIONINGS, NAMED_SIZES, Config, ConfigError
 
 ONE_LAYER, THREE_LAYERS = {"architecture": "mlp", "num_layers": 1}, {"architecture": "mlp", "num_layers": 3}
@@ -133,10 +133,10 @@ def names() -> list[str]:
 def product(scale: Scale, networks: Iterable[dict], splits: Iterable[str], betas: Iterable[float] | None = None,
             **constant: Any) -> list[Config]:
     """networks x splits x betas x restarts of one scale, other fields constant; restarts of a point lie together."""
-    widths = {"mlp": scale.mlp, "cnn": scale.cnn}
+    widths = {"hidden_units": scale.mlp, "channels": scale.cnn}  # by the setting that gives a network its width
     points = itertools.product(splits, networks, betas or scale.betas, range(scale.restarts))
-    return [scale.base.replace(**(widths[network["architecture"]] | network | constant), split=split, beta=beta,
-                               seed=seed) for split, network, beta, seed in points]
+    return [scale.base.replace(**(widths[NETWORKS[network["architecture"]].width] | network | constant), split=split,
+                               beta=beta, seed=seed) for split, network, beta, seed in points]
 
 
 def _small_and_large(scale: Scale) -> list[Config]:

@@ -116,8 +116,13 @@ class Column:
         """Weights [slots, ...], each initialised as if it were alone (with its own fans and seed)."""
         alone = {seed: model.build(self.shared.replace(seed=seed), images.shape[1:], len(images))
                  for seed in self.seeds}
-        for single in alone.values():
+        for seed, single in alone.items():
             single.adapt(images)
+            if not all(np.array_equal(kept, weight) for (_, kept), weight in
+                       zip(self._kept, single.prior_layer.non_trainable_variables)):
+                raise ConfigError(f"what the prior {self.shared.prior!r} keeps must not depend on the seed, as the "
+                                  f"members of a column share it (got others for seed {seed}). Choose them by a fixed "
+                                  "seed, or make them trained weights.")
         return {name: np.stack([alone[seed].named_weights()[name].numpy() for seed in self._seed_of_slot])
                 for name in self.weight_names}
 
