@@ -7,6 +7,7 @@ The text holds a pair of comment lines for each table, between which `export` wr
 """
 
 import functools
+import itertools
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator
@@ -165,12 +166,12 @@ def _matched_rate(table: pd.DataFrame) -> str:
         setting = naming.describe(dict(zip([*names, "prior"], key)))
         parts = [group[group["partition"] == partition].iloc[::matched_rate.NUM_RATES // 2]
                  for partition in ("test", "train")]
-        for pair in zip(*(part.itertuples() for part in parts)):
-            cells = [cell for row in pair for cell in (
+        for pair in itertools.zip_longest(*(part.itertuples() for part in parts)):  # one may share no rate: no cells
+            cells = [cell for row in pair for cell in (("", "", "") if row is None else (
                 f"{row.rate:.0f}",
                 f"{row.difference:+.1f}" + ("" if pd.isna(row.low) else f" [{row.low:+.1f}, {row.high:+.1f}]"),
-                "" if pd.isna(row.without_a_beta) else f"{row.without_a_beta:.1f}")]
-            lines.append((setting, *cells, str(pair[0].restarts)))
+                "" if pd.isna(row.without_a_beta) else f"{row.without_a_beta:.1f}"))]
+            lines.append((setting, *cells, " / ".join(dict.fromkeys(str(row.restarts) for row in pair if row))))
     if not lines:
         return "Not measured yet."
     headings = ("R", "D less that of N(0, I) [95% interval]", "change if one beta is left out")

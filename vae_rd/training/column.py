@@ -118,8 +118,9 @@ class Column:
                  for seed in self.seeds}
         for seed, single in alone.items():
             single.adapt(images)
-            if not all(np.array_equal(kept, weight) for (_, kept), weight in
-                       zip(self._kept, single.prior_layer.non_trainable_variables)):
+            kept, own = ([weight.numpy() for weight in vae.prior_layer.non_trainable_variables]
+                         for vae in (self.template, single))
+            if not all(map(np.array_equal, kept, own)):
                 raise ConfigError(f"what the prior {self.shared.prior!r} keeps must not depend on the seed, as the "
                                   f"members of a column share it (got others for seed {seed}). Choose them by a fixed "
                                   "seed, or make them trained weights.")
