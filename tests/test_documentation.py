@@ -1,5 +1,6 @@
 """The pages of documentation: their links lead somewhere, their commands have their flags, their example runs."""
 
+import json
 import pathlib
 import re
 import runpy
@@ -21,6 +22,20 @@ ENTRY_POINTS = ("data_gen.main", "vae_rd.main", "vae_rd.sweep", "vae_rd.evaluate
 def test_links_lead_somewhere(page):
     links = [link for link in re.findall(r"\]\(([^)#]+)", page.read_text()) if not link.startswith("https://")]
     assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+def test_every_published_number_of_a_measure_is_explained():
+    page = (ROOT / "docs/measures.md").read_text()
+    explained = set(re.findall(r"`(\w+)`", page))
+    recorded = set()
+    for path in (ROOT / "results").rglob("measures.json"):
+        for measures in json.loads(path.read_text()).values():
+            recorded |= {name for entry in measures.values() for part in ("train", "test", "run")
+                         for name in entry.get(part, {})}
+    assert len(recorded) > 80
+    suffixes = r"(_se|_at_mean|_control|_sampling_share|_one_sample_se)+$"
+    unknown = {name for name in recorded if re.sub(suffixes, "", re.sub(r"_k\d+$", "", name)) not in explained}
+    assert not unknown
 
 
 def test_the_readme_is_one_page_and_links_every_other():
