@@ -135,7 +135,9 @@ def ensure(data_dir: str | os.PathLike, spec: DataSpec, *, raw_dir: str | os.Pat
 def _checked(partitions: tuple[np.ndarray, np.ndarray], num_images: int) -> tuple[np.ndarray, np.ndarray]:
     """The partitions of a split, which a data set of a user's own may draw itself, if they are what they must be."""
     for name, index in zip(records.PARTITIONS, partitions):
-        if np.any(np.diff(index) <= 0) or len(index) and not 0 <= index[0] <= index[-1] < num_images:
+        whole = np.asarray(index).dtype.kind in "iu"
+        if not whole or (np.diff(np.asarray(index, np.int64)) <= 0).any() or len(index) and not (
+                0 <= index[0] and index[-1] < num_images):
             raise ConfigError(f"split() must return ascending indices from 0 to {num_images - 1}, each once (got "
                               f"others in the {name} set). Try np.sort(index).")
     if shared := np.intersect1d(*partitions).size:

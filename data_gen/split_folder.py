@@ -12,6 +12,8 @@ from typing import TextIO
 from vae_rd.datasets import records
 from vae_rd.storage import files
 
+_OLD = ".old.unfinished"  # ends the name of a split that is being replaced, until the new one has its place
+
 
 def is_complete(destination: pathlib.Path) -> bool:
     """Whether the split exists; one that disagrees with its info.json is an error, and never overwritten."""
@@ -30,8 +32,11 @@ def alone(destination: pathlib.Path, progress: bool) -> Iterator[None]:
     """
     with _open_lock(destination.parent / f".{destination.name}.lock") as file:
         if _locked(file, f"another process is making {destination}: waiting for it" if progress else None):
-            for leftover in destination.parent.glob(f".{destination.name}.*.unfinished"):
-                files.remove(leftover)  # of a killed process: no living one holds the lock
+            for leftover in destination.parent.glob(f".{destination.name}.*.unfinished"):  # of a killed process: no
+                if leftover.name.endswith(_OLD) and not destination.exists():  # living one holds the lock
+                    leftover.rename(destination)
+                else:
+                    files.remove(leftover)
         yield
 
 
@@ -74,9 +79,13 @@ def beside(destination: pathlib.Path) -> Iterator[pathlib.Path]:
 def publish(folder: pathlib.Path, destination: pathlib.Path, overwrite: bool) -> None:
     """Renames the finished folder into place; a split that another process put there meanwhile is as good and stays."""
     if overwrite and destination.exists():
-        old = folder.with_name(folder.name.replace(".unfinished", ".old.unfinished"))
+        old = folder.with_name(folder.name.replace(".unfinished", _OLD))
         destination.rename(old)
-        folder.rename(destination)
+        try:
+            folder.rename(destination)
+        except OSError:
+            old.rename(destination)
+            raise
         files.remove(old)
         return
     try:

@@ -62,12 +62,13 @@ def even_cells(unit_factors: np.ndarray | None, cells: np.ndarray | None) -> np.
 def centred_box(unit_factors: np.ndarray | None, count: int, order: np.ndarray) -> np.ndarray:
     """Constant density [num_images]: True for the `count` images nearest to the middle of the factors' ranges.
 
-    Images are ranked by their largest distance from the middle over all factors; ties go by `order`.
+    Images are ranked by their largest distance from the middle over all factors; ties go by `order`. Levels that mirror
+    each other are as far from the middle, though not to the last bit: hence the rounding.
     """
     unit_factors = _needed(unit_factors)
     if count > len(unit_factors):
         raise ConfigError(f"count must be at most the {len(unit_factors)} images of the data set (got {count}).")
-    distance = np.abs(unit_factors - 0.5).max(axis=1)
+    distance = np.abs(unit_factors - 0.5).max(axis=1).round(9)
     ranked = order[np.argsort(distance[order], kind="stable")]
     inside = np.zeros(len(unit_factors), bool)
     inside[ranked[:count]] = True

@@ -176,6 +176,18 @@ def test_what_a_killed_process_left_is_cleared_away(tmp_path):
     assert other.exists()  # perhaps a living process makes that one
 
 
+def test_a_split_is_not_lost_while_it_is_replaced(tmp_path, no_drawing):
+    """Killed between the two renames, or where the second fails."""
+    folder = _make(tmp_path)
+    no_drawing()
+    folder.rename(folder.with_name(".cd_50.abcdefgh.old.unfinished"))
+    assert _make(tmp_path) == folder and records.read_info(folder)
+    new = folder.with_name(".cd_50.second.unfinished")
+    with pytest.raises(FileNotFoundError):
+        split_folder.publish(new, folder, overwrite=True)
+    assert records.read_info(folder)
+
+
 def test_the_slower_of_two_keeps_the_faster_ones_split(tmp_path):
     """Without file locks two processes may both draw: the second finds the folder there, and that is well."""
     folder = _make(tmp_path)

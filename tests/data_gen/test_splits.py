@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from data_gen.builders.tetrominoes import Tetrominoes
-from data_gen.splits import make_split
+from data_gen.splits import centred_box, make_split
 from vae_rd.config import ConfigError
 
 NUM = 163840
@@ -108,6 +108,18 @@ def test_discrete_factors_break_ties_by_seed():
     assert all(np.isin(index, core).all() for index in picked.values())
     assert len({tuple(sorted(index)) for index in picked.values()}) > 1
     assert np.isin(core, np.concatenate(make_split("cd_6", unit, cells, 64, 0))).all()
+
+
+@pytest.mark.parametrize("levels", [(9, 18), (20, 40), (6, 32, 10)])
+def test_a_box_of_discrete_factors_takes_both_sides_of_its_shell_alike(levels):
+    """Mirrored levels, such as 0.35 and 0.65 of twenty, lie as far from the middle, though not to the last bit."""
+    count = int(np.prod(levels))
+    cells = np.stack(np.unravel_index(np.arange(count), levels), axis=1)
+    mirrored = np.ravel_multi_index(tuple((np.array(levels) - 1 - cells).T), levels)
+    orders = [np.random.default_rng(seed).permutation(count) for seed in range(40)]
+    for size in range(count // 10, count, count // 10):
+        taken = np.mean([centred_box((cells + 0.5) / levels, size, order) for order in orders], axis=0)
+        assert abs(taken - taken[mirrored]).max() < 0.7, "1 where a side is always taken before the other"
 
 
 def test_checkerboard_of_odd_axes_gives_the_middle_to_the_lower_half():

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from vae_rd.config import DataSpec
-from vae_rd.datasets import records
+from vae_rd.datasets import records, splits
 
 
 def _arrays(index, num_factors=2, shape=(3, 4, 2)):
@@ -337,6 +337,31 @@ def test_foreign_content(split_dir):
         writer.write(example.SerializeToString())
     _replace_shard(split_dir, TRAIN_0, (split_dir / "other").read_bytes())
     with pytest.raises(records.RecordsError, match=f"{TRAIN_0}: it cannot be parsed"):
+        _load(split_dir)
+
+
+def test_an_index_outside_the_data_set(tmp_path):
+    _write_split(tmp_path / "toy" / "default", train=[*range(19), 2000])
+    with pytest.raises(records.RecordsError, match="train images must have an index from 0 to 1999 .got 0 to 2000"):
+        _load(tmp_path / "toy" / "default")
+
+
+def test_an_image_in_both_sets(tmp_path):
+    """As by another program: its sums agree."""
+    _write_split(tmp_path / "toy" / "default", train=range(20), test=range(18, 30))
+    with pytest.raises(records.RecordsError, match="must hold two sets that share no image .got 2 in both"):
+        splits.load(tmp_path / "toy" / "default")
+
+
+def test_a_shard_that_is_replaced_while_it_is_read(split_dir, monkeypatch):
+    check = records._check_shard
+
+    def replaced(path, shard):
+        check(path, shard)
+        shutil.copy(path, path.with_name("copy"))
+        path.with_name("copy").replace(path)
+    monkeypatch.setattr(records, "_check_shard", replaced)
+    with pytest.raises(records.RecordsError, match="tfrecord.gz: it was replaced while it was read"):
         _load(split_dir)
 
 

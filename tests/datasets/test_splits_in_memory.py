@@ -140,5 +140,8 @@ def test_binarized_images_belong_to_their_index():
 def test_random_streams_differ_by_purpose_and_key():
     first = [random_streams.random("batches", 0, 1).random(), random_streams.random("batches", 1, 0).random(),
              random_streams.random("batches").random(), random_streams.random("evaluation_noise").random(),
-             random_streams.random("select_half").random()]
-    assert len(set(first)) == 5
+             random_streams.random("select_half").random(), random_streams.random("evaluation_subset").random(),
+             random_streams.random("binarization", 1).random()]
+    assert len(set(first)) == 7
+    index = np.arange(4000)  # a small subset that every evaluation sees lies in both halves of the test set
+    assert 0.4 < random_streams.select_half(index)[random_streams.evaluation_subset(index, 500)].mean() < 0.6

@@ -52,11 +52,21 @@ def training_noise(config, step):
     return tf.random.stateless_normal([config.batch_size, config.latent_dim], seed, dtype=config.precision).numpy()
 
 
-@pytest.mark.parametrize("num_layers, jit, stacked", [pytest.param(1, True, False, marks=pytest.mark.slow),
-                                                      (3, False, False), (1, False, True)])
-def test_training_takes_the_steps_of_numpy(split, num_layers, jit, stacked):
-    """Batch order, noise, gradients, Adam: 12 steps in float64, more than one pass over the images."""
-    configs = members(SMALL.replace(num_layers=num_layers, precision="float64"), (0.3, 2.0), (0, 5))[1:3]
+def training_images(config, images, step):
+    """uint8 images of a step in [0, 1]: grey, or white with their grey value as probability."""
+    if config.binarization == "none":
+        return images / 255
+    seed = tf.random.fold_in(tf.random.fold_in([config.seed, 1], step), 1)
+    return (255 * tf.random.stateless_uniform(images.shape, seed, dtype=config.precision).numpy() < images) * 1.0
+
+
+@pytest.mark.parametrize("num_layers, jit, stacked, binarization", [
+    pytest.param(1, True, False, "none", marks=pytest.mark.slow), (3, False, False, "none"), (1, False, True, "none"),
+    (1, False, False, "dynamic")])
+def test_training_takes_the_steps_of_numpy(split, num_layers, jit, stacked, binarization):
+    """Batch order, noise, binarization, gradients, Adam: 12 steps in float64, more than one pass over the images."""
+    small = SMALL.replace(num_layers=num_layers, precision="float64", binarization=binarization)
+    configs = members(small, (0.3, 2.0), (0, 5))[1:3]
     made = column(configs, split, jit, stacked)
     checks = [NumpyVae([values[place] for values in list(made.state().values())[:len(made.weight_names)]], num_layers)
               for place in range(2)]
@@ -64,7 +74,8 @@ def test_training_takes_the_steps_of_numpy(split, num_layers, jit, stacked):
     for place, (config, check) in enumerate(zip(configs, checks)):
         rows = random_streams.batch_indices(300, 32, config.seed, 0, 12)
         for step in range(12):
-            images, noise = split.train.images[rows[step]] / 255, training_noise(config, step)
+            images = training_images(config, split.train.images[rows[step]], step)
+            noise = training_noise(config, step)
             rate, distortion, *_ = check.forward(images, noise)
             np.testing.assert_allclose(trace[step, :, place], [rate.mean(), distortion.mean()], rtol=1e-7)
             check.step(images, noise, config.beta, config.learning_rate)

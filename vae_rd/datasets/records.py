@@ -224,15 +224,28 @@ def load_partition(split_dir: str | os.PathLike, info: Info, partition: str
 
     def read(shard: Shard, stop: int) -> None:
         path = pathlib.Path(split_dir) / shard.file
+        before = _identity(path)
         _check_shard(path, shard)
         rows = slice(stop - shard.examples, stop)
         _parse_shard(path, images[rows], index[rows], factors[rows])
+        _require(_identity(path) == before, path, "it was replaced while it was read")
 
     with concurrent.futures.ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
         list(pool.map(read, shards, itertools.accumulate(shard.examples for shard in shards)))
     _require(bool((np.diff(index) > 0).all()), pathlib.Path(split_dir),
              f"the {partition} shards are not in index order")
+    _require(0 <= index[0] and index[-1] < info.num_total, pathlib.Path(split_dir),
+             f"the {partition} images must have an index from 0 to {info.num_total - 1} (got {index[0]} to "
+             f"{index[-1]})")
+    _require(bool(np.isfinite(factors).all()), pathlib.Path(split_dir),
+             f"the {partition} images have factors that are not finite")
     return images, index, factors
+
+
+def _identity(path: pathlib.Path) -> tuple[int, int, int]:
+    """What changes if another file takes its name, or is written to it."""
+    found = path.stat()
+    return found.st_dev, found.st_ino, found.st_mtime_ns
 
 
 def _check_shard(path: pathlib.Path, shard: Shard) -> None:

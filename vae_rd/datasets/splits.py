@@ -29,10 +29,13 @@ def load(split_dir: str | os.PathLike) -> Split:
     """Reads and verifies a split.
 
     Raises:
-        records.RecordsError: if a shard or info.json is missing, damaged or disagrees.
+        records.RecordsError: if a shard or info.json is missing, damaged or disagrees, or both sets have an image.
     """
     info = records.read_info(split_dir)
     train, test = (Partition(*records.load_partition(split_dir, info, name)) for name in ("train", "test"))
+    if shared := np.intersect1d(train.index, test.index).size:
+        raise records.RecordsError(f"{split_dir} must hold two sets that share no image (got {shared} in both). Make "
+                                   "the split again: data_gen.main --overwrite.")
     return Split(info, train, test)
 
 
