@@ -135,8 +135,10 @@ def ensure(data_dir: str | os.PathLike, spec: DataSpec, *, raw_dir: str | os.Pat
 def _checked(partitions: tuple[np.ndarray, np.ndarray], num_images: int) -> tuple[np.ndarray, np.ndarray]:
     """The partitions of a split, which a data set of a user's own may draw itself, if they are what they must be."""
     for name, index in zip(records.PARTITIONS, partitions):
+        if not len(index):
+            raise ConfigError(f"the {name} set of this split has no images. Try a larger split.")
         whole = np.asarray(index).dtype.kind in "iu"
-        if not whole or (np.diff(np.asarray(index, np.int64)) <= 0).any() or len(index) and not (
+        if not whole or (np.diff(np.asarray(index, np.int64)) <= 0).any() or not (
                 0 <= index[0] and index[-1] < num_images):
             raise ConfigError(f"split() must return ascending indices from 0 to {num_images - 1}, each once (got "
                               f"others in the {name} set). Try np.sort(index).")
@@ -150,8 +152,6 @@ def _plan_shards(partitions: tuple[np.ndarray, np.ndarray], num_shards: int | No
     """The shards to write: contiguous parts of each partition's index."""
     planned = []
     for partition, index in zip(records.PARTITIONS, partitions):
-        if not len(index):
-            raise ConfigError(f"the {partition} set of this split has no images. Try a larger split.")
         count = num_shards or math.ceil(len(index) / _SHARD_IMAGES)
         if not 1 <= count <= len(index):
             raise ConfigError(f"num_shards must be from 1 to the {len(index)} images of the {partition} set "

@@ -158,10 +158,12 @@ def test_a_damaged_published_run_keeps_no_other_figure_from_being_made(tmp_path)
     assert f"left out: {gone.path.name}: it diverged" in done.stdout
     figures = {path.name for path in (tmp_path / "results" / "figures").iterdir()}
     assert "convergence.png" in figures and len(figures) > 4
+    (tmp_path / "results" / "README.md").write_text("<!-- table: convergence -->\n<!-- end -->\n")
     (tmp_path / "results" / "runs" / found[0].path.name / "history.csv").write_text("cut")
     shutil.rmtree(tmp_path / "results" / "figures")
     done = export(f"--from={tmp_path / 'results'}")
     assert done.returncode == 1 and "convergence is not drawn: " in done.stderr and "Traceback" not in done.stderr
+    assert "README.md has its earlier tables: " in done.stderr
     assert f"note: {found[0].path.name}: history.csv must have" in done.stdout
     left = {path.name for path in (tmp_path / "results" / "figures").iterdir()}
     assert left == {name for name in figures if not name.startswith("convergence")}

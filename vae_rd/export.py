@@ -215,7 +215,7 @@ def export_results(results_dir: str | os.PathLike, scale: str | None = None) -> 
 
     Raises:
         TableError: if no run has finished.
-        FileError: at the end, for figures that could not be drawn because a run's files are damaged.
+        FileError: at the end, for figures and tables that could not be made because a run's files are damaged.
     """
     from vae_rd.analysis import readme_tables, tables
     from vae_rd.figures import drawings
@@ -247,8 +247,11 @@ def export_results(results_dir: str | os.PathLike, scale: str | None = None) -> 
     judged = export_claims(table, runs_dir, results, scale)
     readme = results / "README.md"
     if readme.is_file():
-        text = readme_tables.fill(readme.read_text(encoding="utf-8"), table, points, judged, runs_dir)
-        write_text(readme, text)
+        try:
+            text = readme_tables.fill(readme.read_text(encoding="utf-8"), table, points, judged, runs_dir)
+            write_text(readme, text)
+        except FileError as error:
+            damaged.append(f"{readme} has its earlier tables: {error}")
     if damaged:
         raise FileError("\n".join(damaged))
 

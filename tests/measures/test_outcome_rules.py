@@ -56,8 +56,11 @@ def contents(run):
      f"per_example distortion of test must have a name of its own .got {VALUE}"),
     (Outcome(arrays={"mine": {"texts": np.array([None])}}), "array texts of mine must be of numbers or text"),
     (Outcome(pictures={"mine": 1}), "picture mine must be a Matplotlib figure .got 1"),
-    (Outcome({"test": {"q_0.9": 1.0}}), "scalar q_0.9 of test must have a name without a point .*Rename it"),
+    (Outcome({"test": {"q_0.9": 1.0}}), "scalar q_0.9 of test must have as its name a text without a point .*Rename"),
     (Outcome(arrays={"per_example_test": {"index": np.zeros(3)}}), "arrays per_example_test must be named by letters"),
+    (Outcome(arrays=None), "arrays must be a dict .got None"),
+    (Outcome({"test": {1: 1.0}}), "scalar 1 of test must have as its name a text"),
+    (Outcome(arrays={5: {"index": np.zeros(3)}}), "arrays 5 must be named by letters"),
     (Outcome(arrays={"../mine": {"index": np.zeros(3)}}), "arrays ../mine must be named by letters"),
     (Outcome(pictures={"per_example_test": 1}), "picture per_example_test must be named by letters")])
 def test_what_cannot_be_recorded_is_refused_before_anything_is_written(measured, exact_run, outcome, words):

@@ -202,7 +202,8 @@ class Several(Broken):
     """Of components that nobody has mixed."""
 
     def distribution(self):
-        return self.laplace()[tf.newaxis]
+        scale = tf.exp(tf.convert_to_tensor(self.log_scale))
+        return tfd.Independent(tfd.Laplace(tf.zeros([3, *scale.shape]), scale), 1)
 
 
 class Untrained(Broken):

@@ -265,10 +265,12 @@ def test_pictures_go_with_the_measures_that_a_new_end_forgets(run):
     ended(1.0)
     run.write_measures({"last": {}})
     run.write_arrays(run.arrays("gallery"), {"values": np.ones(2)})
+    run.picture("samples").write_bytes(b"picture")
     ended(1.0)
-    assert run.arrays("gallery").is_file() and run.measures.is_file()
+    kept = run.arrays("gallery"), run.picture("samples"), run.measures
+    assert all(path.is_file() for path in kept)
     ended(2.0)
-    assert not run.arrays("gallery").exists() and not run.measures.exists()
+    assert not any(path.exists() for path in kept)
 
 
 def test_writing_between_two_seals_is_never_contradicted(run, monkeypatch):

@@ -234,9 +234,8 @@ def load_partition(split_dir: str | os.PathLike, info: Info, partition: str
         list(pool.map(read, shards, itertools.accumulate(shard.examples for shard in shards)))
     _require(bool((np.diff(index) > 0).all()), pathlib.Path(split_dir),
              f"the {partition} shards are not in index order")
-    _require(0 <= index[0] and index[-1] < info.num_total, pathlib.Path(split_dir),
-             f"the {partition} images must have an index from 0 to {info.num_total - 1} (got {index[0]} to "
-             f"{index[-1]})")
+    _require(not ((index < 0) | (index >= info.num_total)).any(), pathlib.Path(split_dir),
+             f"the {partition} images must have an index from 0 to {info.num_total - 1} (got others)")
     _require(bool(np.isfinite(factors).all()), pathlib.Path(split_dir),
              f"the {partition} images have factors that are not finite")
     return images, index, factors

@@ -1,5 +1,6 @@
 """What an Outcome must be for every number of it to reach files and tables; asked before any of it is written."""
 
+import re
 import reprlib
 from collections.abc import Mapping
 from typing import Any
@@ -44,9 +45,8 @@ def check(outcome: Any, measure: str, finished: FinishedRun) -> None:
                 f"per_example {name} of {part} must be numbers for each of its {count} images (got {array.dtype} of "
                 f"shape {array.shape}). Try run.spread, which fills in NaN for images that are left out.")
         _check_name(f"per_example {name} of {part}", name, values | others)
-    for file in outcome.arrays:
-        _check_file("arrays", file, files)
     for file, name, value in _entries("arrays", outcome.arrays):
+        _check_file("arrays", file, files)
         require(not np.asarray(value).dtype.hasobject, f"array {name} of {file} must be of numbers or text (got "
                 f"{reprlib.repr(value)}). Try np.asarray with a dtype.")
     for name, picture in outcome.pictures.items():
@@ -66,15 +66,16 @@ def _entries(field: str, blocks: Any, known: tuple[str, ...] = ()) -> list[tuple
     return [(block, name, value) for block, values in blocks.items() for name, value in values.items()]
 
 
-def _check_file(what: str, name: str, taken: Mapping[str, str]) -> None:
-    require(name.isidentifier() and not name.startswith("per_example"), f"{what} {name} must be named by letters, "
-            "digits and underscores, and not per_example... (the files of every run). Rename it.")
+def _check_file(what: str, name: Any, taken: Mapping[str, str]) -> None:
+    require(isinstance(name, str) and bool(re.fullmatch(r"[\w-]+", name)) and not name.startswith("per_example"),
+            f"{what} {name} must be named by letters, digits, - and _, and not per_example... (the files of every "
+            "run). Rename it.")
     _check_name(f"{what} {name}", name, taken)
 
 
-def _check_name(what: str, name: str, taken: Mapping[str, str]) -> None:
-    require("." not in name, f"{what} must have a name without a point (tables keep names like annealed.num_chains for "
-                             "settings). Rename it.")
+def _check_name(what: str, name: Any, taken: Mapping[str, str]) -> None:
+    require(isinstance(name, str) and "." not in name, f"{what} must have as its name a text without a point (tables "
+                                                       "keep those like annealed.num_chains for settings). Rename it.")
     require(name not in taken, f"{what} must have a name of its own (got the name of {taken.get(name)}). Rename it in "
                                "the measure that you added.")
 

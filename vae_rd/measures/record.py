@@ -15,7 +15,7 @@ import numpy as np
 from vae_rd.measures import outcome_rules
 from vae_rd.measures.finished_run import FinishedRun
 from vae_rd.measures.measure import PARTS, Outcome, Settings, Value
-from vae_rd.measures.registry import MEASURES, check_names, is_current
+from vae_rd.measures.registry import MEASURES, check_names, is_current, names_of_others
 from vae_rd.storage import files, runs
 
 EVENT_SUFFIX = ".measures"
@@ -110,7 +110,10 @@ def _make(finished: FinishedRun, name: str, settings: Settings, wanted: dict[str
     except ValueError as error:
         raise runs.RunError(f"{name} cannot be measured of {finished.run.path}: {error}") from error
     measures = finished.run.read_measures()
-    values = _with_others(finished, outcome, measures.get(finished.checkpoint, {}).get(name, {}).get("values", ()))
+    block = measures.get(finished.checkpoint, {})
+    others = names_of_others(name, block)
+    values = _with_others(finished, outcome, [value for value in block.get(name, {}).get("values", ())
+                                              if value not in others])
     if measures.get(finished.checkpoint, {}).pop(name, None) is not None:
         finished.run.write_measures(measures)  # or a kill would leave the old record beside new values
     _write(finished, values, outcome)

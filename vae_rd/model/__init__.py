@@ -24,11 +24,16 @@ def build(config: Config, image_shape: tuple[int, int, int], num_train: int) -> 
     """The freshly initialised model of a Config.
 
     Raises:
-        ConfigError: if the parts have other weights than the catalogue says of them, or the likelihood reports what
-            tables cannot take.
+        ConfigError: if the parts have other weights than the catalogue says of them, the networks have other state than
+            trained weights, or the likelihood reports what tables cannot take.
     """
     vae = VAE(image_shape=image_shape, num_train=num_train,
               **{name: getattr(config, name) for name in _ARGUMENTS - {"image_shape", "num_train"}})
+    for part in (vae.encoder, vae.decoder):
+        if state := [variable.path for variable in part.non_trainable_variables]:
+            raise ConfigError(f"architecture must have no state besides trained weights in its {part.name} (got "
+                              f"{', '.join(state)}): layers that behave otherwise in training, such as Dropout or "
+                              "BatchNormalization, would do nothing here. Try LayerNormalization, or constants.")
     counted = catalogue.num_parameters(config, image_shape)
     trained = sum(math.prod(weight.shape) for weight in vae.named_weights().values())
     if counted != trained:

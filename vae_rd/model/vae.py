@@ -107,12 +107,6 @@ class VAE(keras.Model):
             width=self._arguments[catalogue.NETWORKS[architecture].width], latent_dim=latent_dim,
             precision=precision, seed=seed, conditioning=conditioning)
         self.encoder, self.decoder = network.encoder(), network.decoder()
-        for part in (self.encoder, self.decoder):
-            if part.non_trainable_variables:
-                raise ConfigError(f"architecture must have no state besides trained weights in its {part.name} (got "
-                                  f"{', '.join(variable.path for variable in part.non_trainable_variables)}): layers "
-                                  "that behave otherwise in training, such as Dropout or BatchNormalization, would do "
-                                  "nothing here. Try LayerNormalization, or none.")
         for part in (self.encoder, self.decoder) if conditioning == "beta" else ():
             if not any(isinstance(layer, networks.Gate) for layer in part.layers):
                 raise ConfigError(f"architecture must have gates in its {part.name} with conditioning=beta (got "
@@ -153,7 +147,7 @@ class VAE(keras.Model):
         found = self.prior_layer.distribution() if images is None else self.prior_layer.leaving_out(images)
         for_each = images is not None and type(self.prior_layer).leaving_out is not priors.Prior.leaving_out
         if not isinstance(found, tfd.Distribution) or found.event_shape != [self.latent_dim] or not (
-                for_each or found.batch_shape.is_compatible_with([])):
+                for_each or found.batch_shape.num_elements() in (1, None)):
             raise ConfigError(f"distribution() of the prior {self._arguments['prior']!r} must return a "
                               f"tfd.Distribution of events of shape [{self.latent_dim}], each a code (got {found!r}). "
                               "Try tfd.Independent(..., 1), or tfd.MixtureSameFamily of several.")

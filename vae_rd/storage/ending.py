@@ -29,7 +29,7 @@ def end(run: runs.RunDir, results: dict[str, Any]) -> None:
     before, name = _manifest_before(run), run.read_config().run_name
     arrays = [path for path in sorted(run.path.glob("*.npz")) if not path.name.startswith(("per_example_", "."))]
     if not all(manifest.matches(before, run.path, path) for path in arrays) or not _measures_stand(run, before):
-        for path in (run.measures, *arrays):
+        for path in (run.measures, *arrays, *run.path.glob("[!.]*.png")):
             path.unlink(missing_ok=True)
     text = files.json_text({**results, "run": name})
     kept = [run.config, run.history, run.model, run.measures, *sorted(run.path.glob("[!.]*.npz")),
