@@ -32,8 +32,9 @@ def alone(destination: pathlib.Path, progress: bool) -> Iterator[None]:
     """
     with _open_lock(destination.parent / f".{destination.name}.lock") as file:
         if _locked(file, f"another process is making {destination}: waiting for it" if progress else None):
-            for leftover in destination.parent.glob(f".{destination.name}.*.unfinished"):  # of a killed process: no
-                if leftover.name.endswith(_OLD) and not destination.exists():  # living one holds the lock
+            # Of a killed process: no living one holds the lock.
+            for leftover in destination.parent.glob(f".{destination.name}.*.unfinished"):
+                if leftover.name.endswith(_OLD) and not destination.exists():
                     leftover.rename(destination)
                 else:
                     files.remove(leftover)

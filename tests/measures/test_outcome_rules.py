@@ -58,6 +58,7 @@ def contents(run):
     (Outcome(pictures={"mine": 1}), "picture mine must be a Matplotlib figure .got 1"),
     (Outcome({"test": {"q_0.9": 1.0}}), "scalar q_0.9 of test must have as its name a text without a point .*Rename"),
     (Outcome(arrays={"per_example_test": {"index": np.zeros(3)}}), "arrays per_example_test must be named by letters"),
+    (Outcome(arrays={"per_example_test": {}}), "arrays per_example_test must be named by letters"),
     (Outcome(arrays=None), "arrays must be a dict .got None"),
     (Outcome({"test": {1: 1.0}}), "scalar 1 of test must have as its name a text"),
     (Outcome(arrays={5: {"index": np.zeros(3)}}), "arrays 5 must be named by letters"),

@@ -59,7 +59,7 @@ def information_figure(curves: pd.DataFrame) -> Figure:
             train, [quantities.MARGINAL_KL, quantities.MARGINAL_KL + quantities.MINIBATCH]))
         grid[0, 0].set_ylabel("mutual information\n(nats per image)")
         grid[1, 0].set_ylabel(f"marginal KL (nats per\nimage; log above {LINEAR_UP_TO:g})")
-        batch = _counts(np.minimum(train[BATCH_SIZE], train["num_train"])) if BATCH_SIZE in train else ""
+        batch = restarts.span(np.minimum(train[BATCH_SIZE], train["num_train"])) if BATCH_SIZE in train else ""
         beta_axes.key(figure, [("exact", style.FIRST_LINE),
                                (f"estimate from minibatches{batch and f' of {batch}'}", style.SECOND_LINE)],
                       restarts.words(train, quantities.MUTUAL_INFORMATION),
@@ -150,11 +150,11 @@ def samples_figure(curves: pd.DataFrame) -> Figure:
                 means = means.dropna()  # runs may have been measured with other numbers of samples
                 trusted = (rows[f"{quantities.UNRELIABLE}_mean"] <= quantities.TRUSTED).all()
                 axes.plot(means.index, means, color=colour, markersize=3, **style.FIRST_LINE if trusted else _FLAGGED)
-        images = f"\nmean of {_counts(test[IMAGES])} images" if IMAGES in test else ""
+        images = f"\nmean of {restarts.span(test[IMAGES])} images" if IMAGES in test else ""
         grid[0, 0].set_ylabel(f"test log p(x) (nats per image){images}")
         beta_axes.key(figure, [*((f"\u03b2 = {beta:g}", {"color": colour}) for beta, colour in zip(betas, colours)),
                                ("not to be trusted", {**_FLAGGED, "linestyle": "none"})],
-                      f"restarts: {_counts(restarts_of)}")
+                      f"restarts: {restarts.span(restarts_of)}")
         beta_axes.finish(figure, grid)
     return figure
 
@@ -273,13 +273,7 @@ def _draw_bounds(axes: Axes, points: pd.DataFrame) -> None:
 
 def _images(rows: pd.DataFrame, column: str) -> str:
     """How many images the means are of, in brackets; nothing where it is not known."""
-    return f" ({_counts(rows[column])} images)" if column in rows and rows[column].notna().any() else ""
-
-
-def _counts(values: pd.Series) -> str:
-    """One number, or the range of several."""
-    least, most = int(values.min()), int(values.max())
-    return f"{least:,}" if least == most else f"{least:,} to {most:,}"
+    return f" ({restarts.span(rows[column])} images)" if column in rows and rows[column].notna().any() else ""
 
 
 def _write_counts(axes: Axes, rows: pd.DataFrame) -> None:

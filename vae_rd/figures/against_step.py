@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from vae_rd.analysis import naming
-from vae_rd.figures import style
+from vae_rd.figures import restarts, style
 from vae_rd.figures.against_beta import NETWORK
 
 QUANTITIES = {"distortion": "distortion\n(nats per image)", "rate": "rate\n(nats per image)"}
@@ -51,8 +51,8 @@ def steps_figure(histories: pd.DataFrame, partitions: Sequence[str] = ("test", "
         handles += [Line2D([], [], label=naming.PARTITIONS[name], color="0.25", **{**line, "marker": None})
                     for name, line in zip(partitions, (style.FIRST_LINE, style.SECOND_LINE))]
         counts = histories.groupby([*NETWORK, "beta"])["run"].nunique()
-        restarts = f"{counts.max()}" if counts.nunique() == 1 else f"{counts.min()} to {counts.max()}"
-        handles.append(style.words_only("1 restart" if restarts == "1" else f"means of {restarts} restarts"))
+        several = counts.max() > 1
+        handles.append(style.words_only(f"means of {restarts.span(counts)} restarts" if several else "1 restart"))
         if mark:
             handles.append(Line2D([], [], color=style.QUIET, linestyle=style.GUIDE["linestyle"],
                                   label=f"{mark:.0%} of the steps"))

@@ -15,6 +15,16 @@ def bars(points: pd.DataFrame, quantity: str) -> np.ndarray:
     return np.nan_to_num(np.where(count == 2, deviation / np.sqrt(2), deviation))
 
 
+def span(values: pd.Series) -> str:
+    """Whole numbers in words: the one that they are, or the range of several.
+
+    >>> span(pd.Series([3, 3])), span(pd.Series([100, 2000]))
+    ('3', '100 to 2,000')
+    """
+    least, most = int(values.min()), int(values.max())
+    return f"{least:,}" if least == most else f"{least:,} to {most:,}"
+
+
 def words(points: pd.DataFrame, *names: str) -> str:
     """What the bars of these points are; of several quantities, of those that are there.
 
@@ -28,8 +38,7 @@ def words(points: pd.DataFrame, *names: str) -> str:
     counts = pd.concat([points.get(f"{name}_n", pd.Series(dtype=float)) for name in names or ("rate",)])
     kinds = []
     if len(many := counts[counts > 2]):
-        least, most = int(many.min()), int(many.max())
-        kinds.append(("standard deviation", f"{most}" if least == most else f"{least} to {most}"))
+        kinds.append(("standard deviation", span(many)))
     kinds += [(kind, str(count)) for kind, count in (("both values", 2), ("none", 1)) if (counts == count).any()]
     texts = [f"{kind} ({count}{'' if index else ' restarts'})" for index, (kind, count) in enumerate(kinds)]
     return "1 restart, no bars" if kinds == [("none", "1")] else f"bars: {', '.join(texts)}"

@@ -45,8 +45,10 @@ def check(outcome: Any, measure: str, finished: FinishedRun) -> None:
                 f"per_example {name} of {part} must be numbers for each of its {count} images (got {array.dtype} of "
                 f"shape {array.shape}). Try run.spread, which fills in NaN for images that are left out.")
         _check_name(f"per_example {name} of {part}", name, values | others)
-    for file, name, value in _entries("arrays", outcome.arrays):
+    arrays = _entries("arrays", outcome.arrays)
+    for file in outcome.arrays:  # also of one without arrays, which is written too
         _check_file("arrays", file, files)
+    for file, name, value in arrays:
         require(not np.asarray(value).dtype.hasobject, f"array {name} of {file} must be of numbers or text (got "
                 f"{reprlib.repr(value)}). Try np.asarray with a dtype.")
     for name, picture in outcome.pictures.items():

@@ -114,7 +114,7 @@ def _make(finished: FinishedRun, name: str, settings: Settings, wanted: dict[str
     others = names_of_others(name, block)
     values = _with_others(finished, outcome, [value for value in block.get(name, {}).get("values", ())
                                               if value not in others])
-    if measures.get(finished.checkpoint, {}).pop(name, None) is not None:
+    if block.pop(name, None) is not None:
         finished.run.write_measures(measures)  # or a kill would leave the old record beside new values
     _write(finished, values, outcome)
     written = {"values": sorted({value for values in outcome.per_example.values() for value in values}),
